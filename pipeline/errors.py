@@ -1,0 +1,71 @@
+"""What can go wrong, and how it is said.
+
+    RelabelError
+    ├── RefusedError       wrong configuration, missing input, bad credentials or checkpoint: exit code 2, before work
+    ├── JobError           the job cannot go on (storage or model fails for everything): exit code 1
+    └── RowError           one image or mask cannot be done: a row `failed` with a reason code; the job goes on
+        ├── ImageError
+        └── MaskError
+
+A job failure is an exception; a row failure is data. REASONS lists every code that may stand in a `reason` column.
+"""
+
+from __future__ import annotations
+
+
+class RelabelError(Exception):
+    """Base of all errors that this project raises on purpose; its text is written for the user."""
+
+
+class RefusedError(RelabelError):
+    """The job was refused before any work: the text says what is wrong, where, and what to do."""
+
+
+class JobError(RelabelError):
+    """The job started and cannot go on."""
+
+
+class RowError(RelabelError):
+    """One image or mask failed; `reason` is a key of REASONS."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        if reason not in REASONS:
+            raise ValueError(f"unknown reason code {reason!r}")
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+class ImageError(RowError):
+    """The image failed, and with it all of its masks."""
+
+
+class MaskError(RowError):
+    """One mask failed; its image and its other masks go on."""
+
+
+REASONS: dict[str, str] = {
+    # images
+    "image_missing": "the image is not in the image root",
+    "image_outside_root": "the image's path leaves the image root",
+    "image_unreadable": "the file is not an image that can be decoded",
+    "image_truncated": "the image file ends too early",
+    "image_too_large": "the image has more pixels than `max_image_pixels`",
+    "storage": "the object store did not answer within the retries",
+    # masks
+    "mask_unreadable": "the mask's RLE, polygon or file cannot be decoded",
+    "mask_missing": "the mask's file is gone",
+    "mask_size_mismatch": "the mask has another size than its image",
+    "mask_empty": "the mask has no pixel",
+    # gate: why the coarse mask was kept
+    "refined_empty": "the refined mask has no pixel",
+    "refined_shattered": "the refined mask fell into many more pieces than the coarse one",
+    "refined_ran_away": "the refined mask has little to do with the coarse one, or a very different size",
+    "refined_less_certain": "the refined mask's scores are below the gate's threshold",
+    # gate: why the refined mask was taken
+    "improved": "the refined mask was taken",
+    "unchanged": "the refined mask equals the coarse one",
+}

@@ -1,0 +1,98 @@
+"""Frames: how an image's pixels, a model's input and its mask logits map to one another.
+
+A model sees an image with its long side resized to `input_side` and zero-padded to a square at the bottom and right
+(segment-anything, `ResizeLongestSide`). Three coordinate systems follow:
+
+    image    the original pixels, (H, W)
+    input    the resized image, `input_hw` inside (input_side, input_side)
+    prompt   coordinates of points and boxes, 1024 on a side whatever the model's input is
+    mask     the model's mask logits and mask prompts, (mask_side, mask_side)
+
+Pure functions on arrays; the models do their own normalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+PROMPT_SIDE = 1024
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image's place in a model's square: `size_hw` original pixels, `input_hw` resized pixels."""
+
+    size_hw: tuple[int, int]
+    input_side: int
+
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        """Resized (h, w); the long side is `input_side`, the short side rounded half up, at least 1."""
+        height, width = self.size_hw
+        scale = self.input_side / max(height, width)
+        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+    @property
+    def prompt_scale_xy(self) -> FloatArray:
+        """(2,) float32: prompt coordinates per image pixel, along x and y."""
+        (height, width), (input_h, input_w) = self.size_hw, self.input_hw
+        return np.array([input_w / width, input_h / height], np.float32) * np.float32(PROMPT_SIDE / self.input_side)
+
+    def points_to_prompt(self, points_xy: npt.ArrayLike) -> FloatArray:
+        """(..., 2) image pixels -> (..., 2) float32 in the prompt frame."""
+        return np.asarray(points_xy, np.float32) * self.prompt_scale_xy
+
+    def box_to_prompt(self, box_xyxy: npt.ArrayLike) -> FloatArray:
+        """(..., 4) image pixels -> (..., 4) float32 in the prompt frame."""
+        return np.asarray(box_xyxy, np.float32) * np.tile(self.prompt_scale_xy, 2)
+
+    def field_to_mask(self, field: npt.ArrayLike, mask_side: int) -> FloatArray:
+        """(H, W) float image-sized field -> (mask_side, mask_side) float32, area-averaged, padding 0."""
+        input_h, input_w = self.input_hw
+        shrinks = input_h < self.size_hw[0]
+        resized = cv2.resize(
+            np.asarray(field, np.float32),
+            (input_w, input_h),
+            interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+        )
+        square = np.zeros((self.input_side, self.input_side), np.float32)
+        square[:input_h, :input_w] = resized
+        return np.asarray(cv2.resize(square, (mask_side, mask_side), interpolation=cv2.INTER_AREA), np.float32)
+
+    def logits_to_image(self, logits: npt.ArrayLike) -> FloatArray:
+        """(mask_side, mask_side) logits -> (H, W) float32, bilinear, padding cropped (as Sam.postprocess_masks)."""
+        (height, width), (input_h, input_w) = self.size_hw, self.input_hw
+        square = cv2.resize(
+            np.asarray(logits, np.float32), (self.input_side, self.input_side), interpolation=cv2.INTER_LINEAR
+        )
+        cropped = square[:input_h, :input_w]
+        return np.asarray(cv2.resize(cropped, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def resize_to_input(image_rgb: npt.NDArray[np.uint8], input_side: int) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 -> (h, w, 3) uint8 whose long side is `input_side`.
+
+    Resized by Pillow's bilinear filter (which averages when it shrinks), as segment-anything's reference does.
+    """
+    height, width = image_rgb.shape[:2]
+    input_h, input_w = Frame((height, width), input_side).input_hw
+    if (input_h, input_w) == (height, width):
+        return image_rgb
+    resized = Image.fromarray(image_rgb).resize((input_w, input_h), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.uint8)
+
+
+def tight_box_xyxy(mask: npt.NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+    """Inclusive box (x1, y1, x2, y2) of the foreground of an (H, W) mask in pixels; None when it is empty."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])

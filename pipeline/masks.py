@@ -1,0 +1,158 @@
+"""Binary masks: run-length encoding, measures, and shape counts.
+
+A mask is an array (H, W) of bool or uint8 {0, 1}, row 0 at the top. Its Rle is COCO's compressed run-length
+encoding in column-major order (pycocotools), the form in which masks are stored and travel.
+
+Not here: anything that looks at the image (`quality.py`), anything that changes a mask's frame (`geometry.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from pipeline.errors import MaskError
+
+Mask = npt.NDArray[np.uint8]
+BOUNDARY_DILATION_RATIO = 0.02  # of the image diagonal, as boundary IoU (Cheng et al., CVPR 2021) defines it
+
+
+class Rle(TypedDict):
+    """COCO compressed RLE: `size` [height, width] in pixels, `counts` as ASCII text."""
+
+    size: list[int]
+    counts: str
+
+
+def encode(mask: npt.ArrayLike) -> Rle:
+    """(H, W) bool or {0, 1} -> Rle."""
+    pixels = np.asarray(mask, dtype=np.uint8)
+    if pixels.ndim != 2:
+        raise ValueError(f"a mask has two axes (H, W), not shape {pixels.shape}")
+    rle = coco_mask.encode(np.asfortranarray(pixels))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def decode(rle: Rle) -> Mask:
+    """Rle -> (H, W) uint8 {0, 1}. Raises MaskError when the runs do not add up to the size."""
+    check(rle)
+    return np.ascontiguousarray(coco_mask.decode(_bytes(rle)))
+
+
+def check(rle: Rle) -> None:
+    """Raise MaskError unless the runs of `rle` are well-formed and fill its size exactly.
+
+    pycocotools trusts its input: runs that overrun the size write past the end of its buffer.
+    """
+    height, width = rle["size"]
+    if height <= 0 or width <= 0:
+        raise MaskError("mask_unreadable", f"RLE of size {height}x{width}")
+    total = sum(run_lengths(rle["counts"]))
+    if total != height * width:
+        raise MaskError("mask_unreadable", f"RLE runs cover {total} pixels of {height * width}")
+
+
+def run_lengths(counts: str) -> list[int]:
+    """Lengths of the alternating runs (background first) of a compressed `counts` string, column-major.
+
+    The code is LEB128-like: 5 bits a character from chr(48), a continuation bit, a sign bit at the end, and from the
+    third run on each value is a difference to the run two before (cocoapi, maskApi.c).
+    """
+    runs: list[int] = []
+    position, end = 0, len(counts)
+    while position < end:
+        value, shift, more = 0, 0, True
+        while more:
+            if position >= end or shift > 60:
+                raise MaskError("mask_unreadable", "RLE counts end inside a run")
+            code = ord(counts[position]) - 48
+            if not 0 <= code < 64:
+                raise MaskError("mask_unreadable", f"RLE counts hold the character {counts[position]!r}")
+            value |= (code & 0x1F) << shift
+            more = bool(code & 0x20)
+            position, shift = position + 1, shift + 5
+            if not more and code & 0x10:
+                value -= 1 << shift
+        if len(runs) > 2:
+            value += runs[-2]
+        if value < 0:
+            raise MaskError("mask_unreadable", "RLE counts hold a run of negative length")
+        runs.append(value)
+    return runs
+
+
+def area(rle: Rle) -> int:
+    """Foreground pixels."""
+    return int(coco_mask.area(_bytes(rle)))
+
+
+def bbox_xywh(rle: Rle) -> list[float]:
+    """Tight box (x, y, width, height) in pixels; all zero for an empty mask."""
+    return [float(value) for value in coco_mask.toBbox(_bytes(rle))]
+
+
+def iou(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
+    """Intersection over union of two (H, W) masks; 1.0 when both are empty."""
+    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    union = int(np.count_nonzero(a | b))
+    return int(np.count_nonzero(a & b)) / union if union else 1.0
+
+
+def boundary(mask: Mask, dilation_px: int | None = None) -> Mask:
+    """Pixels of `mask` within `dilation_px` of its outline, (H, W) uint8.
+
+    The default width is 2 % of the diagonal. The image border counts as an outline (Cheng et al., CVPR 2021).
+    """
+    height, width = mask.shape
+    if dilation_px is None:
+        dilation_px = max(1, round(BOUNDARY_DILATION_RATIO * float(np.hypot(height, width))))
+    padded = np.pad(mask.astype(np.uint8), 1)
+    eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=dilation_px)[1:-1, 1:-1]
+    return (mask.astype(np.uint8) - eroded).astype(np.uint8)
+
+
+def boundary_iou(first: Mask, second: Mask, dilation_px: int | None = None) -> float:
+    """IoU of the two boundary bands (Cheng et al., CVPR 2021)."""
+    return iou(boundary(first, dilation_px), boundary(second, dilation_px))
+
+
+def count_components(mask: Mask) -> int:
+    """8-connected foreground components."""
+    return int(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0]) - 1
+
+
+def count_holes(mask: Mask) -> int:
+    """4-connected background components that do not touch the outside."""
+    background = np.pad(1 - mask.astype(np.uint8), 1, constant_values=1)
+    return int(cv2.connectedComponents(background, connectivity=4)[0]) - 2
+
+
+def from_polygons(polygons: list[list[float]], size_hw: tuple[int, int]) -> Rle:
+    """Union of COCO polygons [x1, y1, x2, y2, ...] in pixels -> Rle, rasterised as pycocotools does."""
+    height, width = size_hw
+    usable = [polygon for polygon in polygons if len(polygon) >= 6]
+    if not usable:
+        raise MaskError("mask_unreadable", "no polygon with three points")
+    if not np.isfinite(np.concatenate([np.asarray(polygon, dtype=np.float64) for polygon in usable])).all():
+        raise MaskError("mask_unreadable", "a polygon has a coordinate that is not finite")
+    merged = coco_mask.merge(coco_mask.frPyObjects(usable, height, width))
+    return {"size": [height, width], "counts": merged["counts"].decode("ascii")}
+
+
+def from_run_lengths(counts: list[int], size_hw: tuple[int, int]) -> Rle:
+    """COCO uncompressed RLE (column-major run lengths, background first) -> Rle."""
+    height, width = size_hw
+    if any(not isinstance(run, int) or run < 0 for run in counts):
+        raise MaskError("mask_unreadable", "RLE counts hold a run that is not a length")
+    if height <= 0 or width <= 0 or sum(counts) != height * width:
+        raise MaskError("mask_unreadable", f"RLE runs cover {sum(counts)} pixels of {height}x{width}")
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
+def _bytes(rle: Rle) -> dict[str, Any]:
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].encode("ascii", "replace")}
