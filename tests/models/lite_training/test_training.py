@@ -124,3 +124,15 @@ def test_the_network_starts_near_the_coarse_mask(folder: Path) -> None:
         logits, _ = network.decoder(network.encoder(image_tensor(example)), prompt_tensors(example, EVERYTHING))
     coarse = torch.from_numpy(example.prompts.coarse)
     assert hard_iou(logits, coarse).mean() > 0.85
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_step(folder: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        folder, tmp_path, steps=1, images=2, masks=1, processes=2, workers=0, imagenet=False, validations=1
+    )
+    events: list[Event] = []
+    weights = train(config, events.append)
+    assert [event.step for event in events] == [1, 1]
+    assert np.isfinite(events[0].mask_loss)
+    assert LiteModel(weights).name == "lite"
