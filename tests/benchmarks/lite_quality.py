@@ -120,7 +120,7 @@ def _row(kind: str, photo: Photo, index: int, masks: tuple[Mask, Mask], predicte
 
 
 def speed(model: LiteModel, photo: Photo, repeats: int = 9) -> dict[str, float]:
-    """Median seconds on one core: encode one image, decode 8 masks."""
+    """Median CPU seconds on one thread (other processes do not count): encode one image, decode 8 masks."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     frame = Frame((photo.image.shape[0], photo.image.shape[1]), model.input_side)
@@ -136,9 +136,9 @@ def speed(model: LiteModel, photo: Photo, repeats: int = 9) -> dict[str, float]:
 def _median_seconds(work: Callable[[], object], repeats: int) -> float:
     seconds = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return float(np.median(seconds))
 
 
