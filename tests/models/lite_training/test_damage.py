@@ -73,3 +73,11 @@ def test_regions_partition_the_image_and_follow_its_edge(scene: tuple[np.ndarray
     assert labels.min() >= 0
     share = np.bincount(labels.ravel(), mask.ravel()) / np.maximum(np.bincount(labels.ravel()), 1)
     assert iou((share > 0.5)[labels], mask) > 0.9
+
+
+def test_a_mask_that_damage_makes_fill_the_image_is_not_damaged_again() -> None:
+    image = np.zeros((48, 48, 3), np.uint8)
+    mask = np.ones((48, 48), np.uint8)
+    mask[0] = 0
+    for seed in range(60):
+        assert damage(image, mask, np.random.default_rng(seed)).any()
