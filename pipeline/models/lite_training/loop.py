@@ -182,7 +182,7 @@ def train_step(config: TrainConfig, state: State, example: Example, at: float) -
         if subset.second_iteration:
             example = own_output(network, features, example, np.random.default_rng([state.step, parallel.rank()]))
         logits, predicted_iou = network.decoder(features, prompt_tensors(example, subset))
-    result = losses(logits, predicted_iou, torch.from_numpy(example.truth))
+    result = losses(logits, predicted_iou, torch.from_numpy(example.truth), subset.mask)
     state.optimizer.zero_grad(set_to_none=True)
     (result.iou if head_only else result.mask + result.iou).backward()
     parallel.average_gradients(list(network.parameters()))
