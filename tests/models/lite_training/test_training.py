@@ -18,7 +18,7 @@ from pipeline.models.lite_network import LiteNetwork
 from pipeline.models.lite_training import loop
 from pipeline.models.lite_training.data import Sampler, load_photos, part_of
 from pipeline.models.lite_training.loop import Event, TrainConfig, train
-from pipeline.models.lite_training.loss import hard_iou, mask_losses
+from pipeline.models.lite_training.loss import hard_iou, losses, mask_losses
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +109,19 @@ def test_the_loss_falls_towards_the_truth() -> None:
     truth[:, 20:40, 20:40] = 1
     near, far = torch.roll(truth, 2, dims=2), torch.roll(truth, 10, dims=2)
     logits = torch.stack([truth, near, far], 1) * 16 - 8
-    losses = mask_losses(logits, truth)[0]
-    assert losses[0] < 0.1 < losses[1] < losses[2]
+    each = mask_losses(logits, truth)[0]
+    assert each[0] < 0.1 < each[1] < each[2]
     np.testing.assert_allclose(hard_iou(logits, truth)[0].numpy(), [1, 18 / 22, 10 / 30], rtol=1e-6)
+
+
+def test_a_poor_candidate_costs_more_where_a_mask_was_given() -> None:
+    truth = torch.zeros(1, 64, 64)
+    truth[:, 20:40, 20:40] = 1
+    logits = torch.stack([truth, truth, torch.roll(truth, 10, dims=2)], 1) * 16 - 8
+    predicted = torch.tensor([[1.0, 1.0, 10 / 30]])
+    free, bound = (losses(logits, predicted, truth, given) for given in (False, True))
+    assert bound.mask > 4 * free.mask
+    assert free.iou == bound.iou < 1e-6
 
 
 def test_the_network_starts_near_the_coarse_mask(folder: Path) -> None:
