@@ -155,7 +155,7 @@ def test_the_package_ships_small_weights(scene: tuple[np.ndarray, np.ndarray]) -
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
-    from safetensors.torch import save_file  # noqa: PLC0415
+    from safetensors.torch import save_file
 
     save_file({"encoder.x": torch.zeros(1)}, tmp_path / "wrong.safetensors")
     with pytest.raises(RuntimeError, match="Missing key"):

@@ -17,7 +17,7 @@ skimage_data = pytest.importorskip("skimage.data", reason="the photographs are s
 
 def photo(name: str) -> torch.Tensor:
     """(1, 224, 224, 3) uint8."""
-    import cv2  # noqa: PLC0415
+    import cv2
 
     pixels = getattr(skimage_data, name)()
     scale = 224 / min(pixels.shape[:2])

@@ -125,7 +125,7 @@ def test_a_poor_candidate_costs_more_where_a_mask_was_given() -> None:
 
 
 def test_the_network_starts_near_the_coarse_mask(folder: Path) -> None:
-    from pipeline.models.lite_training.prompting import EVERYTHING, image_tensor, prompt_tensors  # noqa: PLC0415
+    from pipeline.models.lite_training.prompting import EVERYTHING, image_tensor, prompt_tensors
 
     torch.manual_seed(0)
     network = LiteNetwork().eval()
