@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt
 
 from pipeline.geometry import FloatArray, tight_box_xyxy
 from pipeline.masks import Mask
@@ -62,6 +61,8 @@ def distance_to_background(mask: Mask) -> FloatArray:
     """
     distances = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     if distances.max() > EXACT_DISTANCE_PX:
+        from scipy.ndimage import distance_transform_edt  # slow to import, and rarely needed
+
         return np.asarray(distance_transform_edt(mask), np.float32)
     return np.sqrt(np.rint(np.square(distances, dtype=np.float64))).astype(np.float32)
 

@@ -1,0 +1,305 @@
+"""The command line as its users meet it: real processes, a real Ray, a real S3 server, real photographs."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from PIL import Image
+
+import pipeline
+from pipeline import masks
+from pipeline.dataset import open_result
+from schemas.records import MASKS
+from tests.conftest import DEMO, ROOT, Cli
+
+PHOTOS, COARSE = DEMO / "images", DEMO / "coarse.json"
+HOSTILE_REASONS = {
+    "truncated.jpg": "image_truncated",
+    "text.jpg": "image_unreadable",
+    "missing.jpg": "image_missing",
+    "../outside.jpg": "image_outside_root",
+}
+
+
+def shard_hashes(output: str | Path, **access: str) -> dict[str, list[str]]:
+    """Content hashes of the live shards, from the manifest."""
+    from pipeline.storage import Access
+
+    manifest = open_result(str(output), Access(**access) if access else None).manifest
+    return {kind: [entry["sha256"] for entry in manifest[kind]] for kind in ("masks", "images")}
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, relabel: Cli) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, relabel("demo", "--output", folder)
+
+
+def test_demo_writes_a_dataset_that_plain_readers_open(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    import duckdb
+
+    folder, done = demo
+    assert done.returncode == 0, done.stderr
+    shards = str(folder / "result" / "runs" / "*" / "masks" / "*.parquet")
+    table = ds.dataset(next(folder.glob("result/runs/*/masks"))).to_table()
+    assert table.schema.equals(MASKS)
+    assert table.num_rows == len(json.loads(COARSE.read_text())["annotations"])
+    [(rows, columns)] = duckdb.sql(f"select count(*), count(distinct mask_id) from '{shards}'").fetchall()
+    assert (rows, columns) == (table.num_rows, table.num_rows)
+    heights = duckdb.sql(f"select distinct mask_rle.size[1] from '{shards}' where image_uri = 'coffee.jpg'").fetchall()
+    assert heights == [(400,)]
+    assert {path.stem for path in (folder / "pictures").glob("*.png")} == {path.stem for path in PHOTOS.iterdir()}
+    assert all(Image.open(path).width > 1000 for path in (folder / "pictures").glob("*.png"))
+    assert "astronaut.jpg" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_demo_really_refines(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    table = pipeline.open(str(demo[0] / "result")).masks()
+    changed = [row for row in table.to_pylist() if row["decision"] == "refined" and row["coarse_iou"] < 0.99]
+    assert len(changed) >= 7
+    contrast = [row["boundary_contrast"] - row["coarse_boundary_contrast"] for row in changed]
+    assert np.mean(contrast) > 0.02  # outlines moved to where colours change
+
+
+def test_status_and_files(demo: tuple[Path, subprocess.CompletedProcess[str]], relabel: Cli) -> None:
+    output = demo[0] / "result"
+    [status] = json.loads(relabel("status", output, "--json").stdout)
+    assert (status["planned"], status["done"], status["failed"], status["pending"]) == (
+        [5, 10],
+        [5, 10],
+        [0, 0],
+        [0, 0],
+    )
+    assert status["is_current"]
+    listed = relabel("files", output).stdout.split()
+    assert [pa.parquet.read_table(path).num_rows for path in listed] == [10]
+
+
+def test_refine_one_image(tmp_path: Path, relabel: Cli) -> None:
+    annotation = next(a for a in json.loads(COARSE.read_text())["annotations"] if a["image_id"] == 3)
+    with Image.open(PHOTOS / "chelsea.jpg") as photo:
+        coarse = masks.decode(masks.from_polygons(annotation["segmentation"], (photo.height, photo.width)))
+    Image.fromarray(coarse * 255).save(tmp_path / "coarse.png")
+    done = relabel(
+        "refine", PHOTOS / "chelsea.jpg", tmp_path / "coarse.png", "--output", tmp_path / "x.png",
+        "--picture", tmp_path / "y.png",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    refined = np.asarray(Image.open(tmp_path / "x.png")) > 0
+    assert masks.iou(refined, coarse) > 0.5
+    from_python = pipeline.refine(PHOTOS / "chelsea.jpg", tmp_path / "coarse.png")
+    np.testing.assert_array_equal(from_python > 0, refined)
+    assert Image.open(tmp_path / "y.png").width > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "vit_x"], "unknown model 'vit_x'; there are lite"),
+        (["--model", "vit_b"], "needs --checkpoint"),
+        (["--model", "vit_b", "--checkpoint", "/no/such.pth"], "the checkpoint /no/such.pth does not exist"),
+        (["--output", "/proc/relabel"], "cannot write to the output /proc/relabel"),
+        (["--config", "/no/such.yaml"], "the configuration /no/such.yaml does not exist"),
+        (["--config", "UNKNOWN_KEY"], "unknown key 'method.iteratoins'"),
+        (["--images", "/no/such/folder"], "the image folder /no/such/folder does not exist"),
+        (["--masks", "EMPTY"], "no image matched"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
+        (["--refiner", "magic"], "unknown refiner 'magic'; there are"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_work_is_refused_in_one_line(
+    arguments: list[str], words: str, tmp_path: Path, relabel: Cli
+) -> None:
+    (tmp_path / "unknown.yaml").write_text("method: {iteratoins: 3}")
+    (tmp_path / "empty.json").write_text('{"images": [], "annotations": []}')
+    stand_ins = {"UNKNOWN_KEY": tmp_path / "unknown.yaml", "EMPTY": tmp_path / "empty.json"}
+    given = {"--images": PHOTOS, "--masks": COARSE, "--output": tmp_path / "out"}
+    given |= {arguments[i]: stand_ins.get(arguments[i + 1], arguments[i + 1]) for i in range(0, len(arguments), 2)}
+    done = relabel("run", *(part for pair in given.items() for part in pair), timeout=60)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert words in lines[0]
+    assert done.stdout == ""
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """Good photographs among broken ones; COCO JSON beside them."""
+    images = tmp_path / "images"
+    shutil.copytree(PHOTOS, images)
+    photo = (images / "coffee.jpg").read_bytes()
+    (images / "truncated.jpg").write_bytes(photo[: len(photo) // 2])
+    (images / "text.jpg").write_text("this is text")
+    content = json.loads(COARSE.read_text())
+    size = {"height": 400, "width": 600}
+    box = {"category_id": 1, "segmentation": [[10, 10, 200, 10, 200, 200]], "iscrowd": 0}
+    for number, name in enumerate(HOSTILE_REASONS, start=50):
+        content["images"].append({"id": number, "file_name": name, **size})
+        content["annotations"].append({"id": number, "image_id": number, **box})
+    coffee = next(image["id"] for image in content["images"] if image["file_name"] == "coffee.jpg")
+    content["images"].append({"id": 70, "file_name": "empty name.jpg", **size})  # an image with no annotation
+    (images / "empty name.jpg").write_bytes(photo)
+    wrong = {
+        "90": masks.encode(np.ones((40, 60), np.uint8)),
+        "91": {"size": [400, 600], "counts": "broken!"},
+        "92": masks.encode(np.zeros((400, 600), np.uint8)),
+    }
+    content["annotations"] += [
+        {"id": int(key), "image_id": coffee, "category_id": 1, "segmentation": rle} for key, rle in wrong.items()
+    ]
+    (tmp_path / "coarse.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_bad_input_is_rows_with_reasons_and_exit_code_3(hostile: Path, relabel: Cli) -> None:
+    done = relabel(
+        "run", "--images", hostile / "images", "--masks", hostile / "coarse.json", "--output", hostile / "out",
+        "--chunk-images", "3",
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "11 of 28 rows failed" in done.stderr
+    result = open_result(str(hostile / "out"))
+    images = {row["image_id"]: row for row in result.images().to_pylist()}
+    assert {name: row["reason"] for name, row in images.items() if row["status"] == "failed"} == HOSTILE_REASONS
+    assert images["empty name.jpg"]["masks"] == 0
+    assert images["empty name.jpg"]["status"] == "ok"
+    rows = {row["source_mask_id"]: row for row in result.masks().to_pylist()}
+    assert len(rows) == 17
+    reasons = {key: row["reason"] for key, row in rows.items() if row["decision"] == "failed"}
+    assert {reasons.pop(str(number)) for number in range(50, 54)} == set(HOSTILE_REASONS.values())
+    assert reasons == {"90": "mask_size_mismatch", "91": "mask_unreadable", "92": "mask_empty"}
+    assert rows["90"]["coarse_rle"]["size"] == [40, 60]  # what came in is kept
+    for row in rows.values():
+        assert (row["mask_rle"] is None) == (row["decision"] == "failed") == (row["quality"] is None)
+
+
+def run_arguments(output: str | Path, *more: str | Path) -> list[str | Path]:
+    return ["run", "--images", PHOTOS, "--masks", COARSE, "--output", output, "--chunk-images", "1", *more]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, relabel: Cli) -> Path:
+    """The demo's photographs, a chunk each, with one actor, left alone."""
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    done = relabel(*run_arguments(output, "--actors", "1"))
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_two_actors_give_the_same_bytes(undisturbed: Path, tmp_path: Path, relabel: Cli) -> None:
+    assert relabel(*run_arguments(tmp_path / "out", "--actors", "2")).returncode == 0
+    assert shard_hashes(tmp_path / "out") == shard_hashes(undisturbed)
+
+
+def test_killed_and_run_again_gives_the_same_bytes_and_repeats_nothing(
+    undisturbed: Path, tmp_path: Path, relabel: Cli
+) -> None:
+    """SIGKILL three times with work pending; then to the end."""
+    output, log = tmp_path / "out", tmp_path / "attempts.csv"
+    config = tmp_path / "config.yaml"
+    config.write_text(f"operation: {{attempt_log: {log}}}")
+    arguments = run_arguments(output, "--actors", "1", "--config", config)
+    modified: dict[str, int] = {}
+    for kill in range(1, 4):
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        wait_for_parts(output, kill, driver)
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+        parts = {path.name: path.stat().st_mtime_ns for path in output.glob("runs/*/parts/*.parquet")}
+        assert len(parts) < 5, "killed too late: nothing was pending"
+        assert modified.items() <= parts.items(), "a finished part was written again"
+        modified = parts
+        finished_before = len(log.read_text().splitlines())
+    assert relabel(*arguments).returncode == 0
+    parts = {path.name: path.stat().st_mtime_ns for path in output.glob("runs/*/parts/*.parquet")}
+    assert modified.items() <= parts.items()
+    assert len(parts) == 5
+    attempts = list(csv.reader(log.open(), delimiter=" "))
+    started_last = {row[3].removeprefix("parts/") for row in attempts[finished_before:] if row[2] == "started"}
+    assert not started_last & modified.keys(), "a finished chunk was started again"
+    assert shard_hashes(output) == shard_hashes(undisturbed)
+
+
+def wait_for_parts(output: Path, number: int, driver: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 200
+    while len(list(output.glob("runs/*/parts/*.parquet"))) < number:
+        assert driver.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "no part came"
+        time.sleep(0.02)
+
+
+def test_s3_gives_the_same_shards(undisturbed: Path, s3_endpoint: str, bucket: str, relabel: Cli) -> None:
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    for path in PHOTOS.iterdir():
+        client.put_object(Bucket=bucket, Key=f"in/photos/{path.name}", Body=path.read_bytes())
+    client.put_object(Bucket=bucket, Key="in/coarse.json", Body=COARSE.read_bytes())
+    done = relabel(
+        "run", "--images", f"s3://{bucket}/in/photos", "--masks", f"s3://{bucket}/in/coarse.json",
+        "--output", f"s3://{bucket}/out", "--chunk-images", "1", "--endpoint-url", s3_endpoint,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert shard_hashes(f"s3://{bucket}/out", endpoint_url=s3_endpoint) == shard_hashes(undisturbed)
+    written = [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]]
+    for key in written:
+        body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        assert b"AWS_SECRET" not in body
+        assert not key.rpartition("/")[2].startswith(".tmp-")
+
+
+def test_limit_is_exact_and_the_rest_follows(undisturbed: Path, tmp_path: Path, relabel: Cli) -> None:
+    arguments = ["run", "--images", PHOTOS, "--masks", COARSE, "--output", tmp_path / "out"]
+    assert relabel(*arguments, "--limit", "2").returncode == 0
+    assert open_result(str(tmp_path / "out")).images().num_rows == 2
+    again = relabel(*arguments, "--limit", "2")
+    assert "nothing pending" in again.stderr
+    assert relabel(*arguments).returncode == 0
+    result = open_result(str(tmp_path / "out"))
+    assert result.images().num_rows == 5
+    assert result.masks().num_rows == 10
+
+
+def test_another_method_asks_before_it_redoes(undisturbed: Path, relabel: Cli, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(undisturbed, output)
+    done = relabel(*run_arguments(output, "--preset", "published-paper"))
+    assert done.returncode == 2
+    assert "say so with --new-version" in done.stderr
+
+
+def test_png_masks(tmp_path: Path, relabel: Cli) -> None:
+    """A folder of mask PNGs beside the photographs gives the masks that the COCO file gives."""
+    content = json.loads(COARSE.read_text())
+    sizes = {image["id"]: image for image in content["images"]}
+    for annotation in content["annotations"]:
+        image = sizes[annotation["image_id"]]
+        mask = masks.decode(masks.from_polygons(annotation["segmentation"], (image["height"], image["width"])))
+        path = tmp_path / "masks" / Path(image["file_name"]).stem / f"{annotation['id']}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sink = io.BytesIO()
+        Image.fromarray(mask * 255).save(sink, "PNG")
+        path.write_bytes(sink.getvalue())
+    done = relabel(
+        "run", "--images", PHOTOS, "--masks", tmp_path / "masks", "--output", tmp_path / "out"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = {Path(row["source_mask_id"]).name: row for row in open_result(str(tmp_path / "out")).masks().to_pylist()}
+    assert sorted(found, key=int) == [str(a["id"]) for a in content["annotations"]]
+    assert found["1"]["coarse_rle"]["size"] == [found["1"]["height"], found["1"]["width"]]
