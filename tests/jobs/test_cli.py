@@ -172,7 +172,7 @@ def test_bad_input_is_rows_with_reasons_and_exit_code_3(hostile: Path, relabel: 
         "--chunk-images", "3",
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
-    assert "11 of 28 rows failed" in done.stderr
+    assert "11 of 27 rows failed" in done.stderr
     result = open_result(str(hostile / "out"))
     images = {row["image_id"]: row for row in result.images().to_pylist()}
     assert {name: row["reason"] for name, row in images.items() if row["status"] == "failed"} == HOSTILE_REASONS
