@@ -155,7 +155,7 @@ def hostile(tmp_path: Path) -> Path:
 def test_bad_input_is_rows_with_reasons_and_exit_code_3(hostile: Path, relabel: Cli) -> None:
     done = relabel(
         "run", "--images", hostile / "images", "--masks", hostile / "coarse.json", "--output", hostile / "out",
-        "--chunk-images", "3",
+        "--chunk-images", "3", "--actors", "1",
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
     assert "11 of 27 rows failed" in done.stderr
@@ -175,7 +175,7 @@ def test_bad_input_is_rows_with_reasons_and_exit_code_3(hostile: Path, relabel: 
 
 
 def test_limit_is_exact_and_the_rest_follows(tmp_path: Path, relabel: Cli) -> None:
-    arguments = ["run", "--images", PHOTOS, "--masks", COARSE, "--output", tmp_path / "out"]
+    arguments = ["run", "--images", PHOTOS, "--masks", COARSE, "--output", tmp_path / "out", "--actors", "1"]
     assert relabel(*arguments, "--limit", "2").returncode == 0
     assert open_result(str(tmp_path / "out")).images().num_rows == 2
     again = relabel(*arguments, "--limit", "2")
@@ -199,7 +199,7 @@ def test_png_masks(tmp_path: Path, relabel: Cli) -> None:
         Image.fromarray(mask * 255).save(sink, "PNG")
         path.write_bytes(sink.getvalue())
     done = relabel(
-        "run", "--images", PHOTOS, "--masks", tmp_path / "masks", "--output", tmp_path / "out"
+        "run", "--images", PHOTOS, "--masks", tmp_path / "masks", "--output", tmp_path / "out", "--actors", "1"
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = {Path(row["source_mask_id"]).name: row for row in open_result(str(tmp_path / "out")).masks().to_pylist()}
