@@ -7,6 +7,8 @@ Exit codes: 0 done; 1 the job failed; 2 refused to start (wrong options, configu
 from __future__ import annotations
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -27,6 +29,20 @@ app = typer.Typer(
 )
 for command in (demo, run, refine, status, files):
     app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"relabel {metadata.version('relabel')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:

@@ -122,12 +122,13 @@ def test_similar_pixels_follow_the_embedding() -> None:
     features[0, :, :4], features[1, :, 4:] = 1, 1
     mask = np.zeros((40, 80), np.uint8)
     mask[10:30, 10:30] = 1
-    similar = prompts.similar_pixels(features, mask, 0.5)
+    norm = prompts.upsampled_norm(features, mask.shape)
+    similar = prompts.similar_pixels(features, norm, mask, 0.5)
     assert similar[:, :35].all()
     assert not similar[:, 45:].any()
     tiny = np.zeros((40, 80), np.uint8)
     tiny[3, 3] = 1  # lost when brought to the embedding's grid: nothing is similar
-    assert not prompts.similar_pixels(features, tiny, 0.5).any()
+    assert not prompts.similar_pixels(features, norm, tiny, 0.5).any()
 
 
 def test_an_empty_mask_has_no_prompts() -> None:
