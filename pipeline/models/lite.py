@@ -22,8 +22,8 @@ from torch import Tensor
 from pipeline.geometry import FloatArray
 from pipeline.models import Candidates, PromptBatch
 from pipeline.models.lite_network import ImageFeatures, LiteNetwork, PromptTensors
+from pipeline.models.weights import LITE_WEIGHTS
 
-PACKAGED_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
 INPUT_SIDE, MASK_SIDE, STRIDE = 512, 256, 16
 PIXEL_MEAN, PIXEL_STD = 127, 128  # of EfficientNet-Lite
 PROMPTS_PER_PASS = 4  # bounds memory and keeps the working set in cache
@@ -47,7 +47,7 @@ class LiteModel:
 
     def __init__(self, weights_path: Path | None = None, device: str = "cpu") -> None:
         """Weights: a safetensors file as `export` writes it; the packaged one when None."""
-        data = (weights_path or PACKAGED_WEIGHTS).read_bytes()
+        data = (weights_path or LITE_WEIGHTS).read_bytes()
         self.weights_sha256 = hashlib.sha256(data).hexdigest()
         self.device = torch.device(device)
         network = LiteNetwork()

@@ -214,7 +214,9 @@ def _double(x: Tensor) -> Tensor:
 
 
 def _merge(channels: int) -> nn.Sequential:
-    return nn.Sequential(ChannelNorm(channels), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        ChannelNorm(channels), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)
+    )
 
 
 def _up(inputs: int, outputs: int) -> nn.ConvTranspose2d:

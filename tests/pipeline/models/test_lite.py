@@ -10,9 +10,10 @@ import torch
 
 from pipeline.geometry import Frame
 from pipeline.models import MaskModel, PromptBatch
-from pipeline.models.lite import PACKAGED_WEIGHTS, LiteModel
+from pipeline.models.lite import LiteModel
 from pipeline.models.lite_network import LiteNetwork, box_picture, mask_facts
 from pipeline.models.lite_training.checkpoint import export
+from pipeline.models.weights import LITE_WEIGHTS
 from pipeline.prompts import build_prompts, gaussian_logits
 
 MAX_BYTES = 12_000_000
@@ -21,7 +22,7 @@ MAX_BYTES = 12_000_000
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LiteModel:
     """The packaged model, or random weights while there are none."""
-    if PACKAGED_WEIGHTS.exists():
+    if LITE_WEIGHTS.exists():
         return LiteModel()
     torch.manual_seed(0)
     return LiteModel(export(LiteNetwork(), tmp_path_factory.mktemp("weights")))
@@ -139,10 +140,10 @@ def test_facts_of_a_certain_mask() -> None:
 
 
 def test_the_package_ships_small_weights(scene: tuple[np.ndarray, np.ndarray]) -> None:
-    if not PACKAGED_WEIGHTS.exists():
+    if not LITE_WEIGHTS.exists():
         pytest.skip("no packaged weights in this checkout")
-    assert PACKAGED_WEIGHTS.stat().st_size <= MAX_BYTES
-    assert PACKAGED_WEIGHTS.with_suffix(".md").exists()
+    assert LITE_WEIGHTS.stat().st_size <= MAX_BYTES
+    assert LITE_WEIGHTS.with_suffix(".md").exists()
     image, mask = scene
     eroded = np.zeros_like(mask)
     eroded[120:240, 190:310] = mask[120:240, 190:310]
