@@ -21,7 +21,7 @@ from pipeline.plan import ChunkLimits, Plan, Planned, plan, read_plan
 from pipeline.progress import Progress
 from pipeline.seal import Sealed, find_parts, read_current, seal
 from pipeline.stages import Job, Resources, refine_chunks, reserve
-from pipeline.storage import Access, Store, StoredFile
+from pipeline.storage import Access, Store, StoredFile, brief
 from pipeline.work import Inputs, Task
 from schemas.config import Config, fingerprint, to_yaml
 
@@ -141,7 +141,8 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise RefusedError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:200]}") from None
+        hint = "; one with token authentication needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN) here too"
+        raise RefusedError(f"no Ray cluster at {address}: {brief(error)}{hint}") from None
     signal.signal(signal.SIGTERM, _abandon)
     try:
         yield ray.cluster_resources()
