@@ -131,6 +131,25 @@ def count_holes(mask: Mask) -> int:
     return int(cv2.connectedComponents(background, connectivity=4)[0]) - 2
 
 
+def from_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
+    """A COCO `segmentation` in any of its three forms (compressed RLE, run lengths, polygons) -> checked Rle.
+
+    Polygons are drawn in `size_hw`; a run-length encoding says its own size. Raises MaskError for anything else.
+    """
+    if isinstance(segmentation, list):
+        return from_polygons(segmentation, size_hw)
+    try:
+        height, width = (int(side) for side in segmentation["size"])
+        counts = segmentation["counts"]
+    except (TypeError, KeyError, ValueError) as error:
+        raise MaskError("mask_unreadable", "not polygons, and no RLE with `size` and `counts`") from error
+    if isinstance(counts, list):
+        return from_run_lengths(counts, (height, width))
+    rle: Rle = {"size": [height, width], "counts": counts.decode("ascii") if isinstance(counts, bytes) else str(counts)}
+    check(rle)
+    return rle
+
+
 def from_polygons(polygons: list[list[float]], size_hw: tuple[int, int]) -> Rle:
     """Union of COCO polygons [x1, y1, x2, y2, ...] in pixels -> Rle, rasterised as pycocotools does."""
     height, width = size_hw
