@@ -79,9 +79,14 @@ def read_predictions(uri: str, annotation_ids: Collection[str]) -> list[Predicti
 
     (All of a COCO file is returned; of an output, whose masks may be millions, the rows with these ids.)
     """
-    if uri.endswith((".json", ".json.gz")):
+    if is_coco(uri):
         return _read_coco_predictions(uri)
     return _read_output(uri, annotation_ids)
+
+
+def is_coco(uri: str) -> bool:
+    """Whether predictions at `uri` are COCO JSON, by name, and not an output folder."""
+    return uri.endswith((".json", ".json.gz"))
 
 
 def read_coarse(uri: str) -> dict[str, Rle]:

@@ -9,7 +9,7 @@ in exactly one place: a pair, `left_out` (with the reason: no prediction, failed
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -83,17 +83,17 @@ class Pairing:
     other_image: int
 
 
-def select(truths: Iterable[Truth], images: Collection[str]) -> list[Truth]:
-    """The annotations on `images`, given by file name or by image id."""
-    wanted = set(images)
-    chosen = [truth for truth in truths if truth.image_name in wanted or truth.image_id in wanted]
-    if not chosen:
-        raise RefusedError(f"none of the {len(wanted)} listed images is in the ground truth; list file names or ids")
-    return chosen
+def pair(
+    truths: list[Truth],
+    predictions: list[Prediction],
+    coarse: Mapping[str, Rle] | None = None,
+    images: Collection[str] | None = None,
+) -> Pairing:
+    """Join on `source_mask_id == annotation_id`.
 
-
-def pair(truths: list[Truth], predictions: list[Prediction], coarse: Mapping[str, Rle] | None = None) -> Pairing:
-    """Join on `source_mask_id == annotation_id`. `coarse`, by annotation id, supplies the coarse side where given."""
+    coarse   masks by annotation id: supplies the coarse side where predictions do not carry it
+    images   file names or image ids: only these images are in scope
+    """
     by_id = _by_id(predictions)
     known = {truth.annotation_id for truth in truths}
     if not known & by_id.keys():
@@ -102,7 +102,7 @@ def pair(truths: list[Truth], predictions: list[Prediction], coarse: Mapping[str
             f"ground-truth annotation id. Predictions have {_some(by_id)}; ground truth has {_some(known)}"
         )
     pairs, left_out, not_asked = [], [], Counter[str]()
-    for truth in truths:
+    for truth in truths if images is None else _on(images, truths):
         if unusable := _not_comparable(truth):
             not_asked[unusable] += 1
             continue
@@ -130,6 +130,15 @@ def _by_id(predictions: list[Prediction]) -> dict[str, Prediction]:
             raise RefusedError(f"two predictions for annotation {prediction.source_mask_id}: which counts?")
         by_id[prediction.source_mask_id] = prediction
     return by_id
+
+
+def _on(images: Collection[str], truths: list[Truth]) -> list[Truth]:
+    """The annotations on `images`."""
+    wanted = set(images)
+    chosen = [truth for truth in truths if truth.image_name in wanted or truth.image_id in wanted]
+    if not chosen:
+        raise RefusedError(f"none of the {len(wanted)} listed images is in the ground truth; list file names or ids")
+    return chosen
 
 
 def _not_comparable(truth: Truth) -> str:
