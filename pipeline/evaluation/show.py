@@ -17,10 +17,11 @@ SIDE_NAMES = {"coarse": "coarse", "refined": "refined", "mask": "label", "oracle
 METRIC_NAMES = {"mean_iou": "IoU", "cumulative_iou": "cum. IoU", "boundary_iou": "bIoU", "boundary_accuracy": "mBA"}
 LEGEND = (
     "Points of 100. coarse: what came in; refined: always refining; label: what the gate kept; oracle: the better of "
-    "coarse and refined, mask by mask.
-IoU: mean; cum. IoU: total intersection over total union; bIoU: boundary IoU; "
-    "mBA: mean boundary accuracy; AP, bAP: mask and boundary average precision."
+    "coarse and refined, mask by mask. IoU: mean; cum. IoU: total intersection over total union; bIoU: boundary IoU; "
+    "mBA: mean boundary accuracy; AP, bAP: mask and boundary average precision; [low,high]: 95 % interval from "
+    "resampling images."
 )
+GROUP_WIDTH = 10  # so that the intervals have room on a terminal of 80 columns
 MOST_CATEGORIES = 20
 
 
@@ -192,8 +193,10 @@ def _listed(counts: Tree) -> str:
 
 
 def _table(title: str, *columns: str) -> Table:
-    """A plain table: the first two columns are text, the others numbers."""
+    """A plain table; nothing is cut off where a terminal is narrow."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 or column in {"labels", "score"} else "right")
+        is_text = index == 0 or column in {"labels", "score", "decisions", "reasons"}
+        width = GROUP_WIDTH if column == "group" else None
+        table.add_column(column, justify="left" if is_text else "right", max_width=width, overflow="fold")
     return table
