@@ -75,7 +75,8 @@ def evaluate(
     if json_out == STDOUT:
         typer.echo(_as_json(tree, predictions, ground_truth, images))
     else:
-        Console().print(show.tables(tree))
+        # names from the data are text, whatever brackets they hold
+        Console(markup=False, highlight=False).print(show.tables(tree))
         if json_out is not None:
             with fsspec.open(json_out, "wt", encoding="utf-8") as stream:
                 stream.write(_as_json(tree, predictions, ground_truth, images))

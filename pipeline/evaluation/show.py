@@ -194,7 +194,7 @@ def _listed(counts: Tree) -> str:
 
 def _table(title: str, *columns: str) -> Table:
     """A plain table; nothing is cut off where a terminal is narrow."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         is_text = index == 0 or column in {"labels", "score", "decisions", "reasons"}
         width = GROUP_WIDTH if column == "group" else None
