@@ -60,13 +60,11 @@ class ImageBootstrap:
     def __init__(self, image: Integers, replicates: int = 1000, seed: int = 0) -> None:
         images, self._image = np.unique(image, return_inverse=True)
         rng = np.random.default_rng(seed)
+        drawn = rng.integers(len(images), size=(replicates, len(images)))
+        drawn += np.arange(replicates)[:, None] * len(images)  # so that one bincount counts each draw by itself
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         # how often each image is in each draw: (B, images)
-        self._times: npt.NDArray[np.float32] = np.stack(
-            [
-                np.bincount(rng.integers(len(images), size=len(images)), minlength=len(images)).astype(np.float32)
-                for _ in range(replicates)
-            ]
-        )
+        self._times: npt.NDArray[np.float32] = times.astype(np.float32)
 
     def ratio(self, numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Figure:
         """Sum of `numerator` over sum of `denominator`, (N,) each; masks where either is NaN are left out."""

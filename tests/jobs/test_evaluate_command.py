@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from jobs.evaluate import evaluate
+from pipeline import masks
 from pipeline.errors import RefusedError
+from pipeline.evaluation import inputs
+from pipeline.evaluation.measures import measure
+from pipeline.evaluation.pairing import pair
 
 DEV = Path(__file__).parents[2] / ".." / "shared" / "data" / "dev"
 needs_dev = pytest.mark.skipif(not (DEV / "gt.json").exists(), reason="the dev set (../shared/data/dev) is not here")
@@ -29,14 +34,10 @@ def run(*arguments: str) -> str:
 @needs_dev
 @pytest.mark.parametrize("kind", MEAN_IOU)
 def test_coarse_masks_have_the_documented_iou(kind: str) -> None:
-    out = run(
-        *("--predictions", str(DEV / f"coarse_{kind}.json"), "--ground-truth", str(DEV / "gt.json")),
-        *("--json", "-", "--replicates", "1"),
-    )
-    report = json.loads(out)
-    assert report["counts"]["measured"] == 401
-    assert report["groups"]["all"]["levels"]["mask"]["mean_iou"]["value"] == pytest.approx(MEAN_IOU[kind], abs=0.0006)
-    assert list(report["groups"]) == ["all", "COCO_MVal", "PennFudan", "mean of sources"]
+    predictions = inputs.read_predictions(str(DEV / f"coarse_{kind}.json"), set())
+    pairing = pair(inputs.read_truth(str(DEV / "gt.json")), predictions)
+    assert len(pairing.pairs) == 401
+    assert measure(pairing.pairs).sides["mask"].iou.mean() == pytest.approx(MEAN_IOU[kind], abs=0.0006)
 
 
 @needs_dev
@@ -47,7 +48,9 @@ def test_truth_against_coarse_on_one_split(tmp_path: Path) -> None:
         *("--coarse", str(DEV / "coarse_poly.json"), "--images", f"{DEV / 'split.json'}:B"),
         *("--json", str(tmp_path / "figures.json"), "--plots", str(tmp_path / "plots"), "--replicates", "50"),
     )
-    everyone = json.loads((tmp_path / "figures.json").read_text())["groups"]["all"]
+    groups = json.loads((tmp_path / "figures.json").read_text())["groups"]
+    assert list(groups) == ["all", "COCO_MVal", "PennFudan", "mean of sources"]
+    everyone = groups["all"]
     levels = everyone["levels"]
     assert levels["mask"]["mean_iou"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     gain = everyone["gains"]["mask"]["mean_iou"]
@@ -64,3 +67,22 @@ def test_coarse_beside_an_output_folder_is_refused(tmp_path: Path) -> None:
     truth.write_text('{"images": [], "annotations": []}')
     with pytest.raises(RefusedError, match="--coarse goes with COCO JSON predictions"):
         run("--predictions", str(tmp_path), "--ground-truth", str(truth), "--coarse", str(truth))
+
+
+def test_json_to_standard_output_is_nothing_but_json(tmp_path: Path) -> None:
+    square = {
+        "size": [40, 60],
+        "counts": masks.encode(np.pad(np.ones((20, 20), np.uint8), ((10, 10), (10, 30))))["counts"],
+    }
+    truth = tmp_path / "gt.json"
+    truth.write_text(
+        json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}],
+                "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": square}],
+            }
+        )
+    )
+    report = json.loads(run("--predictions", str(truth), "--ground-truth", str(truth), "--json", "-"))
+    assert report["groups"]["all"]["levels"]["mask"]["mean_iou"]["value"] == 1.0
+    assert report["ground_truth"] == str(truth)
