@@ -1,0 +1,1 @@
+"""The command line. Thin: parses, calls `pipeline`, sets the exit code."""

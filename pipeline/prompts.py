@@ -89,9 +89,7 @@ def gaussian_logits(gaussian_in_mask_frame: FloatArray, strength: float) -> Floa
     return np.where(field > 0, strength * field, -strength).astype(np.float32)
 
 
-def grow_box(
-    box_xyxy: npt.ArrayLike, similar: npt.NDArray[np.bool_], threshold: float
-) -> tuple[FloatArray, bool]:
+def grow_box(box_xyxy: npt.ArrayLike, similar: npt.NDArray[np.bool_], threshold: float) -> tuple[FloatArray, bool]:
     """Context-aware elastic box: grow each side once where the strip added looks like the object.
 
     box_xyxy: inclusive pixels; similar: (H, W) bool, pixels whose embedding resembles the mask's mean; threshold: the
@@ -123,7 +121,7 @@ def similar_pixels(features: FloatArray, mask: Mask, cut: float) -> npt.NDArray[
     features: (C, h, w) float32, an image embedding cropped of padding. The mask is brought to (h, w) by nearest
     neighbour (nothing is similar where that leaves it empty); features are upsampled bilinearly, then normalised.
     """
-    channels, grid_h, grid_w = features.shape
+    grid_h, grid_w = features.shape[1:]
     height, width = mask.shape
     on_grid = cv2.resize(mask, (grid_w, grid_h), interpolation=cv2.INTER_NEAREST) > 0
     if not on_grid.any():

@@ -6,6 +6,7 @@ embedding. `load_model` is the one way in.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.geometry import FloatArray
+from pipeline.models.weights import Weights, local_path
 
 
 @dataclass(frozen=True)
@@ -99,3 +101,38 @@ def token_groups(point_labels: npt.NDArray[np.int64] | None, count: int) -> list
         return [np.arange(count)]
     present = (point_labels >= 0).sum(axis=1)
     return [np.flatnonzero(present == points) for points in np.unique(present)]
+
+
+def load_model(name: str, weights: Weights, device: str, threads: int) -> MaskModel:
+    """The model, ready on `device` ("cpu", "cuda"), with torch held to `threads` CPU threads in this process.
+
+    Raises RefusedError when the weights are not those of the model.
+    """
+    import torch  # importing torch takes seconds; commands that need no model do not
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    path = local_path(weights)
+    if name == "lite":
+        from pipeline.models.lite import LiteModel
+
+        return LiteModel(path, device=device)
+    from pipeline.models.sam import SamModel
+
+    return SamModel(name, path, weights.sha256, device)
+
+
+def execution_class(device: str, threads: int) -> str:
+    """Device model, torch version, dtype and threads: within one class the same inputs give the same bytes."""
+    import torch  # see load_model
+
+    processor = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_model()
+    return f"{processor}; torch {torch.__version__}; float32; {threads} threads"
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - not a file of ours
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,47 @@
+"""The `relabel` command.
+
+Exit codes: 0 done; 1 the job failed; 2 refused to start (wrong options, configuration, input or credentials);
+3 done, with more failed rows than --max-failed-share; 130 interrupted; 143 terminated.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from jobs import console
+from jobs.demo import demo
+from jobs.inspect_output import files, status
+from jobs.refine_one import refine
+from jobs.run import run
+from pipeline.errors import RefusedError, RelabelError, RowError
+from schemas.config import ConfigError
+
+app = typer.Typer(
+    help="Relabel segmentation datasets: refine coarse masks with Segment Anything, in parallel, resumably.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Start with: relabel demo",
+)
+for command in (demo, run, refine, status, files):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: expected errors become one line and an exit code, never a traceback."""
+    try:
+        app()
+    except (RefusedError, ConfigError) as error:
+        sys.exit(_say(error, 2))
+    except (RelabelError, RowError) as error:
+        sys.exit(_say(error, 1))
+    except KeyboardInterrupt:
+        console.err.print("interrupted; finished chunks are kept, the same command goes on from them")
+        sys.exit(130)
+
+
+def _say(error: Exception, code: int) -> int:
+    console.err.print(f"relabel: {error}", markup=False, soft_wrap=True)
+    return code

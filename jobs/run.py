@@ -1,0 +1,163 @@
+"""`relabel run`: plan, refine, seal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs import console
+from jobs.options import Actors, parse_actors, read_config
+from pipeline import sources
+from pipeline.errors import RefusedError
+from pipeline.models.weights import resolve
+from pipeline.refiners import REFINERS
+from pipeline.storage import Access, Store, check_readable
+from schemas.config import PRESETS, Config
+
+PANEL_METHOD = "Method: what is computed"
+PANEL_OPERATION = "Operation: how the work is carried out"
+
+
+def run(
+    images: Annotated[str, typer.Option(help="Folder of images: a path, s3://bucket/prefix, any fsspec URI.")],
+    masks: Annotated[
+        str, typer.Option(help="Coarse masks: a COCO .json, or a folder of mask PNGs named as the images.")
+    ],
+    output: Annotated[
+        str, typer.Option(help="Where the result goes. The same output again goes on, or adds what is new.")
+    ],
+    source: Annotated[
+        str | None, typer.Option(help=f"Format of the masks: {', '.join(sources.SOURCES)}. Default: by name.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="lite (packaged, default), vit_b, vit_l or vit_h.", rich_help_panel=PANEL_METHOD)
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Weights of the model: path or URI of the official .pth.", rich_help_panel=PANEL_METHOD),
+    ] = None,
+    refiner: Annotated[
+        str | None, typer.Option(help=f"One of: {', '.join(REFINERS)}.", rich_help_panel=PANEL_METHOD)
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help=f"Named method: {', '.join(PRESETS)}.", rich_help_panel=PANEL_METHOD)
+    ] = "default",
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Rounds of prompting.", rich_help_panel=PANEL_METHOD)
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="YAML with method, gate and operation; options win over it.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Refine only the first so many images of the plan.")] = None,
+    prune: Annotated[bool, typer.Option(help="Drop planned images that the source no longer has.")] = False,
+    new_version: Annotated[
+        bool, typer.Option(help="Refine everything again when the method differs from the existing result's.")
+    ] = False,
+    chunk_images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images per chunk, the unit of retry and commit.", rich_help_panel=PANEL_OPERATION),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="An existing Ray cluster (auto, ray://..., host:port). Default: $RAY_ADDRESS, else one here.",
+            rich_help_panel=PANEL_OPERATION,
+        ),
+    ] = None,
+    actors: Annotated[
+        str | None,
+        typer.Option(help="Model actors: N or MIN:MAX. Default: one a GPU or CPU.", rich_help_panel=PANEL_OPERATION),
+    ] = None,
+    gpus_per_actor: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Default: 1 where the cluster has GPUs, else 0 (CPU).", rich_help_panel=PANEL_OPERATION
+        ),
+    ] = None,
+    endpoint_url: Annotated[
+        str | None,
+        typer.Option(help="S3 endpoint, for stores other than AWS.", rich_help_panel=PANEL_OPERATION),
+    ] = None,
+    max_failed_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Exit with 3 when more of the rows failed. Default 0.", rich_help_panel=PANEL_OPERATION
+        ),
+    ] = None,
+) -> None:
+    """Refine every coarse mask of a dataset and write the result as Parquet with a quality for each mask.
+
+    Kill it whenever you like: the same command goes on where it stopped. Run it again on a grown dataset: only new and
+    changed images are done.
+
+    Exit codes: 0 done; 1 the job failed; 2 refused to start; 3 done, with failed rows.
+
+    Example: relabel run --images s3://b/photos --masks s3://b/coarse.json --output s3://b/refined
+    """
+    wanted = parse_actors(actors) if actors else Actors(None, None)
+    overrides: dict[str, dict[str, Any]] = {
+        "method": {"model": model, "refiner": refiner, "iterations": iterations},
+        "operation": {
+            "chunk_images": chunk_images,
+            "actors_min": wanted.low,
+            "actors_max": wanted.high,
+            "gpus_per_actor": gpus_per_actor,
+            "endpoint_url": endpoint_url,
+            "max_failed_share": max_failed_share,
+        },
+    }
+    resolved = read_config(config, preset, overrides, Access(endpoint_url))
+    access = _check(resolved, images, masks, output, source or sources.detect(masks))
+    weights = resolve(resolved.method.model, checkpoint, access)
+    method = resolved.method.model_copy(update={"weights_sha256": weights.sha256})
+    resolved = resolved.model_copy(update={"method": method})
+
+    from pipeline.run import Request  # Ray takes a second to import
+    from pipeline.run import run as run_pipeline
+
+    request = Request(
+        images=_absolute(images),
+        masks=_absolute(masks),
+        output=_absolute(output),
+        source=source or sources.detect(masks),
+        config=resolved,
+        weights=weights,
+        address=address,
+        limit=limit,
+        prune=prune,
+        new_version=new_version,
+    )
+    sealed = run_pipeline(request, console.RichProgress())
+    console.summary(sealed.manifest, output)
+    console.out.print(f"relabel files {output} lists its shards; relabel status {output} tells how far it is")
+    raise typer.Exit(_exit_code(sealed.manifest["counts"], resolved.operation.max_failed_share))
+
+
+def _check(config: Config, images: str, masks: str, output: str, source: str) -> Access:
+    """Refuse what cannot work, before any work."""
+    operation = config.operation
+    access = Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
+    if config.method.refiner not in REFINERS:
+        raise RefusedError(f"unknown refiner {config.method.refiner!r}; there are {', '.join(REFINERS)}")
+    if source not in sources.SOURCES:
+        raise RefusedError(f"unknown source {source!r}; there are {', '.join(sources.SOURCES)}")
+    check_readable(images, access, "image folder")
+    check_readable(masks, access, "masks")
+    Store(output, access).probe_writable()
+    return access
+
+
+def _exit_code(counts: dict[str, dict[str, int]], max_failed_share: float) -> int:
+    failed = counts["images"].get("failed", 0) + counts["decisions"].get("failed", 0)
+    rows = sum(counts["images"].values()) + sum(counts["decisions"].values())
+    if failed <= max_failed_share * rows:
+        return 0
+    console.err.print(f"relabel: done, but {failed} of {rows} rows failed ({failed / rows:.2%}); reasons above")
+    return 3
+
+
+def _absolute(uri: str) -> str:
+    """Local paths made absolute: workers may run in another folder."""
+    return uri if "://" in uri else str(Path(uri).expanduser().resolve())

@@ -1,0 +1,110 @@
+"""A planned mask's geometry -> its coarse mask: the decoding half of the sources, run where the images are loaded.
+
+`geometry` is JSON text, one of
+    [[x1, y1, x2, y2, ...], ...]                       COCO polygons
+    {"size": [h, w], "counts": [..] or "..."}          COCO RLE, uncompressed or compressed
+    {"file": "relative/path.png", "value": 3 or null}  pixels of a mask image equal to `value`, or all non-zero ones
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pipeline import masks
+from pipeline.errors import MaskError
+from pipeline.masks import Rle
+
+ReadMaskFile = Callable[[str], bytes]
+
+
+def coarse_rle(geometry: str, size_hw: tuple[int, int], declared_hw: tuple[int, int], read: ReadMaskFile) -> Rle:
+    """Geometry JSON -> Rle of exactly `size_hw`; raises MaskError with a reason code.
+
+    size_hw: the decoded image; declared_hw: what the source says it is, the frame of polygons; read: mask file bytes.
+    An Rle of another size or with no pixel travels in the error's `rle`, so that what came in is kept.
+    """
+    rle = _decode(geometry, declared_hw, read)
+    if tuple(rle["size"]) != size_hw:
+        raise UnusableMaskError("mask_size_mismatch", f"mask {_by(rle['size'])}, image {_by(size_hw)}", rle)
+    if masks.area(rle) == 0:
+        raise UnusableMaskError("mask_empty", "no pixel is set", rle)
+    return rle
+
+
+class UnusableMaskError(MaskError):
+    """A mask that can be decoded and yet not be refined."""
+
+    def __init__(self, reason: str, detail: str, rle: Rle) -> None:
+        super().__init__(reason, detail)
+        self.rle = rle
+
+
+def read_label_image(data: bytes) -> npt.NDArray[np.int64]:
+    """A mask image -> (H, W) int64 labels: palette indices, grey values, or channel-packed RGB where they differ.
+
+    Raises MaskError when it cannot be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            if image.mode == "RGBA":
+                image = image.convert("RGB")  # noqa: PLW2901 - the same picture without its alpha
+            pixels = np.asarray(image).astype(np.int64)
+    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
+        raise MaskError("mask_unreadable", f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]) from None
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] == 2:
+        return np.asarray(pixels[..., 0])
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    grey = bool((red == green).all() and (green == blue).all())
+    return np.asarray(red if grey else red + 256 * green + 65536 * blue)
+
+
+def _decode(geometry: str, declared_hw: tuple[int, int], read: ReadMaskFile) -> Rle:
+    try:
+        content = json.loads(geometry)
+    except (ValueError, RecursionError) as error:
+        raise MaskError("mask_unreadable", f"geometry is not JSON: {error}") from None
+    try:
+        if isinstance(content, list):
+            return masks.from_polygons(content, declared_hw)
+        if isinstance(content, dict) and "file" in content:
+            return _from_file(content, read)
+        if isinstance(content, dict):
+            return _from_rle(content)
+    except MaskError:
+        raise
+    except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
+        raise MaskError("mask_unreadable", f"{type(error).__name__}: {error}"[:200]) from None
+    raise MaskError("mask_unreadable", f"no polygons, RLE or file, but {type(content).__name__}")
+
+
+def _from_rle(content: dict[str, Any]) -> Rle:
+    height, width = (int(side) for side in content["size"])
+    counts = content["counts"]
+    if isinstance(counts, list):
+        return masks.from_run_lengths(counts, (height, width))
+    rle: Rle = {"size": [height, width], "counts": counts}
+    masks.check(rle)
+    return rle
+
+
+def _from_file(content: dict[str, Any], read: ReadMaskFile) -> Rle:
+    try:
+        labels = read_label_image(read(content["file"]))
+    except FileNotFoundError:
+        raise MaskError("mask_missing", str(content["file"])) from None
+    value = content.get("value")
+    return masks.encode(labels != 0 if value is None else labels == int(value))
+
+
+def _by(size_hw: tuple[int, ...] | list[int]) -> str:
+    return "x".join(str(side) for side in size_hw)

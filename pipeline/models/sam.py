@@ -1,0 +1,140 @@
+"""Segment Anything's official architectures (vit_b, vit_l, vit_h) as a MaskModel.
+
+The networks are segment-anything's own. Prompts are decoded for many images at once, which `Sam.forward` and
+`SamPredictor` cannot; everything else follows them (normalisation, padding, prompt and mask frames).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file
+from segment_anything import sam_model_registry
+
+from pipeline.errors import RefusedError
+from pipeline.geometry import PROMPT_SIDE, FloatArray
+from pipeline.models import Candidates, PromptBatch, token_groups
+from pipeline.storage import brief
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+EMBEDDING_STRIDE = 16
+
+
+@dataclass(frozen=True)
+class SamEmbedding:
+    """`image` (B, 256, 64, 64) float32 and each image's (h, w) within it."""
+
+    image: torch.Tensor
+    grid_hw: list[tuple[int, int]]
+
+
+class SamModel:
+    """An official Segment Anything checkpoint. See `MaskModel`."""
+
+    input_side = PROMPT_SIDE
+    mask_side = 256
+    similarity_cut = 0.5
+
+    def __init__(self, architecture: str, checkpoint: Path, weights_sha256: str, device: str = "cpu") -> None:
+        """checkpoint: a local `.pth` (read with weights_only) or `.safetensors` file in the official format.
+
+        Raises RefusedError when it does not hold this architecture.
+        """
+        self.name = architecture
+        self.weights_sha256 = weights_sha256
+        self._device = torch.device(device)
+        # Built without memory, then given the checkpoint's tensors: random initialisation of ViT-H takes longer.
+        with torch.device("meta"):
+            sam = sam_model_registry[architecture]()
+        try:
+            missing, unexpected = sam.load_state_dict(_read(checkpoint), strict=False, assign=True)
+        except RuntimeError as error:
+            raise RefusedError(f"{checkpoint.name} is not a {architecture} checkpoint: {brief(error)}") from None
+        if missing or unexpected:
+            named = ", ".join((missing or unexpected)[:3])
+            state = "lacks" if missing else "has unknown"
+            raise RefusedError(f"{checkpoint.name} is not a {architecture} checkpoint: it {state} {named}")
+        self._sam = sam.float().requires_grad_(False).eval()
+        self._encoder = self._sam.image_encoder.to(self._device)
+        self._prompts = self._sam.prompt_encoder.to(self._device)
+        self._decoder = self._sam.mask_decoder.to(self._device)
+        self._mean = torch.tensor(PIXEL_MEAN, device=self._device).view(3, 1, 1)
+        self._std = torch.tensor(PIXEL_STD, device=self._device).view(3, 1, 1)
+
+    @torch.inference_mode()
+    def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> SamEmbedding:
+        """See MaskModel.encode."""
+        batch = torch.zeros(len(frames), 3, self.input_side, self.input_side, device=self._device)
+        for row, frame in enumerate(frames):
+            pixels = torch.tensor(frame, device=self._device).permute(2, 0, 1).float()
+            batch[row, :, : frame.shape[0], : frame.shape[1]] = (pixels - self._mean) / self._std
+        grid = [(-(-f.shape[0] // EMBEDDING_STRIDE), -(-f.shape[1] // EMBEDDING_STRIDE)) for f in frames]
+        return SamEmbedding(self._encoder(batch), grid)
+
+    def features(self, embedding: SamEmbedding, image: int) -> FloatArray:
+        """See MaskModel.features."""
+        height, width = embedding.grid_hw[image]
+        return np.asarray(embedding.image[image, :, :height, :width].float().cpu().numpy(), np.float32)
+
+    @torch.inference_mode()
+    def predict(self, embedding: SamEmbedding, prompts: PromptBatch) -> Candidates:
+        """See MaskModel.predict."""
+        count = len(prompts)
+        logits = np.empty((count, 3, self.mask_side, self.mask_side), np.float32)
+        predicted = np.empty((count, 3), np.float32)
+        for rows in token_groups(prompts.point_labels, count):
+            masks, iou = self._decode(embedding, prompts.take(rows))
+            logits[rows], predicted[rows] = masks.cpu().numpy(), iou.cpu().numpy()
+        return Candidates(logits, predicted)
+
+    def _decode(self, embedding: SamEmbedding, prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prompts of one token count -> logits (N, 3, 256, 256), predicted IoU (N, 3).
+
+        As MaskDecoder.predict_masks, with an image for each prompt in place of one image for all.
+        """
+        decoder = self._decoder
+        sparse, dense = self._prompts(
+            points=self._points(prompts),
+            boxes=self._tensor(prompts.boxes_xyxy),
+            masks=(None if prompts.mask_logits is None else self._tensor(prompts.mask_logits[:, None])),
+        )
+        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens = torch.cat([own.expand(len(prompts), -1, -1), sparse], dim=1)
+        image = embedding.image[torch.as_tensor(prompts.image_index, device=self._device)] + dense
+        position = self._prompts.get_dense_pe().expand(len(prompts), -1, -1, -1)
+        hidden, source = decoder.transformer(image, position, tokens)
+        upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(image.shape))
+        # Token 0 is the IoU's; mask token 0 is the single-mask output, which multimask selection leaves out.
+        weights = torch.stack(
+            [mlp(hidden[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps) if i > 0], dim=1
+        )
+        masks = torch.einsum("nkc,nchw->nkhw", weights, upscaled)
+        return masks, decoder.iou_prediction_head(hidden[:, 0])[:, 1:]
+
+    def _points(self, prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if prompts.points_xy is None or prompts.point_labels is None:
+            return None
+        present = int((prompts.point_labels[0] >= 0).sum())
+        return self._tensor(prompts.points_xy[:, :present]), self._tensor(prompts.point_labels[:, :present])
+
+    def _tensor(self, values: npt.NDArray[Any] | None) -> Any:
+        return None if values is None else torch.as_tensor(np.ascontiguousarray(values), device=self._device)
+
+
+def _read(checkpoint: Path) -> dict[str, torch.Tensor]:
+    try:
+        if checkpoint.suffix == ".safetensors":
+            return dict(load_file(checkpoint))
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch, zipfile and safetensors each have their own for a damaged file
+        raise RefusedError(f"{checkpoint.name} cannot be read as weights: {brief(error)}") from None
+    if not isinstance(state, dict):
+        raise RefusedError(f"{checkpoint.name} holds a {type(state).__name__}, not a state dictionary")
+    return state

@@ -1,0 +1,130 @@
+"""Weights as files: where they come from, what they hash to, where a node keeps them. No torch here.
+
+A driver resolves a checkpoint once (`resolve`), which yields its SHA-256; workers fetch the same content by that hash
+(`local_path`), once per node, into `$RELABEL_CACHE` or `~/.cache/relabel`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+
+from pipeline.errors import RefusedError
+from pipeline.storage import Access, brief, options, retried
+
+OFFICIAL = {
+    "vit_b": ("sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),
+    "vit_l": ("sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"),
+    "vit_h": ("sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"),
+}
+"""Published checkpoints of segment-anything: file name and SHA-256 of its content."""
+
+OFFICIAL_FOLDER = "https://dl.fbaipublicfiles.com/segment_anything/"
+LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
+MODELS = ("lite", *OFFICIAL)
+BLOCK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint: its URI (a local path for packaged weights) and the SHA-256 of its content."""
+
+    uri: str
+    sha256: str
+    access: Access
+
+
+def resolve(model: str, checkpoint: str | None, access: Access) -> Weights:
+    """The weights of a model, fetched and hashed. Raises RefusedError for an unknown model or unusable checkpoint.
+
+    A file that bears an official name must have the published hash; other files (fine-tuned ones) are taken as such.
+    """
+    if model not in MODELS:
+        raise RefusedError(f"unknown model {model!r}; there are {', '.join(MODELS)}")
+    if checkpoint is None:
+        if model != "lite":
+            raise RefusedError(
+                f"model {model} needs --checkpoint; the official one is {OFFICIAL_FOLDER}{OFFICIAL[model][0]}"
+            )
+        checkpoint = str(LITE_WEIGHTS)
+    fetched = _fetch(checkpoint, access)
+    sha256 = hash_file(fetched)
+    name = PurePosixPath(checkpoint).name
+    for official_name, published in OFFICIAL.values():
+        if name == official_name and sha256 != published:
+            raise RefusedError(f"{checkpoint} is damaged: its SHA-256 is {sha256}, the published one {published}")
+    _keep(fetched, sha256, checkpoint)
+    return Weights(checkpoint, sha256, access)
+
+
+def local_path(weights: Weights) -> Path:
+    """The weights as a file on this node, its content checked. Raises RefusedError when it is not what was resolved."""
+    cached = _cached(weights.sha256, weights.uri)
+    if cached.exists():
+        return cached
+    fetched = _fetch(weights.uri, weights.access)
+    found = hash_file(fetched)
+    if found != weights.sha256:
+        raise RefusedError(f"{weights.uri} changed: its SHA-256 is {found}, the run began with {weights.sha256}")
+    return _keep(fetched, found, weights.uri)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where this node keeps weights."""
+    return Path(os.environ.get("RELABEL_CACHE") or Path.home() / ".cache" / "relabel")
+
+
+def _fetch(uri: str, access: Access) -> Path:
+    """A local path with the content of `uri`: the file itself, or a temporary copy in the cache."""
+    try:
+        fs, path = fsspec.core.url_to_fs(uri, **options(uri, access))
+        if _is_local(fs):
+            if not Path(path).is_file():
+                raise RefusedError(f"the checkpoint {uri} does not exist")
+            return Path(path)
+        temporary = cache_folder() / f".tmp-{uuid.uuid4().hex}"
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        retried(lambda: _download(fs, path, temporary), access.tries)
+    except RefusedError:
+        raise
+    except FileNotFoundError:
+        raise RefusedError(f"the checkpoint {uri} does not exist") from None
+    except Exception as error:  # each store has exceptions of its own
+        raise RefusedError(f"cannot read the checkpoint {uri}: {brief(error)}") from None
+    return temporary
+
+
+def _download(fs: Any, path: str, target: Path) -> None:
+    with fs.open(path, "rb") as source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink, BLOCK_BYTES)
+
+
+def _keep(fetched: Path, sha256: str, uri: str) -> Path:
+    """Move a download to its place in the cache; a local file stays where it is."""
+    if fetched.parent != cache_folder() or not fetched.name.startswith(".tmp-"):
+        return fetched
+    return fetched.replace(_cached(sha256, uri))
+
+
+def _cached(sha256: str, uri: str) -> Path:
+    return cache_folder() / f"{sha256}{PurePosixPath(uri).suffix}"
+
+
+def _is_local(fs: Any) -> bool:
+    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)

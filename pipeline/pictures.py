@@ -1,0 +1,62 @@
+"""Pictures for people: a mask as PNG, and photo, coarse and refined outlines side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from pipeline.masks import Mask
+
+COARSE_RGB = (255, 59, 48)
+REFINED_RGB = (0, 230, 118)
+CAPTION_PX = 24
+MAX_SIDE_PX = 900
+
+Picture = npt.NDArray[np.uint8]
+
+
+def write_mask(path: Path, mask: Mask) -> None:
+    """(H, W) {0, 1} -> a black and white PNG of the same size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((mask > 0).astype(np.uint8) * 255).save(path, format="PNG")
+
+
+def write_comparison(
+    path: Path, image_rgb: Picture, coarse: list[Mask], refined: list[Mask], captions: tuple[str, str, str]
+) -> None:
+    """Photo, photo with coarse outlines, photo with refined outlines, side by side with captions."""
+    panels = (
+        image_rgb,
+        draw_outlines(image_rgb, coarse, COARSE_RGB),
+        draw_outlines(image_rgb, refined, REFINED_RGB),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate([_captioned(p, c) for p, c in zip(panels, captions, strict=True)], axis=1)).save(
+        path
+    )
+
+
+def draw_outlines(image_rgb: Picture, masks: list[Mask], colour_rgb: tuple[int, int, int]) -> Picture:
+    """A copy of the photo, the inside of each mask tinted and its outline drawn."""
+    drawn = image_rgb.astype(np.float32)
+    for mask in masks:
+        drawn[mask > 0] = 0.75 * drawn[mask > 0] + 0.25 * np.array(colour_rgb, np.float32)
+    canvas = np.ascontiguousarray(drawn.astype(np.uint8))
+    thickness = max(1, round(max(image_rgb.shape[:2]) / 400))
+    for mask in masks:
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas, contours, -1, colour_rgb, thickness)
+    return canvas
+
+
+def _captioned(panel: Picture, caption: str) -> Picture:
+    scale = min(1.0, MAX_SIDE_PX / max(panel.shape[:2]))
+    size = max(1, round(panel.shape[1] * scale)), max(1, round(panel.shape[0] * scale))
+    picture = Image.new("RGB", (size[0], size[1] + CAPTION_PX), (24, 24, 24))
+    picture.paste(Image.fromarray(panel).resize(size), (0, CAPTION_PX))
+    ImageDraw.Draw(picture).text((6, 6), caption, fill=(235, 235, 235))
+    return np.asarray(picture, np.uint8)

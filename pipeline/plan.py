@@ -1,0 +1,328 @@
+"""Planning: what the sources hold and the plan does not have yet becomes one committed increment of chunks.
+
+    plan/<n>/bucket-<lo>-<hi>.parquet   rows, by hash range of the image id, sorted by it
+    plan/<n>/chunks.parquet             the chunks in order: which rows of which bucket
+    plan/<n>/superseded.parquet         rows of earlier increments that this one replaces or prunes
+    plan/<n>/_COMMITTED                 written last; an increment without it is discarded
+
+Rows are spilled to disk by hash range while the source is read, and deduplicated and compared with the earlier
+increments one range at a time, so memory does not grow with the corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import RefusedError
+from pipeline.sources import PlannedImage, mask_id
+from pipeline.storage import Store, StoredFile
+from schemas.records import CHUNKS, PLAN, SUPERSEDED, conform
+
+RANGES = 1024
+BUCKET_ROWS = 16_384
+ROW_GROUP_ROWS = 256
+SPILL_ROWS = 50_000
+CHUNK_ID_FORMAT = "{increment:04d}-{ordinal:07d}-{digest}"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ChunkLimits:
+    """How large a chunk may be: images, and bytes of their decoded pixels by declared size."""
+
+    images: int
+    decoded_bytes: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The unit of work, retry and commit: rows [row_start, row_start + images) of one plan file."""
+
+    chunk_id: str
+    file: str
+    row_start: int
+    images: int
+    masks: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What one planning step found: image and mask counts of the increment it added (all 0 when nothing was new)."""
+
+    increment: int | None
+    images: int = 0
+    masks: int = 0
+    chunks: int = 0
+    superseded: int = 0
+    unchanged: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every committed increment: its chunks in order, but for those of which later increments superseded every row,
+    and the superseded rows of the others.
+    """
+
+    chunks: list[Chunk]
+    superseded: frozenset[tuple[str, str]]  # (chunk_id, image_id)
+    increments: int
+
+    @property
+    def images(self) -> int:
+        return sum(chunk.images for chunk in self.chunks) - len(self.superseded)
+
+
+def read_plan(output: Store) -> Plan:
+    """The committed plan of an output; empty when there is none."""
+    chunks: list[Chunk] = []
+    superseded: set[tuple[str, str]] = set()
+    numbers = _committed(output)
+    for number in numbers:
+        table = output.read_parquet(f"{_folder(number)}/chunks.parquet")
+        chunks += [Chunk(**row) for row in table.to_pylist()]
+        if json.loads(output.read(f"{_folder(number)}/_COMMITTED"))["superseded"]:
+            replaced = output.read_parquet(f"{_folder(number)}/superseded.parquet").to_pylist()
+            superseded |= {(row["chunk_id"], row["image_id"]) for row in replaced}
+    gone = Counter(chunk_id for chunk_id, _ in superseded)
+    live = [chunk for chunk in chunks if gone[chunk.chunk_id] < chunk.images]
+    ids = {chunk.chunk_id for chunk in live}
+    return Plan(live, frozenset(pair for pair in superseded if pair[0] in ids), len(numbers))
+
+
+def plan(
+    output: Store,
+    images: Iterable[PlannedImage],
+    listed: Mapping[str, StoredFile],
+    limits: ChunkLimits,
+    *,
+    prune: bool = False,
+    on_image: Callable[[int], None] = lambda _count: None,
+) -> Planned:
+    """Commit an increment with the images that are new or changed. Raises RefusedError when nothing matched.
+
+    listed: the image root's listing, whose sizes and etags tell changed images. on_image: called with 1 for each
+    image read, for progress.
+    """
+    before = _committed(output)
+    _discard_uncommitted(output, before)
+    number = (before[-1] + 1) if before else 0
+    with tempfile.TemporaryDirectory(prefix="relabel-plan-") as folder:
+        spill = _Spill(Path(folder))
+        for image in images:
+            spill.add(_row(image, listed.get(image.image_uri)))
+            on_image(1)
+        if spill.rows == 0:
+            raise RefusedError("no image matched: the source has no images. Check --images and --masks")
+        return _commit(output, number, before, spill, limits, prune)
+
+
+def _commit(output: Store, number: int, before: list[int], spill: _Spill, limits: ChunkLimits, prune: bool) -> Planned:
+    chunks: list[Chunk] = []
+    replaced: list[dict[str, str]] = []
+    unchanged = 0
+    for low, high in spill.buckets():
+        known = _known(output, before, low, high)
+        rows, old, same = _difference(spill.read(low, high), known, prune)
+        replaced += old
+        unchanged += same
+        if rows:
+            path = f"{_folder(number)}/bucket-{low:04d}-{high:04d}.parquet"
+            cut = _cut(rows, limits, number, len(chunks), path)
+            chunks += cut
+            output.put_parquet(path, conform(pa.Table.from_pylist(rows, PLAN), PLAN), ROW_GROUP_ROWS)
+    if not chunks and not replaced:
+        return Planned(None, unchanged=unchanged)
+    planned = Planned(
+        number, sum(c.images for c in chunks), sum(c.masks for c in chunks), len(chunks), len(replaced), unchanged
+    )
+    output.put_parquet(f"{_folder(number)}/chunks.parquet", pa.Table.from_pylist([vars(c) for c in chunks], CHUNKS))
+    if replaced:
+        output.put_parquet(f"{_folder(number)}/superseded.parquet", pa.Table.from_pylist(replaced, SUPERSEDED))
+    output.put(f"{_folder(number)}/_COMMITTED", json.dumps(vars(planned)).encode())
+    return planned
+
+
+def _difference(rows: list[Row], known: dict[str, Row], prune: bool) -> tuple[list[Row], list[dict[str, str]], int]:
+    """Sorted new and changed rows, the known rows they replace (or that are gone, with `prune`), unchanged count."""
+    found = {row["image_id"] for row in rows}
+    fresh = [row for row in rows if _changed(row, known.get(row["image_id"]))]
+    gone = {row["image_id"] for row in fresh} | ((known.keys() - found) if prune else set())
+    replaced = [
+        {"image_id": image_id, "chunk_id": known[image_id]["chunk_id"]} for image_id in sorted(gone & known.keys())
+    ]
+    return fresh, replaced, len(rows) - len(fresh)
+
+
+def _changed(row: Row, known: Row | None) -> bool:
+    if known is None or row["masks_digest"] != known["masks_digest"]:
+        return True
+    both_tagged = row["etag"] is not None and known["etag"] is not None
+    return bool(row["size_bytes"] != known["size_bytes"] or (both_tagged and row["etag"] != known["etag"]))
+
+
+def _cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, path: str) -> list[Chunk]:
+    """Cut sorted rows into chunks, writing each row's `chunk_id`."""
+    chunks: list[Chunk] = []
+    start = 0
+    while start < len(rows):
+        end, decoded = start, 0
+        while end < len(rows) and end - start < limits.images:
+            decoded += (rows[end]["height"] or 0) * (rows[end]["width"] or 0) * 3
+            if end > start and decoded > limits.decoded_bytes:
+                break
+            end += 1
+        members = rows[start:end]
+        content = json.dumps([[row["image_id"], row["masks_digest"]] for row in members])
+        digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+        chunk_id = CHUNK_ID_FORMAT.format(increment=increment, ordinal=ordinal + len(chunks), digest=digest)
+        for row in members:
+            row["chunk_id"] = chunk_id
+        chunks.append(Chunk(chunk_id, path, start, len(members), sum(len(row["masks"]) for row in members)))
+        start = end
+    return chunks
+
+
+def _row(image: PlannedImage, file: StoredFile | None) -> Row:
+    height, width = image.declared_hw or (None, None)
+    return {
+        "chunk_id": "",
+        "image_id": image.image_uri,
+        "image_uri": image.image_uri,
+        "source_image_id": image.source_image_id,
+        "height": height,
+        "width": width,
+        "etag": file.etag if file else None,
+        "size_bytes": file.size if file else None,
+        "problem": image.problem,
+        "masks": [dict(vars(mask)) for mask in image.masks],
+        "masks_digest": image.digest_extra,
+    }
+
+
+def _finish(rows: list[Row]) -> list[Row]:
+    """Merge rows of one image, give each mask its id, digest the masks, sort by image id."""
+    merged: dict[str, Row] = {}
+    for row in rows:
+        first = merged.setdefault(row["image_id"], row)
+        if first is not row:
+            first["masks"] = first["masks"] + row["masks"]
+            first["masks_digest"] += row["masks_digest"]
+    for row in merged.values():
+        seen: dict[str, int] = defaultdict(int)
+        for mask in row["masks"]:
+            source_id = mask["source_mask_id"]
+            mask["mask_id"] = mask_id(row["image_id"], source_id, seen[source_id])
+            seen[source_id] += 1
+        content = [row["masks"], row["masks_digest"], row["height"], row["width"], row["problem"]]
+        row["masks_digest"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return sorted(merged.values(), key=lambda row: str(row["image_id"]))
+
+
+class _Spill:
+    """Rows by hash range of their image id: in memory up to SPILL_ROWS, in files beyond."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rows = 0
+        self._folder = folder
+        self._held = 0
+        self._ranges: dict[int, list[Row]] = defaultdict(list)
+        self._counts = [0] * RANGES
+
+    def add(self, row: Row) -> None:
+        bucket = hash_range(row["image_id"])
+        self._ranges[bucket].append(row)
+        self._counts[bucket] += 1
+        self._held += 1
+        self.rows += 1
+        if self._held >= SPILL_ROWS:
+            self._flush()
+
+    def buckets(self) -> Iterator[tuple[int, int]]:
+        """Inclusive runs of ranges that together hold about BUCKET_ROWS; all ranges are covered."""
+        low, rows = 0, 0
+        for bucket, count in enumerate(self._counts):
+            if rows and rows + count > BUCKET_ROWS:
+                yield low, bucket - 1
+                low, rows = bucket, 0
+            rows += count
+        yield low, RANGES - 1
+
+    def read(self, low: int, high: int) -> list[Row]:
+        rows: list[Row] = []
+        for bucket in range(low, high + 1):
+            for file in sorted(self._folder.glob(f"{bucket:04d}-*.parquet")):
+                rows += pq.read_table(file).to_pylist()
+            rows += self._ranges.pop(bucket, [])
+        return _finish(rows)
+
+    def _flush(self) -> None:
+        schema = PLAN.set(PLAN.get_field_index("masks"), pa.field("masks", pa.list_(_SPILLED_MASK)))
+        for bucket, rows in self._ranges.items():
+            name = f"{bucket:04d}-{self.rows:012d}.parquet"
+            pq.write_table(pa.Table.from_pylist(rows, schema), self._folder / name)
+        self._ranges.clear()
+        self._held = 0
+
+
+_SPILLED_MASK = pa.struct(
+    [("source_mask_id", pa.string()), ("category_id", pa.int64()), ("category", pa.string()), ("geometry", pa.string())]
+)
+
+
+def hash_range(image_id: str) -> int:
+    """0 .. RANGES - 1, by the hash of the id."""
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:4], "big") * RANGES >> 32
+
+
+def _known(output: Store, increments: list[int], low: int, high: int) -> dict[str, Row]:
+    """Live rows of the earlier increments whose ids hash into [low, high]: image id -> digest, etag, size, chunk."""
+    known: dict[str, Row] = {}
+    columns = ["image_id", "masks_digest", "etag", "size_bytes", "chunk_id"]
+    for number in increments:
+        files = [file.path for file in output.list(_folder(number))]
+        if f"{_folder(number)}/superseded.parquet" in files:
+            for row in output.read_parquet(f"{_folder(number)}/superseded.parquet").to_pylist():
+                known.pop(row["image_id"], None)
+        for path in files:
+            if "/bucket-" not in path:
+                continue
+            file_low, file_high = (int(part) for part in Path(path).stem.split("-")[1:])
+            if file_low <= high and file_high >= low:
+                rows = output.read_parquet(path, columns).to_pylist()
+                known.update({row["image_id"]: row for row in rows if low <= hash_range(row["image_id"]) <= high})
+    return known
+
+
+def read_chunk(output: Store, chunk: Chunk) -> pa.Table:
+    """The plan rows of one chunk (schema PLAN), checked against the chunk's id."""
+    table = output.read_rows(chunk.file, chunk.row_start, chunk.images)
+    if table.num_rows != chunk.images or pc.unique(table["chunk_id"]).to_pylist() != [chunk.chunk_id]:
+        raise RefusedError(f"the plan is damaged: {chunk.file} does not hold chunk {chunk.chunk_id}")
+    return conform(table, PLAN)
+
+
+def _committed(output: Store) -> list[int]:
+    folders = {path.split("/")[1] for path in (f.path for f in output.list("plan")) if path.endswith("/_COMMITTED")}
+    return sorted(int(folder) for folder in folders)
+
+
+def _discard_uncommitted(output: Store, committed: list[int]) -> None:
+    for file in output.list("plan"):
+        if int(file.path.split("/")[1]) not in committed:
+            output.delete(file.path)
+
+
+def _folder(number: int) -> str:
+    return f"plan/{number}"

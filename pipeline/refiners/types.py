@@ -1,0 +1,26 @@
+"""What refiners take and give."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.geometry import Frame
+from pipeline.masks import Rle
+
+
+class RefineImage(NamedTuple):
+    """One image: `pixels` (h, w, 3) uint8 RGB at the model's input size, its Frame, and non-empty coarse masks."""
+
+    pixels: npt.NDArray[np.uint8]
+    frame: Frame
+    coarse: list[Rle]
+
+
+class RefinedMask(NamedTuple):
+    """A refined mask in original pixels (it may be empty) and its score components (schemas/records.py, SCORES)."""
+
+    rle: Rle
+    scores: dict[str, float]

@@ -1,0 +1,115 @@
+"""One image at a time, in this process, without Ray: for trying things out and for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import masks, quality
+from pipeline.coarse import read_label_image
+from pipeline.errors import ImageError, MaskError, RefusedError
+from pipeline.geometry import Frame, resize_to_input
+from pipeline.images import decode_image
+from pipeline.masks import Mask
+from pipeline.models import MaskModel, load_model
+from pipeline.models.weights import resolve
+from pipeline.quality import Decision, Quality
+from pipeline.refiners import REFINERS, RefineImage
+from pipeline.storage import Access
+from schemas.config import Gate, Method
+
+ImageLike = str | Path | npt.NDArray[np.uint8]
+
+
+class Outcome(NamedTuple):
+    """What became of one mask. `mask` is the one to use: `refined`, or the coarse one where the gate kept it."""
+
+    mask: Mask
+    refined: Mask
+    decision: Decision
+    quality: Quality
+    scores: dict[str, float]
+
+
+def refine(
+    image: ImageLike,
+    coarse: ImageLike | Sequence[ImageLike],
+    *,
+    model: str = "lite",
+    checkpoint: str | None = None,
+    method: Method | None = None,
+    gate: Gate | None = None,
+    device: str = "cpu",
+    threads: int = 2,
+) -> npt.NDArray[np.uint8]:
+    """Refine one mask, or several, of one image.
+
+    image: (H, W, 3) uint8 RGB, or a path. coarse: an (H, W) mask of bool or {0, non-zero}, or a path, or a list of
+    those. Returns (H, W) uint8 {0, 1}, or (N, H, W) for a list. Raises ImageError or MaskError with a reason code, and
+    RefusedError for an unusable model.
+    """
+    several = not isinstance(coarse, str | Path | np.ndarray)
+    given: Sequence[ImageLike] = coarse if several else [coarse]  # type: ignore[assignment, list-item]
+    outcomes = refine_all(image, given, load(model, checkpoint, device, threads), method, gate)
+    kept = [outcome.mask for outcome in outcomes]
+    return np.stack(kept) if several else kept[0]
+
+
+def refine_all(
+    image: ImageLike,
+    coarse: Sequence[ImageLike],
+    model: MaskModel,
+    method: Method | None = None,
+    gate: Gate | None = None,
+) -> list[Outcome]:
+    """As `refine`, with everything that is known about each mask."""
+    method, gate = method or Method(), gate or Gate()
+    pixels = read_image(image, method.max_image_pixels)
+    frame = Frame((pixels.shape[0], pixels.shape[1]), model.input_side)
+    arrays = [read_mask(mask, frame.size_hw) for mask in coarse]
+    given = RefineImage(resize_to_input(pixels, model.input_side), frame, [masks.encode(array) for array in arrays])
+    outcomes = []
+    for array, result in zip(arrays, REFINERS[method.refiner](model, [given], method)[0], strict=True):
+        estimated = quality.estimate(result.scores)
+        decision = quality.decide(result.scores, estimated, gate)
+        refined = masks.decode(result.rle)
+        kept = refined if decision.decision == "refined" else array
+        outcomes.append(Outcome(kept, refined, decision, estimated, result.scores))
+    return outcomes
+
+
+@lru_cache(maxsize=2)
+def load(model: str, checkpoint: str | None = None, device: str = "cpu", threads: int = 2) -> MaskModel:
+    """A model by name, kept for the next call."""
+    return load_model(model, resolve(model, checkpoint, Access()), device, threads)
+
+
+def read_image(image: ImageLike, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """A path or array -> (H, W, 3) uint8 RGB. Raises ImageError."""
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ImageError("image_unreadable", f"expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        return image
+    return decode_image(_read(image, "image"), max_pixels)
+
+
+def read_mask(mask: ImageLike, size_hw: tuple[int, int]) -> Mask:
+    """A path or array -> (H, W) uint8 {0, 1} of the image's size, not empty. Raises MaskError."""
+    pixels = mask if isinstance(mask, np.ndarray) else read_label_image(_read(mask, "mask"))
+    if pixels.shape != size_hw:
+        raise MaskError("mask_size_mismatch", f"mask {pixels.shape}, image {size_hw}")
+    if not pixels.any():
+        raise MaskError("mask_empty", "no pixel is set")
+    return (pixels != 0).astype(np.uint8)
+
+
+def _read(path: str | Path, what: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise RefusedError(f"cannot read the {what} {path}: {error.strerror}") from None

@@ -1,0 +1,52 @@
+"""What sources take and give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.storage import Access, StoredFile
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+
+
+@dataclass(frozen=True)
+class PlannedMask:
+    """One coarse mask as its source says it; `geometry` is JSON (see `coarse.py`)."""
+
+    source_mask_id: str
+    category_id: int
+    category: str
+    geometry: str
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """One image with its masks.
+
+    image_uri: path relative to the image root, also the image's id. declared_hw: the size the source states.
+    problem: reason code where the image cannot even be looked for. digest_extra: enters the digest of the masks
+    (content of files that `geometry` only names).
+    """
+
+    image_uri: str
+    source_image_id: str
+    declared_hw: tuple[int, int] | None
+    masks: list[PlannedMask] = field(default_factory=list)
+    problem: str | None = None
+    digest_extra: str = ""
+
+
+@dataclass(frozen=True)
+class SourceInput:
+    """masks_uri: what `--masks` names; images: the listed image root by path, empty where it cannot be listed."""
+
+    masks_uri: str
+    access: Access
+    images: Mapping[str, StoredFile]
+    threads: int = 8
+
+
+def safe_relative(path: str) -> bool:
+    """Whether a path from an annotation stays inside the image root."""
+    return bool(path) and not path.startswith("/") and "://" not in path and ".." not in path.split("/")

@@ -1,0 +1,188 @@
+"""Configuration: three frozen parts with different consequences.
+
+    method     what is computed. Hashed, with METHOD_VERSION, into the fingerprint that names a result's folder.
+    gate       which mask is kept. Enters the generation: a change needs a new seal, not a new run of the model.
+    operation  how the work is carried out (actors, retries, endpoints). Never hashed, never changes a result.
+
+A YAML file (`relabel run --config`) holds any subset of the three; command-line options win over it. Units stand in
+the names, unknown keys are rejected. No credentials live here: they come from the environment or workload identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+METHOD_VERSION = 1
+"""Bumped whenever the same configuration computes something else; golden outputs in tests force it."""
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong; the text names the key, what was given and what is allowed."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Method(_Frozen):
+    """What is computed. `weights_sha256` is filled in from the weights themselves before hashing."""
+
+    model: str = "lite"
+    weights_sha256: str = ""
+    refiner: str = "samrefiner"
+    use_points: bool = True
+    use_box: bool = True
+    use_mask: bool = True
+    gaussian_form: Literal["code", "paper"] = "code"
+    gaussian_gamma: float = Field(default=4.0, gt=0)
+    gaussian_strength: float = Field(default=30.0, gt=0)
+    elastic_threshold: float = Field(default=0.0, ge=0, lt=1, description="lambda; 0 keeps the tight box")
+    iterations: int = Field(default=5, ge=1, le=100)
+    encode_batch: int = Field(default=4, ge=1, description="images per encoder pass")
+    decode_batch: int = Field(default=32, ge=1, description="prompts per decoder pass")
+    dtype: Literal["float32"] = "float32"
+    max_image_pixels: int = Field(default=120_000_000, gt=0)
+
+    @model_validator(mode="after")
+    def _some_prompt(self) -> Method:
+        if not (self.use_points or self.use_box or self.use_mask):
+            raise ValueError("at least one of use_points, use_box and use_mask must be true")
+        return self
+
+
+class Gate(_Frozen):
+    """When the coarse mask is kept. Every threshold is compared with a score component of the same row."""
+
+    enabled: bool = True
+    min_coarse_iou: float = Field(default=0.3, ge=0, le=1, description="below it the refined mask has run away")
+    max_area_ratio: float = Field(
+        default=3.0, gt=1, description="of refined / coarse, or its inverse; above it: ran away"
+    )
+    max_extra_components: int = Field(default=8, ge=0, description="more new pieces than this: shattered")
+    min_quality_gain: float = Field(
+        default=0.0, ge=-1, le=1, description="of refined over coarse, to be reached"
+    )
+
+
+class Operation(_Frozen):
+    """How the work is carried out."""
+
+    chunk_images: int = Field(default=64, ge=1, le=4096)
+    chunk_decoded_mb: int = Field(default=160, ge=1, description="cap of a chunk's decoded pixels, by declared size")
+    actors_min: int | None = Field(default=None, ge=1)
+    actors_max: int | None = Field(default=None, ge=1)
+    gpus_per_actor: float | None = Field(default=None, ge=0)
+    threads_per_actor: int = Field(default=1, ge=1, description="CPU threads of torch; part of the execution class")
+    segment_chunks: int = Field(default=10_000, ge=1)
+    shard_mb: int = Field(default=256, ge=1)
+    storage_tries: int = Field(default=8, ge=1)
+    storage_timeout_s: float = Field(default=60.0, gt=0)
+    endpoint_url: str | None = None
+    fetch_threads: int = Field(default=8, ge=1)
+    max_failed_share: float = Field(default=0.0, ge=0, le=1)
+    attempt_log: str | None = Field(default=None, description="local file; each chunk started and finished adds a line")
+
+    @model_validator(mode="after")
+    def _actors_in_order(self) -> Operation:
+        if self.actors_min and self.actors_max and self.actors_min > self.actors_max:
+            raise ValueError(f"actors: the minimum {self.actors_min} is above the maximum {self.actors_max}")
+        return self
+
+
+class Config(_Frozen):
+    """The whole configuration of a run."""
+
+    method: Method = Method()
+    gate: Gate = Gate()
+    operation: Operation = Operation()
+
+
+PARTS: dict[str, type[BaseModel]] = {"method": Method, "gate": Gate, "operation": Operation}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "published-code": {
+        "elastic_threshold": 0.0,
+        "gaussian_form": "code",
+        "gaussian_gamma": 4.0,
+        "gaussian_strength": 30.0,
+        "iterations": 5,
+    },
+    "published-paper": {
+        "elastic_threshold": 0.1,
+        "gaussian_form": "paper",
+        "gaussian_gamma": 4.0,
+        "gaussian_strength": 15.0,
+        "iterations": 5,
+    },
+}
+"""Named methods. The two published ones are SAMRefiner as its code and as its paper have it."""
+
+
+def resolve(
+    preset: str = "default", text: str | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None
+) -> Config:
+    """Preset, then YAML text, then overrides ({"method": {...}, ...}; None values are ignored) -> Config.
+
+    Raises ConfigError with one readable line.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
+    parts: dict[str, dict[str, Any]] = {"method": dict(PRESETS[preset]), "gate": {}, "operation": {}}
+    for source in (_parse(text), overrides or {}):
+        for part, values in source.items():
+            if part not in parts:
+                raise ConfigError(f"unknown part {part!r}; a configuration has {', '.join(parts)}")
+            if not isinstance(values, Mapping):
+                raise ConfigError(f"{part}: expected keys and values, found {type(values).__name__}")
+            parts[part].update({key: value for key, value in values.items() if value is not None})
+    try:
+        return Config.model_validate(parts)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def fingerprint(method: Method) -> str:
+    """12 hex digits that stand for what is computed."""
+    content = {"method_version": METHOD_VERSION, **method.model_dump(mode="json")}
+    return digest(content)[:12]
+
+
+def digest(content: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `content`."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration in the form that `--config` takes."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _parse(text: str | None) -> Mapping[str, Any]:
+    if not text:
+        return {}
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"expected the keys method, gate, operation; found {type(content).__name__}")
+    return content
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(step) for step in first["loc"])
+    if first["type"] == "extra_forbidden":
+        part = PARTS[str(first["loc"][0])]
+        return f"unknown key {key!r}; {first['loc'][0]} has {', '.join(part.model_fields)}"
+    return f"{key}: {first['msg'].removeprefix('Value error, ')} (given: {first['input']!r})"

@@ -1,0 +1,140 @@
+"""Parquet schemas of everything this project writes, and `conform`.
+
+Only Arrow's own types: any Parquet reader opens the files, nothing needs this project or Ray to decode them. Shards
+(`MASKS`, `IMAGES`) are what users read; `PLAN` and `PARTS` are the pipeline's own.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+RLE = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())])
+"""COCO compressed RLE: `size` [height, width], column-major `counts`."""
+
+BBOX = pa.list_(pa.float32(), 4)
+
+SCORES: list[tuple[str, pa.DataType]] = [
+    ("predicted_iou", pa.float32()),  # the model's own estimate for the refined mask
+    ("stability", pa.float32()),  # IoU of the refined logits cut at +1 and at -1
+    ("coarse_iou", pa.float32()),  # IoU of refined and coarse
+    ("iteration_iou", pa.float32()),  # IoU of the last two iterations (1 when there was one)
+    ("area_ratio", pa.float32()),  # refined area / coarse area
+    ("boundary_contrast", pa.float32()),  # colour difference across the refined outline, [0, 1]
+    ("coarse_boundary_contrast", pa.float32()),  # the same for the coarse outline
+    ("components", pa.int32()),  # 8-connected pieces of the refined mask
+    ("coarse_components", pa.int32()),
+    ("holes", pa.int32()),  # holes of the refined mask
+]
+"""The raw score components of one mask, null where the mask failed."""
+
+_IDENTITY = [
+    ("mask_id", pa.string()),
+    ("source_mask_id", pa.string()),
+    ("category_id", pa.int64()),
+    ("category", pa.string()),
+]
+
+PLANNED_MASK = pa.struct([*_IDENTITY, ("geometry", pa.string())])
+"""`geometry` is JSON: what the source says (polygons, RLE, or a file and the value in it), decoded when loaded."""
+
+PLAN = pa.schema(
+    [
+        ("chunk_id", pa.string()),
+        ("image_id", pa.string()),
+        ("image_uri", pa.string()),
+        ("source_image_id", pa.string()),
+        ("height", pa.int32()),  # as declared by the source, null where it does not say
+        ("width", pa.int32()),
+        ("etag", pa.string()),  # of the image object; null where the store has none (local files)
+        ("size_bytes", pa.int64()),  # of the image object; null where it is missing or cannot be listed
+        ("problem", pa.string()),  # reason code of an image that cannot even be looked for
+        ("masks", pa.list_(PLANNED_MASK)),
+        ("masks_digest", pa.string()),
+    ]
+)
+
+CHUNKS = pa.schema(
+    [
+        ("chunk_id", pa.string()),
+        ("file", pa.string()),  # plan file, relative to the output
+        ("row_start", pa.int64()),
+        ("images", pa.int32()),
+        ("masks", pa.int32()),
+    ]
+)
+"""An increment's chunks in plan order: where their rows stand."""
+
+PART_MASK = pa.struct([*_IDENTITY, ("reason", pa.string()), ("coarse_rle", RLE), ("refined_rle", RLE), *SCORES])
+"""`reason` is null where the mask was refined, else why it failed."""
+
+PARTS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("image_uri", pa.string()),
+        ("source_image_id", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("attempt", pa.int32()),
+        ("masks", pa.list_(PART_MASK)),
+    ]
+)
+
+LOADED = PARTS.append(pa.field("pixels", pa.binary())).append(pa.field("pixels_hw", pa.list_(pa.int32(), 2)))
+"""A part on its way to the model: `pixels` (h, w, 3) uint8 RGB at the model's input size; null for failed images."""
+
+MASKS = pa.schema(
+    [
+        ("mask_id", pa.string()),
+        ("image_id", pa.string()),
+        ("image_uri", pa.string()),
+        ("source_mask_id", pa.string()),
+        ("source_image_id", pa.string()),
+        ("category_id", pa.int64()),
+        ("category", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("coarse_rle", RLE),
+        ("refined_rle", RLE),
+        ("mask_rle", RLE),
+        ("bbox_xywh", BBOX),
+        ("area", pa.int64()),
+        ("decision", pa.string()),
+        ("reason", pa.string()),
+        ("quality", pa.float32()),
+        ("quality_lower", pa.float32()),
+        ("quality_coarse", pa.float32()),
+        ("quality_refined", pa.float32()),
+        ("calibration_id", pa.string()),
+        *SCORES,
+    ]
+)
+
+IMAGES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("image_uri", pa.string()),
+        ("source_image_id", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("masks", pa.int32()),
+        ("attempt", pa.int32()),
+    ]
+)
+
+SUPERSEDED = pa.schema([("image_id", pa.string()), ("chunk_id", pa.string())])
+"""Rows of earlier increments that an increment replaces or prunes."""
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with exactly the columns, order and types of `schema`; raises ValueError where that needs a guess."""
+    missing = [name for name in schema.names if name not in table.column_names]
+    extra = [name for name in table.column_names if name not in schema.names]
+    if missing or extra:
+        raise ValueError(f"table does not fit the schema: missing {missing}, unknown {extra}")
+    return table.select(schema.names).cast(schema)
