@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import fsspec
 import typer
-from rich.console import Console
 
+from jobs import console
 from pipeline.errors import RefusedError
 from pipeline.evaluation import group, inputs, pairing, plots, report, show
+from pipeline.storage import Access, split_uri
 
 STDOUT = "-"
 
@@ -50,6 +50,7 @@ def evaluate(
     replicates: Annotated[
         int, typer.Option(min=1, help="Bootstrap draws of the images behind each 95 % interval.")
     ] = 1000,
+    endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
 ) -> None:
     """Compare labels with ground truth: are they better than what came in, and does their quality score know?
 
@@ -70,31 +71,33 @@ def evaluate(
     """
     if plots_to is not None:
         plots.check_available()
-    pairs = _pair(predictions, ground_truth, coarse, images)
+    pairs = _pair(predictions, ground_truth, coarse, images, Access(endpoint_url))
     tree, measures = report.evaluate(pairs, replicates)
     if json_out == STDOUT:
         typer.echo(_as_json(tree, predictions, ground_truth, images))
     else:
         # names from the data are text, whatever brackets they hold
-        Console(markup=False, highlight=False).print(show.tables(tree))
+        console.out.print(show.tables(tree), markup=False)
         if json_out is not None:
-            with fsspec.open(json_out, "wt", encoding="utf-8") as stream:
-                stream.write(_as_json(tree, predictions, ground_truth, images))
+            store, name = split_uri(json_out, Access(endpoint_url))
+            store.put(name, _as_json(tree, predictions, ground_truth, images).encode())
     if plots_to is not None:
         for path in plots.draw(tree, measures, plots_to):
             typer.echo(f"wrote {path}", err=True)
 
 
-def _pair(predictions: str, ground_truth: str, coarse: str | None, images: str | None) -> pairing.Pairing:
-    truths = inputs.read_truth(ground_truth)
+def _pair(
+    predictions: str, ground_truth: str, coarse: str | None, images: str | None, access: Access
+) -> pairing.Pairing:
+    truths = inputs.read_truth(ground_truth, access)
     if coarse is not None and not inputs.is_coco(predictions):
         raise RefusedError("--coarse goes with COCO JSON predictions; an output folder has its own coarse masks")
-    found = inputs.read_predictions(predictions, {truth.annotation_id for truth in truths})
+    found = inputs.read_predictions(predictions, {truth.annotation_id for truth in truths}, access)
     return pairing.pair(
         truths,
         found,
-        coarse=inputs.read_coarse(coarse) if coarse is not None else None,
-        images=inputs.read_image_list(images) if images is not None else None,
+        coarse=inputs.read_coarse(coarse, access) if coarse is not None else None,
+        images=inputs.read_image_list(images, access) if images is not None else None,
     )
 
 

@@ -1,34 +1,34 @@
 """Reads what is compared: ground truth and image lists (JSON), predictions (an output folder, or COCO JSON).
 
-All places are fsspec URIs or local paths. What cannot be used is refused in one sentence that names the place.
+All places are fsspec URIs or local paths; output folders are read through `dataset.py`. What cannot be used is
+refused in one sentence that names the place.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import posixpath
 from collections.abc import Collection
 from typing import Any
 
-import fsspec
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import masks
+from pipeline.dataset import open_result
 from pipeline.errors import MaskError, RefusedError
 from pipeline.evaluation.pairing import Prediction, Truth
 from pipeline.masks import Rle
+from pipeline.storage import Access, brief, split_uri
 
 SCORES = ("quality", "quality_coarse", "quality_refined", "predicted_iou")
-NEEDED_COLUMNS = ("source_mask_id", "mask_rle")
-OTHER_COLUMNS = ("image_uri", "coarse_rle", "refined_rle", "decision", "reason", *SCORES)
+COLUMNS = ["source_mask_id", "image_uri", "coarse_rle", "refined_rle", "mask_rle", "decision", "reason", *SCORES]
+AS_CONFIGURED = Access()  # endpoint and credentials from the environment
 NO_SOURCE = "all"  # the source of images whose ground truth names none
 
 
-def read_truth(uri: str) -> list[Truth]:
+def read_truth(uri: str, access: Access = AS_CONFIGURED) -> list[Truth]:
     """COCO JSON -> its annotations. An image's `source` and an annotation's `ignore` (RLE) are optional."""
-    coco = _read_coco(uri)
+    coco = _read_coco(uri, access)
     images = {image["id"]: image for image in coco["images"]}
     categories = {category["id"]: str(category["name"]) for category in coco.get("categories", [])}
     try:
@@ -56,14 +56,14 @@ def _truth(annotation: dict[str, Any], images: dict[Any, Any], categories: dict[
     )
 
 
-def read_image_list(spec: str) -> list[str]:
+def read_image_list(spec: str, access: Access = AS_CONFIGURED) -> list[str]:
     """`URI` of a JSON list of image file names or ids, or `URI:KEY` for one list of a JSON object (split.json:B)."""
     uri, key = spec, None
     if not spec.endswith(".json"):
         uri, _, key = spec.rpartition(":")
         if not uri.endswith(".json"):
             raise RefusedError(f"--images {spec}: give LIST.json, or SPLITS.json:NAME for one list of several")
-    content = _read_json(uri)
+    content = _read_json(uri, access)
     if key is not None:
         if not isinstance(content, dict) or key not in content:
             keys = ", ".join(content) if isinstance(content, dict) else "a single list"
@@ -74,34 +74,34 @@ def read_image_list(spec: str) -> list[str]:
     return [str(name) for name in content]
 
 
-def read_predictions(uri: str, annotation_ids: Collection[str]) -> list[Prediction]:
+def read_predictions(uri: str, annotation_ids: Collection[str], access: Access = AS_CONFIGURED) -> list[Prediction]:
     """COCO JSON where the name says so, else the output folder of a run; only what `annotation_ids` may join.
 
     (All of a COCO file is returned; of an output, whose masks may be millions, the rows with these ids.)
     """
     if is_coco(uri):
-        return _read_coco_predictions(uri)
-    return _read_output(uri, annotation_ids)
+        return _read_coco_predictions(uri, access)
+    return _read_output(uri, annotation_ids, access)
 
 
 def is_coco(uri: str) -> bool:
     """Whether predictions at `uri` are COCO JSON, by name, and not an output folder."""
-    return uri.endswith((".json", ".json.gz"))
+    return uri.endswith(".json")
 
 
-def read_coarse(uri: str) -> dict[str, Rle]:
+def read_coarse(uri: str, access: Access = AS_CONFIGURED) -> dict[str, Rle]:
     """COCO JSON -> masks by annotation id; unreadable ones are left out."""
     return {
         prediction.source_mask_id: prediction.mask
-        for prediction in _read_coco_predictions(uri)
+        for prediction in _read_coco_predictions(uri, access)
         if prediction.mask is not None
     }
 
 
-def _read_coco_predictions(uri: str) -> list[Prediction]:
+def _read_coco_predictions(uri: str, access: Access) -> list[Prediction]:
     """COCO JSON whose annotation ids are those of the ground truth. Columns of an output (`decision`, `reason`,
     `quality`, ...) and a detection `score` are taken where an annotation has them."""
-    coco = _read_coco(uri)
+    coco = _read_coco(uri, access)
     images = {image["id"]: image for image in coco["images"]}
     predictions = []
     for annotation in coco["annotations"]:
@@ -129,48 +129,27 @@ def _rle_or_reason(segmentation: Any, size_hw: tuple[int, int]) -> tuple[Rle | N
         return None, error.reason
 
 
-def _read_output(uri: str, annotation_ids: Collection[str]) -> list[Prediction]:
-    """The live masks of an output whose `source_mask_id` is one of `annotation_ids`."""
-    filesystem, root = fsspec.core.url_to_fs(uri)
+def _read_output(uri: str, annotation_ids: Collection[str], access: Access) -> list[Prediction]:
+    """The live masks of an output whose `source_mask_id` is one of `annotation_ids`; shard by shard."""
+    result = open_result(uri, access)
     wanted = pc.field("source_mask_id").isin(sorted(annotation_ids))
     predictions = []
-    for path in live_mask_shards(filesystem, root):
-        with filesystem.open(path) as stream:
-            shard = pq.ParquetFile(stream)
-            present = shard.schema_arrow.names
-            if lacking := [name for name in NEEDED_COLUMNS if name not in present]:
-                raise RefusedError(f"{path} has no column {lacking[0]!r}: not an output of `relabel run`")
-            columns = [name for name in (*NEEDED_COLUMNS, *OTHER_COLUMNS) if name in present]
-            rows = shard.read(columns).filter(wanted)
-        predictions += [_prediction(row) for row in rows.to_pylist()]
+    for path in result.files("masks"):
+        shard = result.store.read_parquet(path, COLUMNS).filter(wanted)
+        predictions += [_prediction(row) for row in shard.to_pylist()]
     return predictions
 
 
-def live_mask_shards(filesystem: Any, root: str) -> list[str]:
-    """Paths of the mask shards of the current generation of the output at `root`."""
-    try:
-        current = json.loads(filesystem.cat_file(posixpath.join(root, "current.json")))
-        run = posixpath.join(root, "runs", current["fingerprint"])
-        manifest = json.loads(
-            filesystem.cat_file(posixpath.join(run, "seals", str(current["generation"]), "manifest.json"))
-        )
-        return [posixpath.join(root, shard["path"]) for shard in manifest["masks"]]
-    except Exception as error:  # stores raise types of their own (botocore's, aiohttp's) for what is not there
-        raise RefusedError(
-            f"{root} is neither COCO JSON nor a sealed output of `relabel run` ({type(error).__name__}: {error})"
-        ) from error
-
-
 def _prediction(row: dict[str, Any]) -> Prediction:
-    failed = row.get("decision") == "failed"
+    failed = row["decision"] == "failed"
     return Prediction(
         source_mask_id=str(row["source_mask_id"]),
-        image_name=str(row.get("image_uri") or ""),
-        mask=None if failed else row.get("mask_rle"),
-        coarse=row.get("coarse_rle"),
-        refined=row.get("refined_rle"),
-        decision=row.get("decision"),
-        reason=row.get("reason"),
+        image_name=str(row["image_uri"] or ""),
+        mask=None if failed else row["mask_rle"],
+        coarse=row["coarse_rle"],
+        refined=row["refined_rle"],
+        decision=row["decision"],
+        reason=row["reason"],
         scores=_scores(row),
     )
 
@@ -180,16 +159,20 @@ def _scores(row: dict[str, Any]) -> dict[str, float]:
     return {name: float(row[name]) for name in SCORES if row.get(name) is not None and math.isfinite(row[name])}
 
 
-def _read_coco(uri: str) -> dict[str, Any]:
-    content = _read_json(uri)
+def _read_coco(uri: str, access: Access) -> dict[str, Any]:
+    content = _read_json(uri, access)
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         raise RefusedError(f"{uri}: not COCO JSON with `images` and `annotations`")
     return content
 
 
-def _read_json(uri: str) -> Any:
+def _read_json(uri: str, access: Access) -> Any:
+    store, name = split_uri(uri, access)
     try:
-        with fsspec.open(uri, "rt", encoding="utf-8", compression="infer") as stream:
-            return json.load(stream)
-    except Exception as error:  # as above
-        raise RefusedError(f"cannot read {uri}: {error}") from error
+        return json.loads(store.read(name))
+    except FileNotFoundError:
+        raise RefusedError(f"{uri} does not exist") from None
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(f"{uri} is not valid JSON: {brief(error)}") from None
+    except Exception as error:  # every store has exceptions of its own
+        raise RefusedError(f"cannot read {uri}: {brief(error)}") from None

@@ -43,7 +43,7 @@ def draw(report: Tree, measures: Measures, folder: Path) -> list[Path]:
 
 def _axes(title: str, x_label: str, y_label: str) -> Any:
     # Figure, not pyplot: no global state and no display
-    from matplotlib.figure import Figure  # noqa: PLC0415  # an extra
+    from matplotlib.figure import Figure  # an extra
 
     axes = Figure(figsize=SIZE_INCHES, layout="constrained").subplots()
     axes.set(title=title, xlabel=x_label, ylabel=y_label)

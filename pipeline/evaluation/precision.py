@@ -29,7 +29,7 @@ COCO_DETECTIONS = 100  # per image and category, unless the truth has more
 CACHED_BANDS = 100_000  # about 1 kB each
 
 
-class BoundedEval(COCOeval):  # type: ignore[misc]  # pycocotools has no types
+class BoundedEval(COCOeval):
     """COCOeval whose overlaps leave out ignored pixels and, when `bounded`, do not exceed the boundary IoU."""
 
     def __init__(self, truth: COCO, found: COCO, bounded: bool) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +15,7 @@ from evaluation_cases import rectangle, rle
 from pipeline import masks
 from pipeline.errors import RefusedError
 from pipeline.evaluation import inputs
+from schemas.records import MASKS
 
 SQUARE = rectangle(10, 10, 20, 20)
 
@@ -34,18 +35,21 @@ def coco(annotations: list[dict[str, Any]]) -> dict[str, Any]:
 
 def write_output(folder: Path, rows: list[dict[str, Any]], shards: int = 1) -> str:
     """An output folder as `relabel run` leaves it: shards, a manifest that lists them, current.json."""
+    nothing = dict.fromkeys(MASKS.names)
     listed = []
     run = folder / "runs" / "f00d"
     for number in range(shards):
         path = run / "masks" / f"{number}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows[number::shards]), path)
+        table = pa.Table.from_pylist([{**nothing, **row} for row in rows[number::shards]], MASKS)
+        pq.write_table(table, path)
         listed.append({"path": path.relative_to(folder).as_posix(), "rows": len(rows[number::shards])})
     pq.write_table(pa.table({"source_mask_id": ["1"]}), run / "masks" / "old.parquet")  # of an earlier generation
     seal = run / "seals" / "2"
     seal.mkdir(parents=True)
     write_json(seal / "manifest.json", {"masks": listed})
-    write_json(folder / "current.json", {"fingerprint": "f00d", "generation": 2})
+    sha256 = hashlib.sha256((seal / "manifest.json").read_bytes()).hexdigest()
+    write_json(folder / "current.json", {"fingerprint": "f00d", "generation": 2, "manifest_sha256": sha256})
     return str(folder)
 
 
@@ -58,7 +62,7 @@ def row(mask_id: str, **changes: Any) -> dict[str, Any]:
         "mask_rle": rle(10, 10, 20, 20),
         "decision": "refined",
         "reason": "improved",
-        "quality": np.float32(0.5),
+        "quality": 0.5,
         "predicted_iou": 0.75,
     }
     return {**fields, **changes}
@@ -115,7 +119,7 @@ def test_output_folder(tmp_path: Path) -> None:
 
 
 def test_what_is_no_output_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match="neither COCO JSON nor a sealed output"):
+    with pytest.raises(RefusedError, match="holds no sealed result"):
         inputs.read_predictions(str(tmp_path), {"1"})
 
 
