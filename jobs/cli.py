@@ -43,5 +43,5 @@ def main() -> None:
 
 
 def _say(error: Exception, code: int) -> int:
-    console.err.print(f"relabel: {error}", markup=False, soft_wrap=True)
+    console.err.print(f"relabel: {error}", markup=False)
     return code

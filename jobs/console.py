@@ -14,8 +14,8 @@ from rich.table import Table
 from pipeline.errors import REASONS
 from pipeline.plan import Planned
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class RichProgress:

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import distance_transform_edt
 
 from pipeline.geometry import FloatArray, tight_box_xyxy
 from pipeline.masks import Mask
@@ -24,6 +25,8 @@ POSITIVE, NEGATIVE, NO_POINT = 1, 0, -1
 
 ELASTIC_STEP_SHARE = 0.1  # of the side that grows
 ELASTIC_STEP_PX = 10
+
+EXACT_DISTANCE_PX = 1200  # beyond it float32 may be half an integer off in the square
 
 
 class Points(NamedTuple):
@@ -48,8 +51,19 @@ def inside_distance(mask: Mask, box_xyxy: tuple[int, int, int, int]) -> FloatArr
     transformed: no foreground lies outside it.
     """
     x1, y1, x2, y2 = box_xyxy
-    padded = np.pad(mask[y1 : y2 + 1, x1 : x2 + 1], 1)
-    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1], np.float32)
+    return distance_to_background(np.pad(mask[y1 : y2 + 1, x1 : x2 + 1], 1))[1:-1, 1:-1]
+
+
+def distance_to_background(mask: Mask) -> FloatArray:
+    """Euclidean distance of each foreground pixel to the nearest background pixel, (H, W) float32, exact.
+
+    OpenCV's transform is fast, but its last bit depends on where the array happens to lie in memory. Squared distances
+    are integers, so rounding them gives the exact value again, as long as float32 can tell them apart.
+    """
+    distances = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    if distances.max() > EXACT_DISTANCE_PX:
+        return np.asarray(distance_transform_edt(mask), np.float32)
+    return np.sqrt(np.rint(np.square(distances, dtype=np.float64))).astype(np.float32)
 
 
 def distance_points(mask: Mask) -> Points:
@@ -154,8 +168,7 @@ def _points(mask: Mask, box: tuple[int, int, int, int], inside: FloatArray) -> P
             np.array([POSITIVE, NO_POINT], np.int64),
         )
     # Every foreground pixel lies in the box, so distances to the mask are exact inside the crop.
-    outside = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    negative = _peak(outside)
+    negative = _peak(distance_to_background(background))
     return Points(
         np.array([[positive[0] + x1, positive[1] + y1], [negative[0] + x1, negative[1] + y1]], np.float32),
         np.array([POSITIVE, NEGATIVE], np.int64),

@@ -65,9 +65,7 @@ class Gate(_Frozen):
         default=3.0, gt=1, description="of refined / coarse, or its inverse; above it: ran away"
     )
     max_extra_components: int = Field(default=8, ge=0, description="more new pieces than this: shattered")
-    min_quality_gain: float = Field(
-        default=0.0, ge=-1, le=1, description="of refined over coarse, to be reached"
-    )
+    min_quality_gain: float = Field(default=0.0, ge=-1, le=1, description="of refined over coarse, to be reached")
 
 
 class Operation(_Frozen):

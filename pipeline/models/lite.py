@@ -1,0 +1,101 @@
+"""`lite`: the embedded model. A small Segment Anything whose weights come with the package.
+
+Same prompts and protocol as the official models (`models.MaskModel`): images with a long side of 512, masks of 256 x
+256, coordinates 0-1024. It looks at `PromptBatch.coarse` and corrects it; without masks it answers boxes and points.
+
+Not here: the layers (`lite_network.py`, `lite_backbone.py`), the training (`lite_training/`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from pipeline.geometry import FloatArray
+from pipeline.models import Candidates, PromptBatch
+from pipeline.models.lite_network import ImageFeatures, LiteNetwork, PromptTensors
+
+PACKAGED_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
+INPUT_SIDE, MASK_SIDE, STRIDE = 512, 256, 16
+PIXEL_MEAN, PIXEL_STD = 127, 128  # of EfficientNet-Lite
+PROMPTS_PER_PASS = 4  # bounds memory and keeps the working set in cache
+
+
+@dataclass(frozen=True)
+class LiteEmbedding:
+    """Features of a batch of images and the (h, w) pixels that each image fills of its square."""
+
+    features: ImageFeatures
+    sizes_hw: tuple[tuple[int, int], ...]
+
+
+class LiteModel:
+    """The `MaskModel` that ships with the package."""
+
+    name = "lite"
+    input_side = INPUT_SIDE
+    mask_side = MASK_SIDE
+    similarity_cut = 0.5
+
+    def __init__(self, weights_path: Path | None = None, device: str = "cpu") -> None:
+        """Weights: a safetensors file as `export` writes it; the packaged one when None."""
+        data = (weights_path or PACKAGED_WEIGHTS).read_bytes()
+        self.weights_sha256 = hashlib.sha256(data).hexdigest()
+        self.device = torch.device(device)
+        network = LiteNetwork()
+        network.load_state_dict({name: tensor.float() for name, tensor in load(data).items()})
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> LiteEmbedding:
+        """Images (h, w, 3) uint8 RGB, long side 512 -> embedding. One image a pass: none depends on its neighbours."""
+        parts = [self.network.encoder(self._square(frame)) for frame in frames]
+        sizes = tuple((frame.shape[0], frame.shape[1]) for frame in frames)
+        return LiteEmbedding(ImageFeatures(*(torch.cat(tensors) for tensors in zip(*parts, strict=True))), sizes)
+
+    def features(self, embedding: LiteEmbedding, image: int) -> FloatArray:
+        """(C, h, w) float32 embedding of one image, cropped of padding."""
+        height, width = (-(-side // STRIDE) for side in embedding.sizes_hw[image])
+        return np.asarray(embedding.features.embedding[image, :, :height, :width].cpu().numpy(), np.float32)
+
+    @torch.inference_mode()
+    def predict(self, embedding: LiteEmbedding, prompts: PromptBatch) -> Candidates:
+        """Decode all prompts in the order given. A missing point is a token of its own, so none need to be apart."""
+        logits = np.empty((len(prompts), 3, MASK_SIDE, MASK_SIDE), np.float32)
+        predicted_iou = np.empty((len(prompts), 3), np.float32)
+        for start in range(0, len(prompts), PROMPTS_PER_PASS):
+            rows = np.arange(start, min(start + PROMPTS_PER_PASS, len(prompts)))
+            masks, scores = self.network.decoder(embedding.features, self._tensors(prompts.take(rows)))
+            logits[rows], predicted_iou[rows] = masks.cpu().numpy(), scores.cpu().numpy()
+        return Candidates(logits, predicted_iou)
+
+    def _square(self, frame: npt.NDArray[np.uint8]) -> Tensor:
+        square = np.full((INPUT_SIDE, INPUT_SIDE, 3), PIXEL_MEAN, np.uint8)
+        square[: frame.shape[0], : frame.shape[1]] = frame
+        return normalise(torch.from_numpy(square)[None].to(self.device))
+
+    def _tensors(self, prompts: PromptBatch) -> PromptTensors:
+        def tensor(values: npt.NDArray[np.float32] | npt.NDArray[np.int64] | None) -> Tensor | None:
+            return None if values is None else torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+        return PromptTensors(
+            torch.from_numpy(prompts.image_index).to(self.device),
+            tensor(prompts.points_xy),
+            tensor(prompts.point_labels),
+            tensor(prompts.boxes_xyxy),
+            tensor(prompts.mask_logits),
+            tensor(prompts.coarse),
+        )
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 RGB -> (B, 3, S, S) float32, as EfficientNet-Lite was trained (channels last in memory)."""
+    return ((images.float() - PIXEL_MEAN) / PIXEL_STD).permute(0, 3, 1, 2)
