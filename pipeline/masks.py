@@ -122,6 +122,15 @@ def boundary_iou(first: Mask, second: Mask, dilation_px: int | None = None) -> f
     return iou(boundary(first, dilation_px), boundary(second, dilation_px))
 
 
+def box_around(mask: Mask, margin_px: int) -> tuple[slice, slice]:
+    """(rows, columns) of the box around the foreground, grown by a margin, cut at the image border."""
+    x, y, width, height = cv2.boundingRect(mask)
+    return (
+        slice(max(0, y - margin_px), y + height + margin_px),
+        slice(max(0, x - margin_px), x + width + margin_px),
+    )
+
+
 def count_components(mask: Mask) -> int:
     """8-connected foreground components."""
     return int(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0]) - 1

@@ -173,7 +173,7 @@ def boundary_accuracy(truth: Mask, mask: Mask, counted: Mask | None = None) -> f
     height, width = truth.shape
     largest = max(SMALLEST_RADIUS_PX, (height + width) * LARGEST_RADIUS_RATIO)
     radii, times = np.unique(np.linspace(SMALLEST_RADIUS_PX, largest, RADII).round().astype(int), return_counts=True)
-    around = _around(truth, margin_px=2 * int(radii[-1]))  # nothing beyond is near: the rest of the image is not read
+    around = masks.box_around(truth, margin_px=2 * int(radii[-1]))  # no pixel beyond is near an outline
     right = (mask == truth)[around]
     counts = np.ones_like(right) if counted is None else counted[around].astype(bool)
     accuracies = []
@@ -182,12 +182,3 @@ def boundary_accuracy(truth: Mask, mask: Mask, counted: Mask | None = None) -> f
         near = cv2.morphologyEx(truth[around], cv2.MORPH_GRADIENT, disk).astype(bool) & counts
         accuracies.append(right[near].mean() if near.any() else np.nan)
     return float(np.average(accuracies, weights=times))
-
-
-def _around(mask: Mask, margin_px: int) -> tuple[slice, slice]:
-    """(rows, columns) of the box around the foreground, grown by a margin, cut at the image border."""
-    x, y, width, height = cv2.boundingRect(mask)
-    return (
-        slice(max(0, y - margin_px), y + height + margin_px),
-        slice(max(0, x - margin_px), x + width + margin_px),
-    )
