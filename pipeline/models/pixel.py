@@ -1,9 +1,10 @@
 """Networks that refine a mask directly: (image, mask) -> probability. No prompts, no embedding.
 
-torchscript   any exported model: `torch.jit.save` of a module called with image (1, 3, H, W) float32 RGB in [0, 1] and
-              mask (1, 1, H, W) float32 {0, 1}, which returns the probability of foreground in [0, 1], of H x W values.
-              Its own normalisation, padding and cropping belong inside. An exported model is a program: take it only
-              from whom you would take code.
+torchscript   any exported model, saved by torch.jit.save, or (named .pt2) by torch.export.save with dynamic height
+              and width. It is called with image (1, 3, H, W) float32 RGB in [0, 1] and mask (1, 1, H, W) float32
+              {0, 1}, and returns the probability of foreground in [0, 1], of H x W values. Its own normalisation,
+              padding and cropping belong inside. An exported model is a program: take it only from whom you would
+              take code.
 cascadepsp    CascadePSP (Cheng et al., CVPR 2020), the network of the package segmentation-refinement (MIT licence)
               with its released weights, which its authors publish under the same licence; they were trained on
               MSRA-10K, DUT-OMRON, ECSSD and FSS-1000, whose images have terms of their own.
@@ -40,9 +41,12 @@ class TorchScriptModel:
         self.weights_sha256 = weights_sha256
         self._device = device
         try:
-            self._module = torch.jit.load(str(path), map_location=device).eval()
-        except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
-            raise RefusedError(f"{path} is not a model saved by torch.jit.save: {_first_line(error)}") from None
+            self._module = _load_exported(path, device)
+        except Exception as error:  # torch raises whatever a wrong file leads it to
+            raise RefusedError(
+                f"{path} is not a model saved by torch.jit.save, or named .pt2 by torch.export.save: "
+                f"{_first_line(error)}"
+            ) from None
 
     def probability(self, image_rgb: npt.NDArray[np.uint8], mask: Mask) -> FloatArray:
         """(H, W, 3) uint8 RGB, (H, W) uint8 {0, 1} -> (H, W) float32 in [0, 1]."""
@@ -83,6 +87,12 @@ class CascadePspModel:
         with torch.inference_mode(), contextlib.redirect_stdout(io.StringIO()):
             output = process_high_res_im(self._network, image, coarse, CASCADE_SIDE_PX)
         return _checked(output, mask.shape)
+
+
+def _load_exported(path: Path, device: str) -> Any:
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module().to(device)
+    return torch.jit.load(str(path), map_location=device).eval()
 
 
 def _checked(output: Any, size_hw: tuple[int, ...]) -> FloatArray:

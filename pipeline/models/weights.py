@@ -29,7 +29,7 @@ OFFICIAL = {
 OFFICIAL_FOLDER = "https://dl.fbaipublicfiles.com/segment_anything/"
 LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
 GIVEN = {
-    "torchscript": "a model saved by torch.jit.save",
+    "torchscript": "an exported model (torch.jit.save, or .pt2 by torch.export.save)",
     "cascadepsp": "the file `model` of CascadePSP's release v1.0",
 }
 """Models whose weights a user brings, and what these are."""
