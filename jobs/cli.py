@@ -45,3 +45,7 @@ def main() -> None:
 def _say(error: Exception, code: int) -> int:
     console.err.print(f"relabel: {error}", markup=False)
     return code
+
+
+if __name__ == "__main__":
+    main()

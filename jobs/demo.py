@@ -41,9 +41,9 @@ def _show(result: Path, pictures: Path) -> None:
     masks = open_result(str(result)).masks()
     for image_uri in sorted(set(masks["image_uri"].to_pylist())):
         rows = [row for row in masks.to_pylist() if row["image_uri"] == image_uri]
-        _picture(pictures / f"{Path(image_uri).stem}.jpg", DATA / "images" / image_uri, rows)
+        _picture(pictures / f"{Path(image_uri).stem}.png", DATA / "images" / image_uri, rows)
     console.out.print(_table(masks))
-    console.out.print(f"pictures: {pictures}/*.jpg (photo, coarse, refined)\ndataset:  {result}/runs/*/masks/*.parquet")
+    console.out.print(f"pictures: {pictures}/*.png (photo, coarse, refined)\ndataset:  {result}/runs/*/masks/*.parquet")
     console.out.print(f"read it:  pipeline.open('{result}').masks(), or any Parquet reader (see README)")
 
 

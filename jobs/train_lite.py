@@ -27,7 +27,7 @@ def train_lite(
     processes: Annotated[int, typer.Option(help="Single-threaded processes that share each step; one a core.")] = 2,
 ) -> None:
     """Train the embedded model `lite` from ImageNet weights, or go on where the last run stopped."""
-    from pipeline.models.lite_training.loop import TrainConfig, train  # noqa: PLC0415 (torch takes seconds to import)
+    from pipeline.models.lite_training.loop import TrainConfig, train
 
     if (steps is None) == (minutes is None):
         raise RefusedError("give the length of the schedule: either --steps or --minutes")

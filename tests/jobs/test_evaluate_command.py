@@ -17,8 +17,6 @@ from pipeline.evaluation import inputs
 from pipeline.evaluation.measures import measure
 from pipeline.evaluation.pairing import pair
 
-DEV = Path(__file__).parents[2] / ".." / "shared" / "data" / "dev"
-needs_dev = pytest.mark.skipif(not (DEV / "gt.json").exists(), reason="the dev set (../shared/data/dev) is not here")
 MEAN_IOU = {"superpixel": 0.794, "morph": 0.694, "poly": 0.807, "lowres": 0.744, "patches": 0.852}  # its README
 
 app = typer.Typer()
@@ -31,21 +29,20 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
-@needs_dev
 @pytest.mark.parametrize("kind", MEAN_IOU)
-def test_coarse_masks_have_the_documented_iou(kind: str) -> None:
-    predictions = inputs.read_predictions(str(DEV / f"coarse_{kind}.json"), set())
-    pairing = pair(inputs.read_truth(str(DEV / "gt.json")), predictions)
+def test_coarse_masks_have_the_documented_iou(kind: str, dev_data: Path) -> None:
+    predictions = inputs.read_predictions(str(dev_data / f"coarse_{kind}.json"), set())
+    pairing = pair(inputs.read_truth(str(dev_data / "gt.json")), predictions)
     assert len(pairing.pairs) == 401
     assert measure(pairing.pairs).sides["mask"].iou.mean() == pytest.approx(MEAN_IOU[kind], abs=0.0006)
 
 
-@needs_dev
-def test_truth_against_coarse_on_one_split(tmp_path: Path) -> None:
+def test_truth_against_coarse_on_one_split(tmp_path: Path, dev_data: Path) -> None:
     """The truth as prediction gains all that there is to gain, and harms nothing."""
+    pytest.importorskip("matplotlib", reason="the extra plots is not installed")
     out = run(
-        *("--predictions", str(DEV / "gt.json"), "--ground-truth", str(DEV / "gt.json")),
-        *("--coarse", str(DEV / "coarse_poly.json"), "--images", f"{DEV / 'split.json'}:B"),
+        *("--predictions", str(dev_data / "gt.json"), "--ground-truth", str(dev_data / "gt.json")),
+        *("--coarse", str(dev_data / "coarse_poly.json"), "--images", f"{dev_data / 'split.json'}:B"),
         *("--json", str(tmp_path / "figures.json"), "--plots", str(tmp_path / "plots"), "--replicates", "50"),
     )
     groups = json.loads((tmp_path / "figures.json").read_text())["groups"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation_cases import SIZE_HW, prediction, rectangle, rle, truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from pipeline import masks
 from pipeline.evaluation.measures import boundary_accuracy, measure
 from pipeline.evaluation.pairing import Pair
+from tests.pipeline.evaluation.cases import SIZE_HW, prediction, rectangle, rle, truth
 
 
 def test_shifted_square() -> None:

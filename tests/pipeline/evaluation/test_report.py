@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from evaluation_cases import prediction, rle, truth
 from rich.console import Console
 
 from pipeline.evaluation import plots, show
 from pipeline.evaluation.pairing import Pairing, pair
 from pipeline.evaluation.report import MEAN, evaluate, to_json
+from tests.pipeline.evaluation.cases import prediction, rle, truth
 
 TRUE = rle(10, 10, 20, 20)
 HALF = rle(10, 10, 20, 10)  # IoU 0.5

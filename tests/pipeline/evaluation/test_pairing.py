@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from evaluation_cases import prediction, rle, truth
 
 from pipeline import masks
 from pipeline.errors import RefusedError
 from pipeline.evaluation.pairing import pair
+from tests.pipeline.evaluation.cases import prediction, rle, truth
 
 
 def test_each_annotation_ends_in_one_place() -> None:

@@ -7,13 +7,13 @@ import io
 
 import numpy as np
 import pytest
-from evaluation_cases import prediction, rle, truth
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline import masks
 from pipeline.evaluation.pairing import Pair
 from pipeline.evaluation.precision import average_precision
+from tests.pipeline.evaluation.cases import prediction, rle, truth
 
 
 def _pairs(count: int) -> list[Pair]:

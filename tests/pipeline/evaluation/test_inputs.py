@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluation_cases import rectangle, rle
 
 from pipeline import masks
 from pipeline.errors import RefusedError
 from pipeline.evaluation import inputs
 from schemas.records import MASKS
+from tests.pipeline.evaluation.cases import rectangle, rle
 
 SQUARE = rectangle(10, 10, 20, 20)
 

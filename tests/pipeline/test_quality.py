@@ -1,0 +1,84 @@
+"""Score components by hand-made cases, and the gate's reasons."""
+
+import numpy as np
+import pytest
+
+from pipeline import quality
+from pipeline.quality import Quality
+from schemas.config import Gate
+
+GOOD = {
+    "predicted_iou": 0.9,
+    "stability": 0.95,
+    "coarse_iou": 0.8,
+    "iteration_iou": 1.0,
+    "area_ratio": 1.1,
+    "components": 1,
+    "coarse_components": 1,
+}
+
+
+def test_stability_compares_two_cuts() -> None:
+    logits = np.full((10, 10), -5, np.float32)
+    assert quality.stability(logits) == 0.0
+    logits[:5] = 5
+    assert quality.stability(logits) == 1.0
+    logits[5] = 0.0  # between the cuts
+    assert quality.stability(logits) == pytest.approx(5 / 6)
+
+
+def test_boundary_contrast_tells_a_right_outline_from_a_wrong_one() -> None:
+    pixels = np.zeros((100, 100, 3), np.uint8)
+    pixels[30:70, 30:70] = 255
+    right, wrong = np.zeros((100, 100), np.uint8), np.zeros((100, 100), np.uint8)
+    right[30:70, 30:70] = 1
+    wrong[10:40, 80:95] = 1
+    assert quality.boundary_contrast(pixels, right) == pytest.approx(1.0, abs=0.01)
+    assert quality.boundary_contrast(pixels, wrong) == 0.0
+    assert quality.boundary_contrast(pixels, np.ones((100, 100), np.uint8)) == 0.0
+    twice = np.kron(right, np.ones((2, 2), np.uint8))  # a mask in original pixels, twice the model's input
+    assert quality.boundary_contrast(pixels, twice) == pytest.approx(1.0, abs=0.01)
+
+
+def test_score_of_a_known_change() -> None:
+    coarse, refined = np.zeros((50, 50), np.uint8), np.zeros((50, 50), np.uint8)
+    coarse[10:20, 10:20] = 1
+    refined[10:20, 10:30] = 1
+    refined[14:16, 14:16] = 0
+    refined[40, 40] = 1
+    scores = quality.score(np.zeros((50, 50, 3), np.uint8), coarse, refined, refined, np.ones((4, 4)) * 9, 1.2)
+    assert scores["predicted_iou"] == 1.0
+    assert scores["coarse_iou"] == pytest.approx(96 / 201)
+    assert scores["iteration_iou"] == 1.0
+    assert scores["area_ratio"] == pytest.approx(1.97)
+    assert (scores["components"], scores["coarse_components"], scores["holes"]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "decision", "reason"),
+    [
+        ({}, "refined", "improved"),
+        ({"coarse_iou": 1.0}, "refined", "unchanged"),
+        ({"area_ratio": 0.0, "coarse_iou": 0.0}, "kept_coarse", "refined_empty"),
+        ({"coarse_iou": 0.1}, "kept_coarse", "refined_ran_away"),
+        ({"area_ratio": 4.0}, "kept_coarse", "refined_ran_away"),
+        ({"area_ratio": 0.2}, "kept_coarse", "refined_ran_away"),
+        ({"components": 30}, "kept_coarse", "refined_shattered"),
+    ],
+)
+def test_gate(change: dict[str, float], decision: str, reason: str) -> None:
+    scores = {**GOOD, **change}
+    assert quality.decide(scores, quality.estimate(scores), Gate()) == (decision, reason)
+
+
+def test_gate_thresholds_come_from_the_configuration() -> None:
+    scores = {**GOOD, "coarse_iou": 0.1}
+    assert quality.decide(scores, Quality(0.1, 0.9), Gate(min_coarse_iou=0.05)).decision == "refined"
+    assert quality.decide(scores, Quality(0.1, 0.9), Gate(enabled=False)).decision == "refined"
+    assert quality.decide(GOOD, Quality(0.8, 0.85), Gate(min_quality_gain=0.1)).reason == "refined_less_certain"
+
+
+def test_estimates_are_probabilities_in_order() -> None:
+    better = quality.estimate(GOOD)
+    worse = quality.estimate({**GOOD, "predicted_iou": 0.5})
+    assert 0 <= worse.coarse < better.coarse <= better.refined <= 1

@@ -1,0 +1,55 @@
+"""The rules of the house: which module may import what."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+MODULES = sorted(path for top in ("pipeline", "jobs", "schemas") for path in (ROOT / top).rglob("*.py"))
+RAY = {"plan.py", "stages.py", "seal.py", "run.py"}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+def tops(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    where = path.relative_to(ROOT)
+    if "torch" in tops(path) or "segment_anything" in tops(path):
+        assert where.parts[:2] == ("pipeline", "models"), "only models/ imports torch"
+    if "ray" in tops(path):
+        assert where.parent == Path("pipeline"), "only plan, stages, seal and run import Ray"
+        assert where.name in RAY, "only plan, stages, seal and run import Ray"
+    if where.parts[0] == "schemas":
+        assert not tops(path) & {"pipeline", "jobs"}, "schemas imports nothing of ours"
+    if where.parts[0] == "pipeline":
+        assert "jobs" not in tops(path), "pipeline does not know the command line"
+
+
+def test_the_pure_modules_do_no_input_or_output() -> None:
+    for name in ("masks.py", "geometry.py", "prompts.py", "quality.py"):
+        assert not tops(ROOT / "pipeline" / name) & {"fsspec", "ray", "torch", "pyarrow", "os", "pathlib"}
+
+
+def test_run_reads_like_the_design() -> None:
+    body = (ROOT / "pipeline" / "run.py").read_text()
+    assert body.index("plan_increment(") < body.index("refine_chunks(tasks") < body.index("return seal(")
+
+
+def test_the_top_level_is_fixed() -> None:
+    visible = {path.name for path in ROOT.iterdir() if not path.name.startswith(".") and path.is_dir()}
+    allowed = {"pipeline", "jobs", "schemas", "tests", "infra", "demo", "build"}
+    assert {name for name in visible if not name.endswith(".egg-info")} <= allowed
