@@ -71,8 +71,10 @@ def evaluate(
     """
     if plots_to is not None:
         plots.check_available()
-    pairs = _pair(predictions, ground_truth, coarse, images, Access(endpoint_url))
-    tree, measures = report.evaluate(pairs, replicates)
+    with console.err.status("reading and pairing masks"):
+        pairs = _pair(predictions, ground_truth, coarse, images, Access(endpoint_url))
+    with console.err.status(f"measuring {len(pairs.pairs)} masks"):
+        tree, measures = report.evaluate(pairs, replicates)
     if json_out == STDOUT:
         typer.echo(_as_json(tree, predictions, ground_truth, images))
     else:

@@ -33,7 +33,7 @@ def read_truth(uri: str, access: Access = AS_CONFIGURED) -> list[Truth]:
     categories = {category["id"]: str(category["name"]) for category in coco.get("categories", [])}
     try:
         return [_truth(annotation, images, categories) for annotation in coco["annotations"]]
-    except (KeyError, MaskError) as error:
+    except (KeyError, TypeError, ValueError, MaskError) as error:
         raise RefusedError(f"{uri}: an annotation cannot be used: {error!r}") from error
 
 
