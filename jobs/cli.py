@@ -7,6 +7,8 @@ Exit codes: 0 done; 1 the job failed; 2 refused to start (wrong options, configu
 from __future__ import annotations
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -27,6 +29,15 @@ app = typer.Typer(
 )
 for command in (demo, run, refine, status, files):
     app.command()(command)
+
+
+@app.callback()
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"relabel {metadata.version('relabel')}")
+        raise typer.Exit
 
 
 def main() -> None:

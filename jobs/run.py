@@ -11,7 +11,7 @@ from jobs import console
 from jobs.options import Actors, parse_actors, read_config
 from pipeline import sources
 from pipeline.errors import RefusedError
-from pipeline.models.weights import resolve
+from pipeline.models.weights import MODELS, resolve
 from pipeline.refiners import REFINERS, check_refiner
 from pipeline.storage import Access, Store, check_readable
 from schemas.config import PRESETS, Config
@@ -21,76 +21,92 @@ PANEL_OPERATION = "Operation: how the work is carried out"
 
 
 def run(
-    images: Annotated[str, typer.Option(help="Folder of images: a path, s3://bucket/prefix, any fsspec URI.")],
-    masks: Annotated[
-        str, typer.Option(help="Coarse masks: a COCO .json, or a folder of mask PNGs named as the images.")
-    ],
-    output: Annotated[
-        str, typer.Option(help="Where the result goes. The same output again goes on, or adds what is new.")
-    ],
+    images: Annotated[str, typer.Option(metavar="URI", help="Folder of images: a path, s3://..., any fsspec URI.")],
+    masks: Annotated[str, typer.Option(metavar="URI", help="COCO .json, or a folder of PNGs named as the images.")],
+    output: Annotated[str, typer.Option(metavar="URI", help="Where the result goes; the same output again goes on.")],
     source: Annotated[
-        str | None, typer.Option(help=f"Format of the masks: {', '.join(sources.SOURCES)}. Default: by name.")
+        str | None,
+        typer.Option(metavar="NAME", help=f"Format of the masks: {', '.join(sources.SOURCES)}. Default: by name."),
     ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="YAML with method, gate and operation; options win over it."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Refine only the first N images of the plan.")
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Drop planned images that the source no longer has.")] = False,
+    new_version: Annotated[
+        bool, typer.Option("--new-version", help="Refine all again when the method differs from the result's.")
+    ] = False,
     model: Annotated[
-        str | None, typer.Option(help="lite (packaged, default), vit_b, vit_l or vit_h.", rich_help_panel=PANEL_METHOD)
+        str | None,
+        typer.Option(metavar="NAME", help=f"{', '.join(MODELS)}. Default: lite.", rich_help_panel=PANEL_METHOD),
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="Weights of the model: path or URI of the official .pth.", rich_help_panel=PANEL_METHOD),
+        typer.Option(metavar="URI", help="Weights: the official .pth; lite has its own.", rich_help_panel=PANEL_METHOD),
     ] = None,
     refiner: Annotated[
-        str | None, typer.Option(help=f"One of: {', '.join(REFINERS)}.", rich_help_panel=PANEL_METHOD)
+        str | None, typer.Option(metavar="NAME", help=f"{', '.join(REFINERS)}.", rich_help_panel=PANEL_METHOD)
     ] = None,
     preset: Annotated[
-        str, typer.Option(help=f"Named method: {', '.join(PRESETS)}.", rich_help_panel=PANEL_METHOD)
+        str, typer.Option(metavar="NAME", help=f"Method: {', '.join(PRESETS)}.", rich_help_panel=PANEL_METHOD)
     ] = "default",
     iterations: Annotated[
-        int | None, typer.Option(min=1, help="Rounds of prompting.", rich_help_panel=PANEL_METHOD)
+        int | None, typer.Option(min=1, metavar="N", help="Rounds of prompting.", rich_help_panel=PANEL_METHOD)
     ] = None,
-    config: Annotated[
-        str | None, typer.Option(help="YAML with method, gate and operation; options win over it.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Refine only the first so many images of the plan.")] = None,
-    prune: Annotated[bool, typer.Option(help="Drop planned images that the source no longer has.")] = False,
-    new_version: Annotated[
-        bool, typer.Option(help="Refine everything again when the method differs from the existing result's.")
-    ] = False,
     chunk_images: Annotated[
         int | None,
-        typer.Option(min=1, help="Images per chunk, the unit of retry and commit.", rich_help_panel=PANEL_OPERATION),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Images per chunk, the unit of retry and commit. Default: 64.",
+            rich_help_panel=PANEL_OPERATION,
+        ),
     ] = None,
     address: Annotated[
         str | None,
         typer.Option(
-            help="An existing Ray cluster (auto, ray://..., host:port). Default: $RAY_ADDRESS, else one here.",
+            metavar="ADDRESS",
+            help="Ray cluster: auto, ray://..., host:port. Default: $RAY_ADDRESS, else one started here.",
             rich_help_panel=PANEL_OPERATION,
         ),
     ] = None,
     actors: Annotated[
         str | None,
-        typer.Option(help="Model actors: N or MIN:MAX. Default: one a GPU or CPU.", rich_help_panel=PANEL_OPERATION),
+        typer.Option(
+            metavar="N|MIN:MAX", help="Model actors. Default: one a GPU, else a CPU.", rich_help_panel=PANEL_OPERATION
+        ),
     ] = None,
     gpus_per_actor: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Default: 1 where the cluster has GPUs, else 0 (CPU).", rich_help_panel=PANEL_OPERATION
+            min=0,
+            metavar="N",
+            help="Default: 1 where the cluster has GPUs, else 0 (CPU).",
+            rich_help_panel=PANEL_OPERATION,
         ),
     ] = None,
     endpoint_url: Annotated[
         str | None,
-        typer.Option(help="S3 endpoint, for stores other than AWS.", rich_help_panel=PANEL_OPERATION),
+        typer.Option(metavar="URL", help="S3 endpoint of a store other than AWS.", rich_help_panel=PANEL_OPERATION),
     ] = None,
     max_failed_share: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Exit with 3 when more of the rows failed. Default 0.", rich_help_panel=PANEL_OPERATION
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Exit with 3 when more of the rows failed. Default: 0.",
+            rich_help_panel=PANEL_OPERATION,
         ),
     ] = None,
 ) -> None:
-    """Refine every coarse mask of a dataset and write the result as Parquet with a quality for each mask.
+    """Refine every coarse mask of a dataset into Parquet, with a quality for each mask.
 
-    Kill it whenever you like: the same command goes on where it stopped. Run it again on a grown dataset: only new and
-    changed images are done.
+    Kill it at any time: the same command goes on where it stopped.
+    Run it again on a grown dataset: only what is new or changed is done.
 
     Exit codes: 0 done; 1 the job failed; 2 refused to start; 3 done, with failed rows.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,29 @@ from pipeline import masks
 from pipeline.errors import MaskError
 from pipeline.masks import Rle
 
-ReadMaskFile = Callable[[str], bytes]
+MaskFiles = Mapping[str, bytes | MaskError]
+"""Content of mask files by path, or why one could not be read."""
 
 
-def coarse_rle(geometry: str, size_hw: tuple[int, int], declared_hw: tuple[int, int], read: ReadMaskFile) -> Rle:
+def mask_file(geometry: str) -> str | None:
+    """The mask file that a geometry names, if any."""
+    if '"file"' not in geometry:
+        return None
+    try:
+        content = json.loads(geometry)
+    except (ValueError, RecursionError):
+        return None
+    path = content.get("file") if isinstance(content, dict) else None
+    return path if isinstance(path, str) else None
+
+
+def coarse_rle(geometry: str, size_hw: tuple[int, int], declared_hw: tuple[int, int], files: MaskFiles) -> Rle:
     """Geometry JSON -> Rle of exactly `size_hw`; raises MaskError with a reason code.
 
-    size_hw: the decoded image; declared_hw: what the source says it is, the frame of polygons; read: mask file bytes.
+    size_hw: the decoded image; declared_hw: what the source says it is, the frame of polygons; files: of `mask_file`.
     An Rle of another size or with no pixel travels in the error's `rle`, so that what came in is kept.
     """
-    rle = _decode(geometry, declared_hw, read)
+    rle = _decode(geometry, declared_hw, files)
     if tuple(rle["size"]) != size_hw:
         raise UnusableMaskError("mask_size_mismatch", f"mask {_by(rle['size'])}, image {_by(size_hw)}", rle)
     if masks.area(rle) == 0:
@@ -68,7 +81,7 @@ def read_label_image(data: bytes) -> npt.NDArray[np.int64]:
     return np.asarray(red if grey else red + 256 * green + 65536 * blue)
 
 
-def _decode(geometry: str, declared_hw: tuple[int, int], read: ReadMaskFile) -> Rle:
+def _decode(geometry: str, declared_hw: tuple[int, int], files: MaskFiles) -> Rle:
     try:
         content = json.loads(geometry)
     except (ValueError, RecursionError) as error:
@@ -77,7 +90,7 @@ def _decode(geometry: str, declared_hw: tuple[int, int], read: ReadMaskFile) -> 
         if isinstance(content, list):
             return masks.from_polygons(content, declared_hw)
         if isinstance(content, dict) and "file" in content:
-            return _from_file(content, read)
+            return _from_file(content, files)
         if isinstance(content, dict):
             return _from_rle(content)
     except MaskError:
@@ -97,12 +110,11 @@ def _from_rle(content: dict[str, Any]) -> Rle:
     return rle
 
 
-def _from_file(content: dict[str, Any], read: ReadMaskFile) -> Rle:
-    try:
-        labels = read_label_image(read(content["file"]))
-    except FileNotFoundError:
-        raise MaskError("mask_missing", str(content["file"])) from None
-    value = content.get("value")
+def _from_file(content: dict[str, Any], files: MaskFiles) -> Rle:
+    data = files.get(content["file"], MaskError("mask_missing", str(content["file"])))
+    if isinstance(data, MaskError):
+        raise data
+    labels, value = read_label_image(data), content.get("value")
     return masks.encode(labels != 0 if value is None else labels == int(value))
 
 

@@ -1,9 +1,9 @@
-"""What a run reports while it works. The command line draws it; here it is only named, and kept silent."""
+"""What a run reports while it works. The command line draws it; here it is only named."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from pipeline.plan import Planned
@@ -29,22 +29,3 @@ class Progress(Protocol):
     def sealing(self, parts: int) -> AbstractContextManager[Callable[[int], None]]:
         """`parts` chunks are planned; yields f(parts sealed)."""
         ...
-
-
-class Silent:  # its arguments are the protocol's
-    """Progress that nobody watches."""
-
-    @contextmanager
-    def planning(self) -> Iterator[Callable[[int], None]]:
-        yield lambda _count: None
-
-    def planned(self, planned: Planned) -> None:
-        pass
-
-    @contextmanager
-    def refining(self, images: int, actors: tuple[int, int]) -> Iterator[Callable[[dict[str, Any]], None]]:
-        yield lambda _status: None
-
-    @contextmanager
-    def sealing(self, parts: int) -> Iterator[Callable[[int], None]]:
-        yield lambda _count: None

@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt
 
 from pipeline.geometry import FloatArray, tight_box_xyxy
 from pipeline.masks import Mask
@@ -62,6 +61,8 @@ def distance_to_background(mask: Mask) -> FloatArray:
     """
     distances = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     if distances.max() > EXACT_DISTANCE_PX:
+        from scipy.ndimage import distance_transform_edt  # slow to import, and rarely needed
+
         return np.asarray(distance_transform_edt(mask), np.float32)
     return np.sqrt(np.rint(np.square(distances, dtype=np.float64))).astype(np.float32)
 
@@ -129,26 +130,35 @@ def grow_box(box_xyxy: npt.ArrayLike, similar: npt.NDArray[np.bool_], threshold:
     return np.array(grown, np.float32), left or top or right or bottom
 
 
-def similar_pixels(features: FloatArray, mask: Mask, cut: float) -> npt.NDArray[np.bool_]:
+def upsampled_norm(features: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
+    """Norm of each pixel's embedding after bilinear upsampling: (C, h, w) float32 -> (H, W) float32.
+
+    The same for all masks of an image, and the costly half of `similar_pixels`.
+    """
+    height, width = size_hw
+    squared = np.zeros((height, width), np.float32)
+    for channel in features:
+        upsampled = cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR)
+        squared += upsampled * upsampled
+    return np.sqrt(squared)
+
+
+def similar_pixels(features: FloatArray, norm: FloatArray, mask: Mask, cut: float) -> npt.NDArray[np.bool_]:
     """Pixels whose embedding has a cosine above `cut` with the mean embedding under the mask, (H, W) bool.
 
-    features: (C, h, w) float32, an image embedding cropped of padding. The mask is brought to (h, w) by nearest
-    neighbour (nothing is similar where that leaves it empty); features are upsampled bilinearly, then normalised.
+    features: (C, h, w) float32, an image embedding cropped of padding; norm: its `upsampled_norm`. The mask is brought
+    to (h, w) by nearest neighbour (nothing is similar where that leaves it empty); features are upsampled bilinearly,
+    then normalised.
     """
-    grid_h, grid_w = features.shape[1:]
     height, width = mask.shape
-    on_grid = cv2.resize(mask, (grid_w, grid_h), interpolation=cv2.INTER_NEAREST) > 0
+    on_grid = cv2.resize(mask, features.shape[:0:-1], interpolation=cv2.INTER_NEAREST) > 0
     if not on_grid.any():
         return np.zeros((height, width), bool)
     mean = features[:, on_grid].mean(axis=1)
     mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
-    # Upsampling is linear, so the product may be taken on the grid; only the norm needs every channel upsampled.
+    # Upsampling is linear, so the product may be taken on the grid.
     product = cv2.resize(np.tensordot(mean, features, axes=1), (width, height), interpolation=cv2.INTER_LINEAR)
-    squared_norm = np.zeros((height, width), np.float32)
-    for channel in features:
-        upsampled = cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR)
-        squared_norm += upsampled * upsampled
-    return np.asarray(product > cut * np.sqrt(squared_norm) + 1e-12)
+    return np.asarray(product > cut * norm + 1e-12)
 
 
 def _box(mask: Mask) -> tuple[int, int, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from schemas.config import OWN_MODELS, Config, fingerprint, to_yaml
 
 INPUT_SIDES = {"lite": 512, **dict.fromkeys(OWN_MODELS.values(), ORIGINAL_SIZE)}
 DEFAULT_INPUT_SIDE = 1024
+CONNECT_TIMEOUT_S = 5.0
 
 QUIET_RAY = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about a coming default
@@ -62,6 +64,7 @@ def run(request: Request, progress: Progress) -> Sealed:
     output = Store(request.output, request.access)
     run_store = Store(f"{request.output.rstrip('/')}/runs/{fingerprint(request.config.method)}", request.access)
     check_version(output, run_store, request)
+    check_reachable(request.address)
     plan_increment(output, request, progress)
     planned = read_plan(output)
     tasks = pending(planned, run_store, request.limit)
@@ -145,6 +148,17 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()
     finally:
         ray.shutdown()
+
+
+def check_reachable(address: str | None) -> None:
+    """Refuse an address where nothing listens; Ray would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "local", "auto": Ray looks for itself
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise RefusedError(f"no Ray cluster at {address}: {error.strerror or error}") from None
 
 
 def _abandon(_signal: int, _frame: Any) -> None:

@@ -10,7 +10,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -185,8 +185,10 @@ def check_readable(uri: str, access: Access, what: str) -> None:
     """Raise RefusedError unless `uri` exists and can be listed or read."""
     try:
         fs, path = fsspec.core.url_to_fs(uri, **options(uri, Access(access.endpoint_url, 1, 5)))
-        present = retried(lambda: fs.exists(path) or next(_some_files(fs, path), None) is not None, 1)
-    except Exception as error:
+        present = fs.exists(path) or bool(fs.ls(path, detail=False))
+    except FileNotFoundError:
+        present = False
+    except Exception as error:  # each store has exceptions of its own
         raise RefusedError(f"cannot read the {what} {uri}: {brief(error)}") from None
     if not present:
         raise RefusedError(f"the {what} {uri} does not exist")
@@ -202,10 +204,6 @@ def brief(error: BaseException) -> str:
     """One line for a user; botocore and aiohttp say the rest of it in a page."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
-
-
-def _some_files(fs: Any, path: str) -> Iterator[str]:
-    yield from fs.ls(path, detail=False)
 
 
 def options(uri: str, access: Access) -> dict[str, Any]:

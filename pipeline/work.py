@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.coarse import UnusableMaskError, coarse_rle
+from pipeline.coarse import UnusableMaskError, coarse_rle, mask_file
 from pipeline.errors import ImageError, JobError, MaskError, RowError
 from pipeline.geometry import Frame, resize_to_input
 from pipeline.images import decode_image
@@ -55,12 +55,20 @@ class Inputs:
     masks: Store | None
 
 
+_MaskFiles = dict[str, bytes | MaskError]
+
+
+class _Fetched(NamedTuple):
+    image: bytes | ImageError
+    mask_files: _MaskFiles
+
+
 def load(planned: pa.Table, inputs: Inputs, method: Method, input_side: int, threads: int) -> pa.Table:
-    """PLAN -> LOADED: fetch, decode, resize. Images are fetched ahead in `threads`, decoded one at a time."""
+    """PLAN -> LOADED: fetch, decode, resize. Files are fetched ahead in `threads`, images decoded one at a time."""
     rows = planned.to_pylist()
     with ThreadPoolExecutor(threads) as pool:
-        fetched = pool.map(lambda row: _fetch(inputs.images, row), rows)
-        loaded = [_load_image(row, data, inputs, method, input_side) for row, data in zip(rows, fetched, strict=True)]
+        fetched = pool.map(lambda row: _fetch(row, inputs), rows)
+        loaded = [_load_image(row, files, method, input_side) for row, files in zip(rows, fetched, strict=True)]
     storage_failures = sum(row["reason"] == "storage" for row in loaded)
     if storage_failures == len(loaded) >= ALL_FAILED_LIMIT:
         raise JobError(f"{inputs.images.uri} gave none of the {len(loaded)} images of a chunk; nothing was committed")
@@ -91,26 +99,40 @@ def write(part: pa.Table, task: Task, run: Store, execution: str) -> None:
     run.put_parquet(task.part, part.replace_schema_metadata(metadata))
 
 
-def _fetch(images: Store, row: Row) -> bytes | ImageError:
+def _fetch(row: Row, inputs: Inputs) -> _Fetched:
+    """The image's bytes and those of the mask files that its geometries name; what cannot be read as its error."""
     if row["problem"]:
-        return ImageError(row["problem"])
+        return _Fetched(ImageError(row["problem"]), {})
     if not safe_relative(row["image_uri"]):
-        return ImageError("image_outside_root", row["image_uri"])
+        return _Fetched(ImageError("image_outside_root", row["image_uri"]), {})
     try:
-        return images.read(row["image_uri"])
+        image = inputs.images.read(row["image_uri"])
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return ImageError("image_missing", row["image_uri"])
+        return _Fetched(ImageError("image_missing", row["image_uri"]), {})
     except Exception as error:  # every store has exceptions of its own; they are out of retries
-        return ImageError("storage", brief(error))
+        return _Fetched(ImageError("storage", brief(error)), {})
+    paths = {path for mask in row["masks"] if (path := mask_file(mask["geometry"]))}
+    return _Fetched(image, {path: _read_mask_file(inputs.masks, path) for path in paths})
 
 
-def _load_image(row: Row, data: bytes | ImageError, inputs: Inputs, method: Method, input_side: int) -> Row:
+def _read_mask_file(store: Store | None, path: str) -> bytes | MaskError:
+    if store is None or not safe_relative(path):
+        return MaskError("mask_missing", path)
+    try:
+        return store.read(path)
+    except FileNotFoundError:
+        return MaskError("mask_missing", path)
+    except Exception as error:  # every store has exceptions of its own; they are out of retries
+        return MaskError("storage", brief(error))
+
+
+def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) -> Row:
     declared = (row["height"], row["width"]) if row["height"] and row["width"] else None
     loaded = {name: row[name] for name in ("image_id", "image_uri", "source_image_id", "height", "width")}
     try:
-        if isinstance(data, ImageError):
-            raise data
-        image = decode_image(data, method.max_image_pixels, declared)
+        if isinstance(fetched.image, ImageError):
+            raise fetched.image
+        image = decode_image(fetched.image, method.max_image_pixels, declared)
     except ImageError as error:
         masks = [_mask_row(mask, error) for mask in row["masks"]]
         failed = {"status": "failed", "reason": error.reason, "attempt": 0, "masks": masks}
@@ -124,25 +146,15 @@ def _load_image(row: Row, data: bytes | ImageError, inputs: Inputs, method: Meth
         "status": "ok",
         "reason": None,
         "attempt": 0,
-        "masks": [_load_mask(mask, size_hw, declared or size_hw, inputs.masks) for mask in row["masks"]],
+        "masks": [_load_mask(mask, size_hw, declared or size_hw, fetched.mask_files) for mask in row["masks"]],
         "pixels": pixels.tobytes(),
         "pixels_hw": list(pixels.shape[:2]),
     }
 
 
-def _load_mask(mask: Row, size_hw: tuple[int, int], declared_hw: tuple[int, int], store: Store | None) -> Row:
-    def read(path: str) -> bytes:
-        if store is None or not safe_relative(path):
-            raise MaskError("mask_missing", path)
-        try:
-            return store.read(path)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # every store has exceptions of its own; they are out of retries
-            raise MaskError("storage", brief(error)) from None
-
+def _load_mask(mask: Row, size_hw: tuple[int, int], declared_hw: tuple[int, int], files: _MaskFiles) -> Row:
     try:
-        return {**_mask_row(mask), "coarse_rle": coarse_rle(mask["geometry"], size_hw, declared_hw, read)}
+        return {**_mask_row(mask), "coarse_rle": coarse_rle(mask["geometry"], size_hw, declared_hw, files)}
     except UnusableMaskError as error:
         return {**_mask_row(mask, error), "coarse_rle": error.rle}
     except MaskError as error:

@@ -6,6 +6,7 @@ embedding. `load_model` is the one way in.
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,10 +133,13 @@ def load_model(name: str, weights: Weights, device: str, threads: int) -> Model:
     """
     if name == "none":
         return NoModel()
-    import torch  # importing torch takes seconds; commands that need no model do not
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+
+    import torch  # takes seconds; commands that need no model do without
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.allow_tf32 = False
     path = local_path(weights)
     if name == "lite":
         from pipeline.models.lite import LiteModel

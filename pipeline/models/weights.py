@@ -27,6 +27,8 @@ OFFICIAL = {
 """Published checkpoints of segment-anything: file name and SHA-256 of its content."""
 
 OFFICIAL_FOLDER = "https://dl.fbaipublicfiles.com/segment_anything/"
+PACKAGED = "package:lite.safetensors"
+"""Stands for the weights inside this package, wherever a node has it installed."""
 LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
 GIVEN = {
     "torchscript": "an exported model (torch.jit.save, or .pt2 by torch.export.save)",
@@ -39,7 +41,7 @@ BLOCK_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint: its URI (a local path for packaged weights) and the SHA-256 of its content."""
+    """A checkpoint: its URI (PACKAGED for the one that comes along) and the SHA-256 of its content."""
 
     uri: str
     sha256: str
@@ -62,7 +64,7 @@ def resolve(model: str, checkpoint: str | None, access: Access) -> Weights:
             raise RefusedError(
                 f"model {model} needs --checkpoint; the official one is {OFFICIAL_FOLDER}{OFFICIAL[model][0]}"
             )
-        checkpoint = str(LITE_WEIGHTS)
+        checkpoint = PACKAGED
     fetched = _fetch(checkpoint, access)
     sha256 = hash_file(fetched)
     name = PurePosixPath(checkpoint).name
@@ -101,6 +103,7 @@ def cache_folder() -> Path:
 
 def _fetch(uri: str, access: Access) -> Path:
     """A local path with the content of `uri`: the file itself, or a temporary copy in the cache."""
+    uri = str(LITE_WEIGHTS) if uri == PACKAGED else uri
     try:
         fs, path = fsspec.core.url_to_fs(uri, **options(uri, access))
         if _is_local(fs):

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline import masks, quality
+from pipeline.errors import JobError
 from pipeline.geometry import FloatArray, Frame
 from pipeline.masks import Mask, Rle
 from pipeline.models import MaskModel, PromptBatch
-from pipeline.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels
+from pipeline.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
 
@@ -41,47 +42,60 @@ def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> l
     """Refined masks of each image, in the order of its coarse masks."""
     refined: list[list[RefinedMask]] = [[] for _ in images]
     for start in range(0, len(images), method.encode_batch):
-        batch = images[start : start + method.encode_batch]
-        if not any(image.coarse for image in batch):
+        images_of_batch = images[start : start + method.encode_batch]
+        if not any(image.coarse for image in images_of_batch):
             continue
-        embedding = model.encode([image.pixels for image in batch])
-        for slab in _slabs(batch, method.decode_batch):
-            for (image, coarse), instance in zip(
-                slab, _refine_slab(model, embedding, batch, slab, method), strict=True
-            ):
-                refined[start + image].append(_scored(batch[image], coarse, instance))
+        batch = _Batch(model, images_of_batch, method)
+        for slab in _slabs(images_of_batch, method.decode_batch):
+            for (image, coarse), instance in zip(slab, _refine_slab(batch, slab), strict=True):
+                refined[start + image].append(_scored(images_of_batch[image], coarse, instance))
     return refined
 
 
-def _slabs(batch: Sequence[RefineImage], size: int) -> Iterator[list[tuple[int, Rle]]]:
-    flat = [(index, rle) for index, image in enumerate(batch) for rle in image.coarse]
+class _Batch:
+    """The images of one encoder pass: their embedding, and what the elastic box needs of it, once for each image."""
+
+    def __init__(self, model: MaskModel, images: Sequence[RefineImage], method: Method) -> None:
+        self.model, self.images, self.method = model, images, method
+        self.embedding = model.encode([image.pixels for image in images])
+        self._similarity: dict[int, tuple[FloatArray, FloatArray]] = {}
+
+    def similar_pixels(self, instance: _Instance) -> npt.NDArray[np.bool_]:
+        """Where the image looks like the instance's mask, (H, W) bool."""
+        if instance.image not in self._similarity:
+            features = self.model.features(self.embedding, instance.image)
+            self._similarity[instance.image] = features, upsampled_norm(features, instance.frame.size_hw)
+        return similar_pixels(*self._similarity[instance.image], instance.current, self.model.similarity_cut)
+
+
+def _slabs(images: Sequence[RefineImage], size: int) -> Iterator[list[tuple[int, Rle]]]:
+    flat = [(index, rle) for index, image in enumerate(images) for rle in image.coarse]
     for start in range(0, len(flat), size):
         yield flat[start : start + size]
 
 
-def _refine_slab(
-    model: MaskModel, embedding: Any, batch: Sequence[RefineImage], slab: list[tuple[int, Rle]], method: Method
-) -> list[_Instance]:
+def _refine_slab(batch: _Batch, slab: list[tuple[int, Rle]]) -> list[_Instance]:
     nothing = np.zeros((0, 0), np.float32)
     coarse = [masks.decode(rle) for _, rle in slab]
     instances = [
-        _Instance(image, batch[image].frame, mask, mask, nothing, 0.0)
+        _Instance(image, batch.images[image].frame, mask, mask, nothing, 0.0)
         for (image, _), mask in zip(slab, coarse, strict=True)
     ]
-    for _ in range(method.iterations):
+    for _ in range(batch.method.iterations):
         # An instance that became empty has nothing to be prompted from; it stays as it is.
         active = [index for index, instance in enumerate(instances) if instance.current.any()]
         if not active:
             break
-        stepped = _iterate(model, embedding, [instances[index] for index in active], method)
-        for index, instance in zip(active, stepped, strict=True):
-            instances[index] = instance
+        for index, stepped in zip(active, _iterate(batch, [instances[index] for index in active]), strict=True):
+            instances[index] = stepped
     return instances
 
 
-def _iterate(model: MaskModel, embedding: Any, instances: list[_Instance], method: Method) -> list[_Instance]:
-    """One round of prompt, decode, select."""
-    candidates = model.predict(embedding, _prompt_batch(model, embedding, instances, method))
+def _iterate(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
+    """One round of prompt, decode, select. Raises JobError when the model is broken: that is no fault of an image."""
+    candidates = batch.model.predict(batch.embedding, _prompt_batch(batch, instances))
+    if not (np.isfinite(candidates.predicted_iou).all() and np.isfinite(candidates.logits).all()):
+        raise JobError(f"model {batch.model.name} returned values that are not finite; check its weights and device")
     stepped = []
     for row, instance in enumerate(instances):
         best = int(np.argmax(candidates.predicted_iou[row]))
@@ -98,23 +112,22 @@ def _iterate(model: MaskModel, embedding: Any, instances: list[_Instance], metho
     return stepped
 
 
-def _prompt_batch(model: MaskModel, embedding: Any, instances: list[_Instance], method: Method) -> PromptBatch:
+def _prompt_batch(batch: _Batch, instances: list[_Instance]) -> PromptBatch:
+    method, side = batch.method, batch.model.mask_side
     points, labels, boxes, logits, coarse = [], [], [], [], []
     for instance in instances:
         prompts = build_prompts(instance.current, method.gaussian_form, method.gaussian_gamma)
         box, grew = prompts.box_xyxy, False
         if method.elastic_threshold > 0:
-            features = model.features(embedding, instance.image)
-            similar = similar_pixels(features, instance.current, model.similarity_cut)
-            box, grew = grow_box(box, similar, method.elastic_threshold)
+            box, grew = grow_box(box, batch.similar_pixels(instance), method.elastic_threshold)
         frame = instance.frame
         strength = STRENGTH_AFTER_GROWTH if grew else method.gaussian_strength
         points.append(frame.points_to_prompt(prompts.points.points_xy))
         labels.append(prompts.points.labels)
         boxes.append(frame.box_to_prompt(box))
         if method.use_mask:
-            logits.append(gaussian_logits(frame.field_to_mask(prompts.gaussian, model.mask_side), strength))
-            coarse.append(frame.field_to_mask(instance.current, model.mask_side))
+            logits.append(gaussian_logits(frame.field_to_mask(prompts.gaussian, side), strength))
+            coarse.append(frame.field_to_mask(instance.current, side))
     return PromptBatch(
         image_index=np.array([instance.image for instance in instances], np.int64),
         points_xy=np.stack(points) if method.use_points else None,

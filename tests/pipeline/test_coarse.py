@@ -8,17 +8,13 @@ import pytest
 from PIL import Image
 
 from pipeline import masks
-from pipeline.coarse import UnusableMaskError, coarse_rle, read_label_image
+from pipeline.coarse import UnusableMaskError, coarse_rle, mask_file, read_label_image
 from pipeline.errors import MaskError
 
 SIZE = (20, 30)
 MASK = np.zeros(SIZE, np.uint8)
 MASK[5:12, 8:20] = 1
 RLE = masks.encode(MASK)
-
-
-def no_file(path: str) -> bytes:
-    raise FileNotFoundError(path)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -36,16 +32,16 @@ def png(pixels: np.ndarray) -> bytes:
     ],
 )
 def test_all_coco_forms_give_the_same_mask(geometry: object) -> None:
-    rle = coarse_rle(json.dumps(geometry), SIZE, SIZE, no_file)
+    rle = coarse_rle(json.dumps(geometry), SIZE, SIZE, {})
     np.testing.assert_array_equal(masks.decode(rle), MASK)
 
 
 def test_mask_files_by_value() -> None:
     labels = np.zeros(SIZE, np.uint8)
     labels[2:4, 2:4], labels[6:9, 6:9] = 3, 7
-    by_value = coarse_rle('{"file": "a.png", "value": 7}', SIZE, SIZE, lambda _path: png(labels))
+    by_value = coarse_rle('{"file": "a.png", "value": 7}', SIZE, SIZE, {"a.png": png(labels)})
     assert masks.area(by_value) == 9
-    any_value = coarse_rle('{"file": "a.png", "value": null}', SIZE, SIZE, lambda _path: png(labels))
+    any_value = coarse_rle('{"file": "a.png", "value": null}', SIZE, SIZE, {"a.png": png(labels)})
     assert masks.area(any_value) == 13
 
 
@@ -70,15 +66,21 @@ def test_mask_files_by_value() -> None:
 )
 def test_broken_masks_have_a_reason(geometry: str, reason: str) -> None:
     with pytest.raises(MaskError) as raised:
-        coarse_rle(geometry, SIZE, SIZE, no_file)
+        coarse_rle(geometry, SIZE, SIZE, {})
     assert raised.value.reason == reason
 
 
 def test_what_came_in_is_kept_when_it_cannot_be_used() -> None:
     other = masks.encode(np.ones((3, 4), np.uint8))
     with pytest.raises(UnusableMaskError) as raised:
-        coarse_rle(json.dumps(other), SIZE, SIZE, no_file)
+        coarse_rle(json.dumps(other), SIZE, SIZE, {})
     assert raised.value.rle == other
+
+
+def test_which_file_a_geometry_needs() -> None:
+    assert mask_file('{"file": "a.png", "value": 7}') == "a.png"
+    for geometry in (json.dumps(RLE), "[[1, 2]]", '["file"]', '{"file"', '{"file": 3}'):
+        assert mask_file(geometry) is None
 
 
 def test_label_images() -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.ndimage import distance_transform_edt
 
 from pipeline import prompts
 
@@ -46,12 +47,19 @@ def test_points_are_the_farthest_pixels(mask: np.ndarray) -> None:
 
 def test_distances_are_exact_wherever_the_array_lies() -> None:
     mask = np.pad((np.random.default_rng(0).random((90, 130)) < 0.98).astype(np.uint8), 1)
-    expected = prompts.distance_transform_edt(mask).astype(np.float32)
+    expected = distance_transform_edt(mask).astype(np.float32)
     for offset in range(0, 64, 8):
         memory = np.zeros(mask.size + 64, np.uint8)
         moved = memory[offset : offset + mask.size].reshape(mask.shape)
         moved[...] = mask
         np.testing.assert_array_equal(prompts.distance_to_background(moved), expected)
+
+
+def test_distances_too_large_for_float32_squares_are_exact_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.pad(np.ones((50, 70), np.uint8), 1)
+    expected = prompts.distance_to_background(mask)
+    monkeypatch.setattr(prompts, "EXACT_DISTANCE_PX", 5)
+    np.testing.assert_array_equal(prompts.distance_to_background(mask), expected)
 
 
 def test_a_mask_cut_by_the_border_peaks_in_its_own_middle() -> None:
@@ -114,12 +122,13 @@ def test_similar_pixels_follow_the_embedding() -> None:
     features[0, :, :4], features[1, :, 4:] = 1, 1
     mask = np.zeros((40, 80), np.uint8)
     mask[10:30, 10:30] = 1
-    similar = prompts.similar_pixels(features, mask, 0.5)
+    norm = prompts.upsampled_norm(features, mask.shape)
+    similar = prompts.similar_pixels(features, norm, mask, 0.5)
     assert similar[:, :35].all()
     assert not similar[:, 45:].any()
     tiny = np.zeros((40, 80), np.uint8)
     tiny[3, 3] = 1  # lost when brought to the embedding's grid: nothing is similar
-    assert not prompts.similar_pixels(features, tiny, 0.5).any()
+    assert not prompts.similar_pixels(features, norm, tiny, 0.5).any()
 
 
 def test_an_empty_mask_has_no_prompts() -> None:

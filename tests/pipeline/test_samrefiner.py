@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline import masks
+from pipeline.errors import JobError
 from pipeline.geometry import Frame, resize_to_input
+from pipeline.models import Candidates
 from pipeline.refiners import REFINERS, RefineImage
 from schemas.config import Method, resolve
 from tests.fakes import FakeModel
@@ -105,6 +107,20 @@ def test_a_mask_that_vanishes_stays_empty_and_is_not_prompted_again() -> None:
     assert masks.area(result.rle) == 0
     assert result.scores["area_ratio"] == 0
     assert len(model.shown) == 1
+
+
+def test_a_broken_model_stops_the_job_and_blames_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeModel()
+    predict = model.predict
+
+    def broken(*arguments: object) -> Candidates:
+        candidates = predict(*arguments)
+        candidates.logits[0, 0, 0, 0] = np.nan
+        return candidates
+
+    monkeypatch.setattr(model, "predict", broken)
+    with pytest.raises(JobError, match="not finite"):
+        refine(model, [given(photo(0, (60, 60)), [disc((60, 60), (30, 30), 10)])], Method())
 
 
 def test_an_image_without_masks_is_not_encoded() -> None:

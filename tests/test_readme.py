@@ -1,0 +1,79 @@
+"""Every command and every line of Python in the README works as written; every column it names exists."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import REASONS
+from schemas.config import resolve
+from schemas.records import IMAGES, MASKS
+from tests.conftest import DEMO, ROOT, Cli
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, relabel: Cli) -> Path:
+    """A folder in which the README's relative paths hold, with the demo's result in it."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "jobs").symlink_to(ROOT / "jobs")
+    (folder / "bucket").mkdir()
+    (folder / "bucket" / "photos").symlink_to(DEMO / "images")
+    (folder / "bucket" / "coarse.json").symlink_to(DEMO / "coarse.json")
+    (folder / "photo.jpg").symlink_to(DEMO / "images" / "chelsea.jpg")
+    return folder
+
+
+def run(words: list[str], folder: Path) -> str:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{words}: {done.stderr}"
+    return done.stdout
+
+
+def test_python_and_then_every_command(workplace: Path) -> None:
+    """In the README's order, in one place; buckets are folders here, and `make setup` has run."""
+    commands = [line.partition(" #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    commands = [command.removeprefix(".venv/bin/").replace("s3://", "") for command in commands if command]
+    assert commands[0] == "make setup"
+    assert commands[1] == "relabel demo"
+    run(shlex.split(commands[1]), workplace)
+    script = "\n".join(blocks("python"))
+    script += "\nfrom PIL import Image\nImage.fromarray(coarse * 255).save('coarse.png')"
+    script += "\nassert pixels.shape == tuple(row['mask_rle']['size'])\nassert len(frame) == table.num_rows == 10"
+    script += "\nassert sure.num_rows <= 10\nassert better.shape == coarse.shape"
+    assert "decision" in run([sys.executable, "-c", script], workplace)
+    for command in commands[2:]:
+        assert command.startswith("relabel ")
+        run(shlex.split(command), workplace)
+    assert (workplace / "compare.png").exists()
+
+
+def test_the_configuration_file_is_one() -> None:
+    [text] = blocks("yaml")
+    assert set(yaml.safe_load(text)) == {"method", "gate", "operation"}
+    assert resolve("default", text).method.iterations == 2
+
+
+def test_every_option_exists(relabel: Cli) -> None:
+    known = "".join(relabel(command, "--help", COLUMNS="200").stdout for command in ("run", "refine", "status"))
+    for option in set(re.findall(r"--[a-z][a-z-]+", README)):
+        assert option in known, option
+
+
+def test_every_column_and_reason_is_documented_and_exists() -> None:
+    cells = [re.findall(r"`([a-z_]+)`", row.split("|")[1]) for row in README.splitlines() if row.startswith("| `")]
+    named = {name for names in cells for name in names}
+    assert named == set(MASKS.names) | set(IMAGES.names)
+    codes = set(re.findall(r"`((?:image|refined)_[a-z_]+)`", README)) - named - {"image_uri"}
+    assert codes <= set(REASONS)
