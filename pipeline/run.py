@@ -16,6 +16,7 @@ import ray
 
 from pipeline import sources
 from pipeline.errors import RefusedError
+from pipeline.geometry import ORIGINAL_SIZE
 from pipeline.models.weights import Weights
 from pipeline.plan import ChunkLimits, Plan, Planned, plan, read_plan
 from pipeline.progress import Progress
@@ -23,9 +24,9 @@ from pipeline.seal import Sealed, find_parts, read_current, seal
 from pipeline.stages import Job, Resources, refine_chunks, reserve
 from pipeline.storage import Access, Store, StoredFile, brief
 from pipeline.work import Inputs, Task
-from schemas.config import Config, fingerprint, to_yaml
+from schemas.config import OWN_MODELS, Config, fingerprint, to_yaml
 
-INPUT_SIDES = {"lite": 512}
+INPUT_SIDES = {"lite": 512, **dict.fromkeys(OWN_MODELS.values(), ORIGINAL_SIZE)}
 DEFAULT_INPUT_SIDE = 1024
 CONNECT_TIMEOUT_S = 5.0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -166,11 +167,16 @@ def seal_mask(image: Row, mask: Row, gate: Gate) -> Row:
         "mask_rle": kept,
         "bbox_xywh": masks.bbox_xywh(kept),
         "area": masks.area(kept),
-        "quality": estimated.refined if decision == "refined" else estimated.coarse,
-        "quality_coarse": estimated.coarse,
-        "quality_refined": estimated.refined,
+        "quality": _known(estimated.refined if decision == "refined" else estimated.coarse),
+        "quality_coarse": _known(estimated.coarse),
+        "quality_refined": _known(estimated.refined),
         "calibration_id": quality.UNCALIBRATED,
     }
+
+
+def _known(value: float) -> float | None:
+    """NaN as null: some readers sort NaN above every number, and would take it for the best quality."""
+    return None if math.isnan(value) else value
 
 
 def count(image_rows: Sequence[Row], mask_rows: Sequence[Row]) -> Counts:

@@ -16,7 +16,7 @@ from pipeline.errors import ImageError, MaskError, RefusedError
 from pipeline.geometry import Frame, resize_to_input
 from pipeline.images import decode_image
 from pipeline.masks import Mask
-from pipeline.models import MaskModel, load_model
+from pipeline.models import Model, load_model
 from pipeline.models.weights import resolve
 from pipeline.quality import Decision, Quality
 from pipeline.refiners import REFINERS, RefineImage
@@ -63,7 +63,7 @@ def refine(
 def refine_all(
     image: ImageLike,
     coarse: Sequence[ImageLike],
-    model: MaskModel,
+    model: Model,
     method: Method | None = None,
     gate: Gate | None = None,
 ) -> list[Outcome]:
@@ -84,7 +84,7 @@ def refine_all(
 
 
 @lru_cache(maxsize=2)
-def load(model: str, checkpoint: str | None = None, device: str = "cpu", threads: int = 2) -> MaskModel:
+def load(model: str, checkpoint: str | None = None, device: str = "cpu", threads: int = 2) -> Model:
     """A model by name, kept for the next call."""
     return load_model(model, resolve(model, checkpoint, Access()), device, threads)
 

@@ -22,6 +22,16 @@ METHOD_VERSION = 1
 """Bumped whenever the same configuration computes something else; golden outputs in tests force it."""
 
 
+OWN_MODELS = {
+    "none": "none",
+    "grabcut": "none",
+    "dense-crf": "none",
+    "cascadepsp": "cascadepsp",
+    "torchscript": "torchscript",
+}
+"""Refiners that do not prompt a SAM, and the `model` that each goes with."""
+
+
 class ConfigError(ValueError):
     """The configuration is wrong; the text names the key, what was given and what is allowed."""
 
@@ -48,6 +58,23 @@ class Method(_Frozen):
     decode_batch: int = Field(default=32, ge=1, description="prompts per decoder pass")
     dtype: Literal["float32"] = "float32"
     max_image_pixels: int = Field(default=120_000_000, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_model(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("refiner") in OWN_MODELS:
+            return {"model": OWN_MODELS[values["refiner"]], **values}
+        return values
+
+    @model_validator(mode="after")
+    def _model_fits_refiner(self) -> Method:
+        own = OWN_MODELS.get(self.refiner)
+        if own is not None and self.model != own:
+            raise ValueError(f"refiner {self.refiner} goes with model {own}, not {self.model}: leave the model out")
+        if own is None and self.model in OWN_MODELS.values():
+            fitting = ", ".join(refiner for refiner, model in OWN_MODELS.items() if model == self.model)
+            raise ValueError(f"model {self.model} is for refiner {fitting}, not {self.refiner}")
+        return self
 
     @model_validator(mode="after")
     def _some_prompt(self) -> Method:
