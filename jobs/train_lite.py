@@ -21,6 +21,7 @@ LOG_EVERY = 20  # steps
 def train_lite(
     data: Annotated[Path, typer.Argument(help="Folder with gt.json (COCO, RLE) and images/.")],
     output: Annotated[Path, typer.Argument(help="Folder for checkpoint, weights and curves; resumed if it has one.")],
+    *,
     steps: Annotated[int | None, typer.Option(help="Length of the schedule in steps: repeats exactly.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Length of the schedule in minutes of work.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,

@@ -22,8 +22,8 @@ from torch import Tensor
 from pipeline.geometry import FloatArray
 from pipeline.models import Candidates, PromptBatch
 from pipeline.models.lite_network import ImageFeatures, LiteNetwork, PromptTensors
+from pipeline.models.weights import LITE_WEIGHTS
 
-PACKAGED_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
 INPUT_SIDE, MASK_SIDE, STRIDE = 512, 256, 16
 PIXEL_MEAN, PIXEL_STD = 127, 128  # of EfficientNet-Lite
 PROMPTS_PER_PASS = 4  # bounds memory and keeps the working set in cache
@@ -47,7 +47,7 @@ class LiteModel:
 
     def __init__(self, weights_path: Path | None = None, device: str = "cpu") -> None:
         """Weights: a safetensors file as `export` writes it; the packaged one when None."""
-        data = (weights_path or PACKAGED_WEIGHTS).read_bytes()
+        data = (weights_path or LITE_WEIGHTS).read_bytes()
         self.weights_sha256 = hashlib.sha256(data).hexdigest()
         self.device = torch.device(device)
         network = LiteNetwork()
@@ -68,13 +68,18 @@ class LiteModel:
 
     @torch.inference_mode()
     def predict(self, embedding: LiteEmbedding, prompts: PromptBatch) -> Candidates:
-        """Decode all prompts in the order given. A missing point is a token of its own, so none need to be apart."""
+        """Decode all prompts, few at a time, and return them in the order given.
+
+        A missing point is a token of its own here, so prompts with and without one need not be apart.
+        """
         logits = np.empty((len(prompts), 3, MASK_SIDE, MASK_SIDE), np.float32)
         predicted_iou = np.empty((len(prompts), 3), np.float32)
-        for start in range(0, len(prompts), PROMPTS_PER_PASS):
-            rows = np.arange(start, min(start + PROMPTS_PER_PASS, len(prompts)))
-            masks, scores = self.network.decoder(embedding.features, self._tensors(prompts.take(rows)))
-            logits[rows], predicted_iou[rows] = masks.cpu().numpy(), scores.cpu().numpy()
+        for image in np.unique(prompts.image_index):
+            features = ImageFeatures(*(tensor[image : image + 1] for tensor in embedding.features))
+            mine = np.flatnonzero(prompts.image_index == image)
+            for rows in np.split(mine, range(PROMPTS_PER_PASS, len(mine), PROMPTS_PER_PASS)):
+                masks, scores = self.network.decoder(features, self._tensors(prompts.take(rows)))
+                logits[rows], predicted_iou[rows] = masks.cpu().numpy(), scores.cpu().numpy()
         return Candidates(logits, predicted_iou)
 
     def _square(self, frame: npt.NDArray[np.uint8]) -> Tensor:

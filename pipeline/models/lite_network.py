@@ -67,9 +67,9 @@ class ImageEncoder(nn.Module):
         self.side8, self.down8 = nn.Conv2d(at8, DIM8, 1), nn.Conv2d(DIM, DIM8, 1)
         self.side4, self.down4 = nn.Conv2d(at4, DIM4, 1), nn.Conv2d(DIM8, DIM4, 1)
         self.side2, self.down2 = nn.Conv2d(at2, DIM2, 1), nn.Conv2d(DIM4, DIM2, 1)
-        self.merge8 = nn.Sequential(ChannelNorm(DIM8), nn.ReLU(), nn.Conv2d(DIM8, DIM8, 3, padding=1))
-        self.merge4 = nn.Sequential(ChannelNorm(DIM4), nn.ReLU(), nn.Conv2d(DIM4, DIM4, 3, padding=1))
-        self.merge2 = nn.Sequential(nn.ReLU(), nn.Conv2d(DIM2, DIM2, 3, padding=1))
+        self.merge8 = nn.Sequential(ChannelNorm(DIM8), nn.ReLU(inplace=True), nn.Conv2d(DIM8, DIM8, 3, padding=1))
+        self.merge4 = nn.Sequential(ChannelNorm(DIM4), nn.ReLU(inplace=True), nn.Conv2d(DIM4, DIM4, 3, padding=1))
+        self.merge2 = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(DIM2, DIM2, 3, padding=1))
 
     def forward(self, images: Tensor) -> ImageFeatures:
         at2, at4, at8, at16, at32 = self.backbone(images)
@@ -97,7 +97,7 @@ class MaskDecoder(nn.Module):
         self.up8, self.up4, self.up2 = _up(DIM, DIM8), _up(DIM8, DIM4), _up(DIM4, DIM2)
         self.merge8 = _merge(DIM8)
         self.merge4 = _merge(DIM4)
-        self.merge2 = nn.Sequential(nn.ReLU(), nn.Conv2d(DIM2, DIM2, 3, padding=1), nn.ReLU())
+        self.merge2 = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(DIM2, DIM2, 3, padding=1), nn.ReLU(inplace=True))
         self.weighers = nn.ModuleList([_weigher() for _ in range(MASKS)])
         self.base = nn.Parameter(torch.tensor(BASE_LOGIT))
         self.iou_head = MLP(2 * DIM + IOU_FACTS, DIM, 1, 3)
@@ -106,10 +106,10 @@ class MaskDecoder(nn.Module):
         index, count = prompts.image_index, len(prompts.image_index)
         side = features.skip2.shape[-1]
         picture = prompt_picture(prompts, side)
-        at2 = F.relu(self.down2(picture) + features.skip2.index_select(0, index))
-        at4 = F.relu(self.norm_down4(self.down4(at2) + features.skip4.index_select(0, index)))
-        at8 = F.relu(self.norm_down8(self.down8(at4) + features.skip8.index_select(0, index)))
-        image = features.embedding.index_select(0, index) + self.norm_down16(self.down16(at8))
+        at2 = (self.down2(picture) + _rows(features.skip2, index)).relu_()
+        at4 = (self.norm_down4(self.down4(at2) + _rows(features.skip4, index))).relu_()
+        at8 = (self.norm_down8(self.down8(at4) + _rows(features.skip8, index))).relu_()
+        image = _rows(features.embedding, index) + self.norm_down16(self.down16(at8))
 
         positions = self.prompt_encoder.pe_layer(image.shape[-2:])[None].expand(count, -1, -1, -1)
         own = self.tokens.weight[None].expand(count, -1, -1)
@@ -204,12 +204,19 @@ def _weigher() -> MLP:
     return mlp
 
 
+def _rows(features: Tensor, index: Tensor) -> Tensor:
+    """The image's features for every prompt; a single image is left to broadcasting, which saves copies."""
+    return features if features.shape[0] == 1 else features.index_select(0, index)
+
+
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear")
 
 
 def _merge(channels: int) -> nn.Sequential:
-    return nn.Sequential(ChannelNorm(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())
+    return nn.Sequential(
+        ChannelNorm(channels), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)
+    )
 
 
 def _up(inputs: int, outputs: int) -> nn.ConvTranspose2d:

@@ -29,13 +29,13 @@ TRIES = 4
 
 
 def damage(image: Image, mask: Mask, rng: np.random.Generator) -> Mask:
-    """A coarse mask of a non-empty mask: one or two kinds of damage; now and then almost none."""
+    """A coarse mask of a mask that has an outline: one or two kinds of damage; now and then almost none."""
     if rng.random() < NEAR_PERFECT_SHARE:
         return near_perfect(mask, rng)
     names = list(KINDS)
     for _ in range(TRIES):
         coarse = KINDS[names[rng.integers(len(names))]](image, mask, rng)
-        if coarse.any() and rng.random() < COMPOSED_SHARE:
+        if coarse.any() and not coarse.all() and rng.random() < COMPOSED_SHARE:
             coarse = KINDS[names[rng.integers(len(names))]](image, coarse, rng)
         if coarse.any() and MIN_IOU <= iou(coarse, mask) <= MAX_IOU:
             return coarse

@@ -159,10 +159,9 @@ def progress(config: TrainConfig, state: State) -> float:
 
 
 def learning_rate(rate: float, at: float, step: int) -> float:
-    """Linear warm-up, then a cosine over everything before the IoU head's phase; that has a constant rate."""
-    if at >= IOU_HEAD_FROM:
-        return rate
-    cosine = 0.5 + 0.5 * math.cos(math.pi * at / IOU_HEAD_FROM)
+    """Linear warm-up, then a cosine over everything before the IoU head's phase, and another over that."""
+    start, end = (IOU_HEAD_FROM, 1.0) if at >= IOU_HEAD_FROM else (0.0, IOU_HEAD_FROM)
+    cosine = 0.5 + 0.5 * math.cos(math.pi * (at - start) / (end - start))
     return rate * min(1.0, (step + 1) / WARM_UP_STEPS) * (FLOOR + (1 - FLOOR) * cosine)
 
 
@@ -182,15 +181,14 @@ def train_step(config: TrainConfig, state: State, example: Example, at: float) -
         if subset.second_iteration:
             example = own_output(network, features, example, np.random.default_rng([state.step, parallel.rank()]))
         logits, predicted_iou = network.decoder(features, prompt_tensors(example, subset))
-    result = losses(logits, predicted_iou, torch.from_numpy(example.truth))
+    result = losses(logits, predicted_iou, torch.from_numpy(example.truth), subset.mask)
     state.optimizer.zero_grad(set_to_none=True)
     (result.iou if head_only else result.mask + result.iou).backward()
     parallel.average_gradients(list(network.parameters()))
     nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
     state.optimizer.step()
     state.step += 1
-    if not head_only:
-        update_average(state, config.average)
+    update_average(state, 0.0 if head_only else config.average)
     best = result.true_iou.max(dim=1).values.mean()
     return Event(
         step=state.step,
@@ -214,7 +212,7 @@ def start_head_phase(state: State) -> None:
 
 @torch.no_grad()
 def update_average(state: State, average: float) -> None:
-    """Exponential moving average, shorter while the run is young."""
+    """Exponential moving average, shorter while the run is young; `average` 0 copies."""
     keep = min(average, (1 + state.step) / (10 + state.step))
     torch._foreach_lerp_(list(state.averaged.parameters()), list(state.network.parameters()), 1 - keep)
 

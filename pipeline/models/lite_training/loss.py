@@ -1,5 +1,7 @@
 """Loss of one training step: masks by the best of three candidates, predicted IoU by all three.
 
+The best of three is for prompts that may mean several things, a box or a point. A mask means one thing; there, three
+candidates that specialise (one larger, one smaller) are each worse, and the choice among them loses what they gained.
 Every mask counts the same whatever its size: cross-entropy is averaged over the mask's surroundings, dice is relative.
 """
 
@@ -14,7 +16,7 @@ from torch import Tensor
 CROSS_ENTROPY_WEIGHT, DICE_WEIGHT, BAND_WEIGHT = 2.0, 1.0, 1.0
 FAR_WEIGHT, NEAR_WEIGHT, EDGE_WEIGHT = 0.02, 1.0, 2.0  # of a pixel: far away, near the object, on its outline
 NEAR_SHARE, EDGE_SHARE = 16, 64  # a pixel is near within side / NEAR_SHARE, on the outline within side / EDGE_SHARE
-ALL_CANDIDATES_WEIGHT = 0.1
+ALL_CANDIDATES_SHARE = {True: 0.8, False: 0.1}  # of the mask loss; by whether a mask was given
 
 
 class Losses(NamedTuple):
@@ -25,10 +27,11 @@ class Losses(NamedTuple):
     true_iou: Tensor
 
 
-def losses(logits: Tensor, predicted_iou: Tensor, truth: Tensor) -> Losses:
+def losses(logits: Tensor, predicted_iou: Tensor, truth: Tensor, given_mask: bool) -> Losses:
     """logits (N, C, H, W), predicted_iou (N, C) in 0-1, truth (N, H, W) in 0-1 -> Losses."""
     each = mask_losses(logits, truth)
-    mask = each.min(dim=1).values.mean() + ALL_CANDIDATES_WEIGHT * each.mean()
+    share = ALL_CANDIDATES_SHARE[given_mask]
+    mask = (1 - share) * each.min(dim=1).values.mean() + share * each.mean()
     target = hard_iou(logits.detach(), truth)
     return Losses(mask, F.mse_loss(predicted_iou, target), target)
 

@@ -45,7 +45,7 @@ def validate(network: LiteNetwork, photos: list[Photo], seed: int) -> Validation
         boxed, _ = _chosen(network.decoder(features, prompt_tensors(example, Subset(False, True, False))), truth)
         rows.append(torch.stack([coarse, refined, boxed, (predicted - refined).abs()], 1))
     coarse_iou, refined_iou, box_iou, error = (float(value) for value in torch.cat(rows).mean(dim=0))
-    removed = 1 - (1 - refined_iou) / (1 - coarse_iou)
+    removed = 1 - (1 - refined_iou) / max(1 - coarse_iou, 1e-6)
     return Validation(coarse_iou, refined_iou, removed, box_iou, error)
 
 
