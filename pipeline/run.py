@@ -15,12 +15,13 @@ from typing import Any
 import ray
 
 from pipeline import sources
+from pipeline.dataset import read_current
 from pipeline.errors import RefusedError
 from pipeline.geometry import ORIGINAL_SIZE
 from pipeline.models.weights import Weights
 from pipeline.plan import ChunkLimits, Plan, Planned, plan, read_plan
 from pipeline.progress import Progress
-from pipeline.seal import Sealed, find_parts, read_current, seal
+from pipeline.seal import Sealed, find_parts, seal
 from pipeline.stages import Job, Resources, refine_chunks, reserve
 from pipeline.storage import Access, Store, StoredFile, brief
 from pipeline.work import Inputs, Task

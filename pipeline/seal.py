@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import ray
 
 from pipeline import masks, quality
+from pipeline.dataset import read_current
 from pipeline.errors import JobError, RefusedError
 from pipeline.plan import Chunk, Plan
 from pipeline.storage import Store, parquet_bytes
@@ -297,14 +298,6 @@ def _remove_unlisted(run: Store, manifest: dict[str, Any]) -> None:
         for file in run.list(folder):
             if f"runs/{manifest['fingerprint']}/{file.path}" not in live:
                 run.delete(file.path)
-
-
-def read_current(output: Store) -> dict[str, Any] | None:
-    """`current.json`, or None before the first seal."""
-    try:
-        return dict(json.loads(output.read("current.json")))
-    except FileNotFoundError:
-        return None
 
 
 def _increment(chunk: Chunk) -> str:
