@@ -22,6 +22,7 @@ from pipeline.quality import Decision, Quality
 from pipeline.refiners import REFINERS, RefineImage
 from pipeline.storage import Access
 from schemas.config import Gate, Method
+from schemas.config import resolve as resolve_config
 
 ImageLike = str | Path | npt.NDArray[np.uint8]
 
@@ -68,7 +69,8 @@ def refine_all(
     gate: Gate | None = None,
 ) -> list[Outcome]:
     """As `refine`, with everything that is known about each mask."""
-    method, gate = method or Method(), gate or Gate()
+    method = method or resolve_config(overrides={"method": {"model": model.name}}).method
+    gate = gate or Gate()
     pixels = read_image(image, method.max_image_pixels)
     frame = Frame((pixels.shape[0], pixels.shape[1]), model.input_side)
     arrays = [read_mask(mask, frame.size_hw) for mask in coarse]
