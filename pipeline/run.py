@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from schemas.config import OWN_MODELS, Config, fingerprint, to_yaml
 INPUT_SIDES = {"lite": 512, **dict.fromkeys(OWN_MODELS.values(), ORIGINAL_SIZE)}
 DEFAULT_INPUT_SIDE = 1024
 CONNECT_TIMEOUT_S = 5.0
+SEALED_ALONE_CHUNKS = 256  # so few are sealed in this process sooner than a cluster is up
 
 QUIET_RAY = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about a coming default
@@ -70,7 +71,8 @@ def run(request: Request, progress: Progress) -> Sealed:
     planned = read_plan(output)
     tasks = pending(planned, run_store, request.limit)
     run_store.put("config.yaml", to_yaml(request.config).encode())
-    with ray_cluster(request.address) as cluster:
+    needs_ray = bool(tasks) or len(planned.chunks) > SEALED_ALONE_CHUNKS
+    with ray_cluster(request.address) if needs_ray else nullcontext({}) as cluster:
         resources = reserve(request.config.operation, cluster)
         with progress.refining(sum(task.images for task in tasks), resources.actors) as on_status:
             segment = request.config.operation.segment_chunks

@@ -185,6 +185,7 @@ def test_limit_is_exact_and_the_rest_follows(tmp_path: Path, relabel: Cli) -> No
     assert relabel(*arguments, "--limit", "2").returncode == 0
     assert open_result(str(tmp_path / "out")).images().num_rows == 2
     again = relabel(*arguments, "--limit", "2")
+    assert again.returncode == 0
     assert "nothing pending" in again.stderr
     assert relabel(*arguments).returncode == 0
     result = open_result(str(tmp_path / "out"))
