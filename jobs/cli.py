@@ -14,9 +14,11 @@ import typer
 
 from jobs import console
 from jobs.demo import demo
+from jobs.evaluate import evaluate
 from jobs.inspect_output import files, status
 from jobs.refine_one import refine
 from jobs.run import run
+from jobs.train_lite import train_lite
 from pipeline.errors import RefusedError, RelabelError, RowError
 from schemas.config import ConfigError
 
@@ -27,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Start with: relabel demo",
 )
-for command in (demo, run, refine, status, files):
+for command in (demo, run, refine, status, files, evaluate, train_lite):
     app.command()(command)
 
 

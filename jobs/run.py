@@ -12,7 +12,7 @@ from jobs.options import Actors, parse_actors, read_config
 from pipeline import sources
 from pipeline.errors import RefusedError
 from pipeline.models.weights import MODELS, resolve
-from pipeline.refiners import REFINERS
+from pipeline.refiners import REFINERS, check_refiner
 from pipeline.storage import Access, Store, check_readable
 from schemas.config import PRESETS, Config
 
@@ -155,8 +155,7 @@ def _check(config: Config, images: str, masks: str, output: str, source: str) ->
     """Refuse what cannot work, before any work."""
     operation = config.operation
     access = Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
-    if config.method.refiner not in REFINERS:
-        raise RefusedError(f"unknown refiner {config.method.refiner!r}; there are {', '.join(REFINERS)}")
+    check_refiner(config.method.refiner)
     if source not in sources.SOURCES:
         raise RefusedError(f"unknown source {source!r}; there are {', '.join(sources.SOURCES)}")
     check_readable(images, access, "image folder")

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RefusedError
-from pipeline.seal import read_current
 from pipeline.storage import Access, Store
 from schemas.records import IMAGES, MASKS
 
@@ -53,3 +52,11 @@ def open_result(output: str, access: Access | None = None) -> Result:
     if hashlib.sha256(data).hexdigest() != current["manifest_sha256"]:
         raise RefusedError(f"{output}/{path} is not the manifest that current.json names")
     return Result(store, json.loads(data))
+
+
+def read_current(output: Store) -> dict[str, Any] | None:
+    """`current.json`, or None before the first seal."""
+    try:
+        return dict(json.loads(output.read("current.json")))
+    except FileNotFoundError:
+        return None

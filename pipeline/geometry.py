@@ -21,6 +21,8 @@ import numpy.typing as npt
 from PIL import Image
 
 PROMPT_SIDE = 1024
+ORIGINAL_SIZE = 0
+"""As `input_side`: the model takes images as they are."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -77,10 +79,12 @@ class Frame:
 
 
 def resize_to_input(image_rgb: npt.NDArray[np.uint8], input_side: int) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8 -> (h, w, 3) uint8 whose long side is `input_side`.
+    """(H, W, 3) uint8 -> (h, w, 3) uint8 whose long side is `input_side`; unchanged for ORIGINAL_SIZE.
 
     Resized by Pillow's bilinear filter (which averages when it shrinks), as segment-anything's reference does.
     """
+    if input_side == ORIGINAL_SIZE:
+        return image_rgb
     height, width = image_rgb.shape[:2]
     input_h, input_w = Frame((height, width), input_side).input_hw
     if (input_h, input_w) == (height, width):

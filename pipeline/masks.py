@@ -19,6 +19,7 @@ from pipeline.errors import MaskError
 
 Mask = npt.NDArray[np.uint8]
 BOUNDARY_DILATION_RATIO = 0.02  # of the image diagonal, as boundary IoU (Cheng et al., CVPR 2021) defines it
+MAX_RUN_CHARACTERS = 12  # 60 bits: fits int64, and far more than any image has pixels
 
 
 class Rle(TypedDict):
@@ -60,29 +61,30 @@ def run_lengths(counts: str) -> list[int]:
     """Lengths of the alternating runs (background first) of a compressed `counts` string, column-major.
 
     The code is LEB128-like: 5 bits a character from chr(48), a continuation bit, a sign bit at the end, and from the
-    third run on each value is a difference to the run two before (cocoapi, maskApi.c).
+    fourth run on each value is a difference to the run two before (cocoapi, maskApi.c).
     """
-    runs: list[int] = []
-    position, end = 0, len(counts)
-    while position < end:
-        value, shift, more = 0, 0, True
-        while more:
-            if position >= end or shift > 60:
-                raise MaskError("mask_unreadable", "RLE counts end inside a run")
-            code = ord(counts[position]) - 48
-            if not 0 <= code < 64:
-                raise MaskError("mask_unreadable", f"RLE counts hold the character {counts[position]!r}")
-            value |= (code & 0x1F) << shift
-            more = bool(code & 0x20)
-            position, shift = position + 1, shift + 5
-            if not more and code & 0x10:
-                value -= 1 << shift
-        if len(runs) > 2:
-            value += runs[-2]
-        if value < 0:
-            raise MaskError("mask_unreadable", "RLE counts hold a run of negative length")
-        runs.append(value)
-    return runs
+    if not counts:
+        return []
+    if not counts.isascii():
+        raise MaskError("mask_unreadable", "RLE counts hold characters outside ASCII")
+    codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    wrong = np.flatnonzero((codes < 0) | (codes >= 64))
+    if wrong.size:
+        raise MaskError("mask_unreadable", f"RLE counts hold the character {counts[wrong[0]]!r}")
+    ends = np.flatnonzero(codes < 32)  # no continuation bit
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if codes[-1] >= 32 or lengths.max() > MAX_RUN_CHARACTERS:
+        raise MaskError("mask_unreadable", "RLE counts end inside a run")
+    place = np.arange(len(codes)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
+    runs -= np.where(codes[ends] & 0x10, 1 << (5 * lengths), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    if (runs < 0).any():
+        raise MaskError("mask_unreadable", "RLE counts hold a run of negative length")
+    lengths_px: list[int] = runs.tolist()
+    return lengths_px
 
 
 def area(rle: Rle) -> int:
@@ -120,6 +122,15 @@ def boundary_iou(first: Mask, second: Mask, dilation_px: int | None = None) -> f
     return iou(boundary(first, dilation_px), boundary(second, dilation_px))
 
 
+def box_around(mask: Mask, margin_px: int) -> tuple[slice, slice]:
+    """(rows, columns) of the box around the foreground, grown by a margin, cut at the image border."""
+    x, y, width, height = cv2.boundingRect(mask)
+    return (
+        slice(max(0, y - margin_px), y + height + margin_px),
+        slice(max(0, x - margin_px), x + width + margin_px),
+    )
+
+
 def count_components(mask: Mask) -> int:
     """8-connected foreground components."""
     return int(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0]) - 1
@@ -129,6 +140,25 @@ def count_holes(mask: Mask) -> int:
     """4-connected background components that do not touch the outside."""
     background = np.pad(1 - mask.astype(np.uint8), 1, constant_values=1)
     return int(cv2.connectedComponents(background, connectivity=4)[0]) - 2
+
+
+def from_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
+    """A COCO `segmentation` in any of its three forms (compressed RLE, run lengths, polygons) -> checked Rle.
+
+    Polygons are drawn in `size_hw`; a run-length encoding says its own size. Raises MaskError for anything else.
+    """
+    if isinstance(segmentation, list):
+        return from_polygons(segmentation, size_hw)
+    try:
+        height, width = (int(side) for side in segmentation["size"])
+        counts = segmentation["counts"]
+    except (TypeError, KeyError, ValueError) as error:
+        raise MaskError("mask_unreadable", "not polygons, and no RLE with `size` and `counts`") from error
+    if isinstance(counts, list):
+        return from_run_lengths(counts, (height, width))
+    rle: Rle = {"size": [height, width], "counts": counts.decode("ascii") if isinstance(counts, bytes) else str(counts)}
+    check(rle)
+    return rle
 
 
 def from_polygons(polygons: list[list[float]], size_hw: tuple[int, int]) -> Rle:

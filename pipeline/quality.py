@@ -6,8 +6,9 @@ when parts are sealed, so new thresholds need no model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,7 +24,8 @@ CONTRAST_RADIUS_PX = 3
 UNCALIBRATED = "uncalibrated-1"
 """calibration_id of the formula in `estimate`, which no ground truth was fitted to."""
 
-Scores = Mapping[str, float]
+Scores = Mapping[str, Any]
+"""Score components by name; None or NaN where a refiner does not know one."""
 
 
 class Quality(NamedTuple):
@@ -114,7 +116,10 @@ def estimate(scores: Scores) -> Quality:
 
     refined: predicted IoU, lowered by up to a tenth where the logits are unstable.
     coarse:  if the refined mask is right with that quality, the coarse one can be no better than its IoU with it.
+    Both are NaN where the refiner does not predict an IoU.
     """
+    if scores["predicted_iou"] is None or math.isnan(scores["predicted_iou"]):
+        return Quality(coarse=math.nan, refined=math.nan)
     refined = scores["predicted_iou"] * (0.9 + 0.1 * scores["stability"])
     return Quality(coarse=float(refined * scores["coarse_iou"]), refined=float(refined))
 

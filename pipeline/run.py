@@ -8,26 +8,29 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from pipeline import sources
+from pipeline.dataset import read_current
 from pipeline.errors import RefusedError
+from pipeline.geometry import ORIGINAL_SIZE
 from pipeline.models.weights import Weights
 from pipeline.plan import ChunkLimits, Plan, Planned, plan, read_plan
 from pipeline.progress import Progress
-from pipeline.seal import Sealed, find_parts, read_current, seal
+from pipeline.seal import Sealed, find_parts, seal
 from pipeline.stages import Job, Resources, refine_chunks, reserve
-from pipeline.storage import Access, Store, StoredFile
+from pipeline.storage import Access, Store, StoredFile, brief
 from pipeline.work import Inputs, Task
-from schemas.config import Config, fingerprint, to_yaml
+from schemas.config import OWN_MODELS, Config, fingerprint, to_yaml
 
-INPUT_SIDES = {"lite": 512}
+INPUT_SIDES = {"lite": 512, **dict.fromkeys(OWN_MODELS.values(), ORIGINAL_SIZE)}
 DEFAULT_INPUT_SIDE = 1024
 CONNECT_TIMEOUT_S = 5.0
+SEALED_ALONE_CHUNKS = 256  # so few are sealed in this process sooner than a cluster is up
 
 QUIET_RAY = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about a coming default
@@ -68,7 +71,8 @@ def run(request: Request, progress: Progress) -> Sealed:
     planned = read_plan(output)
     tasks = pending(planned, run_store, request.limit)
     run_store.put("config.yaml", to_yaml(request.config).encode())
-    with ray_cluster(request.address) as cluster:
+    needs_ray = bool(tasks) or len(planned.chunks) > SEALED_ALONE_CHUNKS
+    with ray_cluster(request.address) if needs_ray else nullcontext({}) as cluster:
         resources = reserve(request.config.operation, cluster)
         with progress.refining(sum(task.images for task in tasks), resources.actors) as on_status:
             segment = request.config.operation.segment_chunks
@@ -141,7 +145,8 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise RefusedError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:200]}") from None
+        hint = "; one with token authentication needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN) here too"
+        raise RefusedError(f"no Ray cluster at {address}: {brief(error)}{hint}") from None
     signal.signal(signal.SIGTERM, _abandon)
     try:
         yield ray.cluster_resources()

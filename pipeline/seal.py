@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 import ray
 
 from pipeline import masks, quality
+from pipeline.dataset import read_current
 from pipeline.errors import JobError, RefusedError
 from pipeline.plan import Chunk, Plan
 from pipeline.storage import Store, parquet_bytes
@@ -166,11 +168,16 @@ def seal_mask(image: Row, mask: Row, gate: Gate) -> Row:
         "mask_rle": kept,
         "bbox_xywh": masks.bbox_xywh(kept),
         "area": masks.area(kept),
-        "quality": estimated.refined if decision == "refined" else estimated.coarse,
-        "quality_coarse": estimated.coarse,
-        "quality_refined": estimated.refined,
+        "quality": _known(estimated.refined if decision == "refined" else estimated.coarse),
+        "quality_coarse": _known(estimated.coarse),
+        "quality_refined": _known(estimated.refined),
         "calibration_id": quality.UNCALIBRATED,
     }
+
+
+def _known(value: float) -> float | None:
+    """NaN as null: some readers sort NaN above every number, and would take it for the best quality."""
+    return None if math.isnan(value) else value
 
 
 def count(image_rows: Sequence[Row], mask_rows: Sequence[Row]) -> Counts:
@@ -291,14 +298,6 @@ def _remove_unlisted(run: Store, manifest: dict[str, Any]) -> None:
         for file in run.list(folder):
             if f"runs/{manifest['fingerprint']}/{file.path}" not in live:
                 run.delete(file.path)
-
-
-def read_current(output: Store) -> dict[str, Any] | None:
-    """`current.json`, or None before the first seal."""
-    try:
-        return dict(json.loads(output.read("current.json")))
-    except FileNotFoundError:
-        return None
 
 
 def _increment(chunk: Chunk) -> str:

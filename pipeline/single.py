@@ -16,12 +16,13 @@ from pipeline.errors import ImageError, MaskError, RefusedError
 from pipeline.geometry import Frame, resize_to_input
 from pipeline.images import decode_image
 from pipeline.masks import Mask
-from pipeline.models import MaskModel, load_model
+from pipeline.models import Model, load_model
 from pipeline.models.weights import resolve
 from pipeline.quality import Decision, Quality
 from pipeline.refiners import REFINERS, RefineImage
 from pipeline.storage import Access
 from schemas.config import Gate, Method
+from schemas.config import resolve as resolve_config
 
 ImageLike = str | Path | npt.NDArray[np.uint8]
 
@@ -63,12 +64,13 @@ def refine(
 def refine_all(
     image: ImageLike,
     coarse: Sequence[ImageLike],
-    model: MaskModel,
+    model: Model,
     method: Method | None = None,
     gate: Gate | None = None,
 ) -> list[Outcome]:
     """As `refine`, with everything that is known about each mask."""
-    method, gate = method or Method(), gate or Gate()
+    method = method or resolve_config(overrides={"method": {"model": model.name}}).method
+    gate = gate or Gate()
     pixels = read_image(image, method.max_image_pixels)
     frame = Frame((pixels.shape[0], pixels.shape[1]), model.input_side)
     arrays = [read_mask(mask, frame.size_hw) for mask in coarse]
@@ -84,7 +86,7 @@ def refine_all(
 
 
 @lru_cache(maxsize=2)
-def load(model: str, checkpoint: str | None = None, device: str = "cpu", threads: int = 2) -> MaskModel:
+def load(model: str, checkpoint: str | None = None, device: str = "cpu", threads: int = 2) -> Model:
     """A model by name, kept for the next call."""
     return load_model(model, resolve(model, checkpoint, Access()), device, threads)
 

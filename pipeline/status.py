@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from pipeline.dataset import read_current
 from pipeline.errors import RefusedError
 from pipeline.plan import Plan, read_plan
-from pipeline.seal import SealedPart, find_parts, read_current
+from pipeline.seal import SealedPart, find_parts
 from pipeline.storage import Access, Store
 
 Numbers = tuple[int, int]

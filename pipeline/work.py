@@ -6,6 +6,7 @@ A row failure is data: `status`, `reason`. What fails everything (revoked creden
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pipeline.coarse import UnusableMaskError, coarse_rle, mask_file
 from pipeline.errors import ImageError, JobError, MaskError, RowError
 from pipeline.geometry import Frame, resize_to_input
 from pipeline.images import decode_image
-from pipeline.models import MaskModel
+from pipeline.models import Model
 from pipeline.plan import Chunk
 from pipeline.refiners import REFINERS, RefinedMask, RefineImage
 from pipeline.sources.types import safe_relative
@@ -74,7 +75,7 @@ def load(planned: pa.Table, inputs: Inputs, method: Method, input_side: int, thr
     return pa.Table.from_pylist(loaded, LOADED)
 
 
-def refine(loaded: pa.Table, model: MaskModel, method: Method) -> pa.Table:
+def refine(loaded: pa.Table, model: Model, method: Method) -> pa.Table:
     """LOADED -> PARTS: refine every mask of every image that could be loaded."""
     rows = loaded.drop_columns(["pixels", "pixels_hw"]).to_pylist()
     images, targets = [], []
@@ -167,8 +168,9 @@ def _mask_row(mask: Row, error: RowError | None = None) -> Row:
 
 
 def _fill(mask: Row, result: RefinedMask) -> None:
+    """Scores that the refiner does not know (NaN) stay null."""
     mask["refined_rle"] = result.rle
-    mask.update(result.scores)
+    mask.update({name: value for name, value in result.scores.items() if not math.isnan(value)})
 
 
 def _pixels(loaded: pa.Table) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]] | None]:

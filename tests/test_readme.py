@@ -1,5 +1,6 @@
 """Every command and every line of Python in the README works as written; every column it names exists."""
 
+import json
 import os
 import re
 import shlex
@@ -30,8 +31,17 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, relabel: Cli) -> Path:
     (folder / "bucket").mkdir()
     (folder / "bucket" / "photos").symlink_to(DEMO / "images")
     (folder / "bucket" / "coarse.json").symlink_to(DEMO / "coarse.json")
+    (folder / "bucket" / "truth.json").write_text(rle_truth())
     (folder / "photo.jpg").symlink_to(DEMO / "images" / "chelsea.jpg")
     return folder
+
+
+def rle_truth() -> str:
+    """The demo's masks as if they were the truth."""
+    content = json.loads((DEMO / "coarse.json").read_text())
+    for annotation in content["annotations"]:
+        annotation |= {"area": 1000.0, "bbox": [0, 0, 10, 10]}
+    return json.dumps(content)
 
 
 def run(words: list[str], folder: Path) -> str:
@@ -66,7 +76,9 @@ def test_the_configuration_file_is_one() -> None:
 
 
 def test_every_option_exists(relabel: Cli) -> None:
-    known = "".join(relabel(command, "--help", COLUMNS="200").stdout for command in ("run", "refine", "status"))
+    known = "".join(
+        relabel(command, "--help", COLUMNS="200").stdout for command in ("run", "refine", "status", "evaluate")
+    )
     for option in set(re.findall(r"--[a-z][a-z-]+", README)):
         assert option in known, option
 

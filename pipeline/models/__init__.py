@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.geometry import FloatArray
+from pipeline.geometry import ORIGINAL_SIZE, FloatArray
 from pipeline.models.weights import Weights, local_path
 
 
@@ -71,12 +71,34 @@ class Candidates:
     predicted_iou: FloatArray
 
 
-class MaskModel(Protocol):
-    """A promptable segmentation model of the SAM family. Deterministic for a given batch composition."""
+class Model(Protocol):
+    """What every model says of itself. Refiners ask for one of the kinds below."""
 
     name: str
     weights_sha256: str
-    input_side: int  # long side, in pixels, of the images that `encode` takes
+    input_side: int  # long side, in pixels, of the images that it takes; ORIGINAL_SIZE: any
+
+
+@dataclass
+class NoModel:
+    """For refiners that need none."""
+
+    name: str = "none"
+    weights_sha256: str = ""
+    input_side: int = ORIGINAL_SIZE
+
+
+class PixelModel(Model, Protocol):
+    """A network that refines one mask of one image directly (pixel.py)."""
+
+    def probability(self, image_rgb: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> FloatArray:
+        """(H, W, 3) uint8 RGB, (H, W) uint8 {0, 1} -> (H, W) float32 probability of foreground."""
+        ...
+
+
+class MaskModel(Model, Protocol):
+    """A promptable segmentation model of the SAM family. Deterministic for a given batch composition."""
+
     mask_side: int  # side of mask prompts and of the masks that come out
     similarity_cut: float  # cosine above which two embeddings are "the same object" (elastic box)
 
@@ -104,11 +126,13 @@ def token_groups(point_labels: npt.NDArray[np.int64] | None, count: int) -> list
     return [np.flatnonzero(present == points) for points in np.unique(present)]
 
 
-def load_model(name: str, weights: Weights, device: str, threads: int) -> MaskModel:
+def load_model(name: str, weights: Weights, device: str, threads: int) -> Model:
     """The model, ready on `device` ("cpu", "cuda"), with torch held to `threads` CPU threads in this process.
 
     Raises RefusedError when the weights are not those of the model.
     """
+    if name == "none":
+        return NoModel()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
 
     import torch  # takes seconds; commands that need no model do without
@@ -121,6 +145,10 @@ def load_model(name: str, weights: Weights, device: str, threads: int) -> MaskMo
         from pipeline.models.lite import LiteModel
 
         return LiteModel(path, device=device)
+    if name in ("torchscript", "cascadepsp"):
+        from pipeline.models.pixel import CascadePspModel, TorchScriptModel
+
+        return (TorchScriptModel if name == "torchscript" else CascadePspModel)(path, weights.sha256, device)
     from pipeline.models.sam import SamModel
 
     return SamModel(name, path, weights.sha256, device)

@@ -30,7 +30,12 @@ OFFICIAL_FOLDER = "https://dl.fbaipublicfiles.com/segment_anything/"
 PACKAGED = "package:lite.safetensors"
 """Stands for the weights inside this package, wherever a node has it installed."""
 LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
-MODELS = ("lite", *OFFICIAL)
+GIVEN = {
+    "torchscript": "an exported model (torch.jit.save, or .pt2 by torch.export.save)",
+    "cascadepsp": "the file `model` of CascadePSP's release v1.0",
+}
+"""Models whose weights a user brings, and what these are."""
+MODELS = ("lite", *OFFICIAL, "none", *GIVEN)
 BLOCK_BYTES = 1 << 24
 
 
@@ -50,7 +55,11 @@ def resolve(model: str, checkpoint: str | None, access: Access) -> Weights:
     """
     if model not in MODELS:
         raise RefusedError(f"unknown model {model!r}; there are {', '.join(MODELS)}")
+    if model == "none":
+        return Weights("", "", access)
     if checkpoint is None:
+        if model in GIVEN:
+            raise RefusedError(f"model {model} needs --checkpoint: the path or URI of {GIVEN[model]}")
         if model != "lite":
             raise RefusedError(
                 f"model {model} needs --checkpoint; the official one is {OFFICIAL_FOLDER}{OFFICIAL[model][0]}"

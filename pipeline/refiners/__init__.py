@@ -6,14 +6,37 @@ A new refiner is one file, one line in REFINERS, one test.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
 
-from pipeline.models import MaskModel
-from pipeline.refiners import samrefiner
+from pipeline.errors import RefusedError
+from pipeline.refiners import dense_crf, grabcut, none, pixelwise, samrefiner
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
 
-Refiner = Callable[[MaskModel, Sequence[RefineImage], Method], list[list[RefinedMask]]]
+Refiner = Callable[[Any, Sequence[RefineImage], Method], list[list[RefinedMask]]]
 
-REFINERS: dict[str, Refiner] = {"samrefiner": samrefiner.refine}
+"""The first argument is a model of the kind that the refiner needs (schemas/config.py, OWN_MODELS)."""
 
-__all__ = ["REFINERS", "RefineImage", "RefinedMask", "Refiner"]
+REFINERS: dict[str, Refiner] = {
+    "samrefiner": samrefiner.refine,
+    "none": pixelwise.each_mask(none.refine),
+    "grabcut": pixelwise.each_mask(grabcut.refine),
+    "dense-crf": pixelwise.each_mask(dense_crf.refine),
+    "cascadepsp": pixelwise.by_network,
+    "torchscript": pixelwise.by_network,
+}
+
+EXTRAS = {"dense-crf": "pydensecrf", "cascadepsp": "segmentation_refinement"}
+"""Refiners that need an extra of this package (of the same name), and what it installs."""
+
+
+def check_refiner(name: str) -> None:
+    """Raise RefusedError for a refiner that does not exist or whose extra is not installed."""
+    if name not in REFINERS:
+        raise RefusedError(f"unknown refiner {name!r}; there are {', '.join(REFINERS)}")
+    if name in EXTRAS and find_spec(EXTRAS[name]) is None:
+        raise RefusedError(f"refiner {name} needs an extra: pip install 'relabel[{name}]'")
+
+
+__all__ = ["EXTRAS", "REFINERS", "RefineImage", "RefinedMask", "Refiner", "check_refiner"]

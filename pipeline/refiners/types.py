@@ -20,7 +20,10 @@ class RefineImage(NamedTuple):
 
 
 class RefinedMask(NamedTuple):
-    """A refined mask in original pixels (it may be empty) and its score components (schemas/records.py, SCORES)."""
+    """A refined mask in original pixels (it may be empty) and its score components (schemas/records.py, SCORES).
+
+    A component that the refiner cannot know is NaN.
+    """
 
     rle: Rle
     scores: dict[str, float]

@@ -2,8 +2,14 @@
 
 import io
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +185,7 @@ def test_limit_is_exact_and_the_rest_follows(tmp_path: Path, relabel: Cli) -> No
     assert relabel(*arguments, "--limit", "2").returncode == 0
     assert open_result(str(tmp_path / "out")).images().num_rows == 2
     again = relabel(*arguments, "--limit", "2")
+    assert again.returncode == 0
     assert "nothing pending" in again.stderr
     assert relabel(*arguments).returncode == 0
     result = open_result(str(tmp_path / "out"))
@@ -205,3 +212,40 @@ def test_png_masks(tmp_path: Path, relabel: Cli) -> None:
     found = {Path(row["source_mask_id"]).name: row for row in open_result(str(tmp_path / "out")).masks().to_pylist()}
     assert sorted(found, key=int) == [str(a["id"]) for a in content["annotations"]]
     assert found["1"]["coarse_rle"]["size"] == [found["1"]["height"], found["1"]["width"]]
+
+
+AUTHENTICATION = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "5eed" * 16}
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """A Ray head with token authentication as a process of its own; yields its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ray = Path(sys.executable).parent / "ray"
+    head = subprocess.Popen(
+        [ray, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--include-dashboard=false"],
+        env={**os.environ, **AUTHENTICATION},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
+            assert time.monotonic() < deadline, "the Ray head did not come up"
+            time.sleep(0.2)
+        yield f"127.0.0.1:{port}"
+    finally:
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait(30)
+
+
+def test_an_existing_cluster(cluster: str, tmp_path: Path, relabel: Cli) -> None:
+    done = relabel(
+        "run", "--images", PHOTOS, "--masks", COARSE, "--output", tmp_path / "out", "--address", cluster,
+        "--actors", "1:2", "--limit", "2", **AUTHENTICATION,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert open_result(str(tmp_path / "out")).images().num_rows == 2

@@ -147,7 +147,7 @@ def test_a_part_that_does_not_fit_the_plan_is_refused(planned: Store, damage: st
     pq.write_table(table.from_pylist(rows, table.schema), path)
     with pytest.raises(JobError, match="does not hold what the plan has"):
         sealed(planned)
-    assert seal.read_current(planned) is None
+    assert dataset.read_current(planned) is None
 
 
 def test_an_altered_manifest_is_noticed(planned: Store) -> None:

@@ -16,6 +16,13 @@ def test_options_win_over_yaml_and_yaml_over_the_preset() -> None:
     assert resolved.operation.chunk_images == 8
 
 
+def test_iterations_follow_the_model_unless_given() -> None:
+    assert resolve().method.iterations == 1
+    assert resolve("default", None, {"method": {"model": "vit_h"}}).method.iterations == 5
+    assert resolve("published-code").method.iterations == 5
+    assert resolve("default", "method: {iterations: 3}").method.iterations == 3
+
+
 def test_the_written_configuration_is_one_that_can_be_given() -> None:
     resolved = resolve("published-code", "gate: {min_coarse_iou: 0.1}")
     assert resolve("default", config.to_yaml(resolved)) == resolved

@@ -1,0 +1,108 @@
+"""`relabel evaluate`: how good the labels are, against ground truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from pipeline.errors import RefusedError
+from pipeline.evaluation import group, inputs, pairing, plots, report, show
+from pipeline.storage import Access, split_uri
+
+STDOUT = "-"
+
+
+def evaluate(
+    *,
+    predictions: Annotated[
+        str,
+        typer.Option(help="Output folder of `relabel run` (any fsspec URI), or COCO JSON with the truth's ids."),
+    ],
+    ground_truth: Annotated[
+        str,
+        typer.Option(
+            help="COCO JSON of accurate masks. An image's `source` reports that source apart; an annotation's "
+            "`ignore` (RLE) marks pixels that do not count."
+        ),
+    ],
+    coarse: Annotated[
+        str | None,
+        typer.Option(help="COCO JSON of the coarse masks, where the predictions are COCO JSON: adds gain and harm."),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help="Only these images: LIST.json, or SPLITS.json:NAME for one list of several (split.json:B)."),
+    ] = None,
+    json_out: Annotated[
+        str | None,
+        typer.Option("--json", help="Write every figure as JSON to this file, or to standard output with '-'."),
+    ] = None,
+    plots_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--plots", help="Folder for plots: reliability, risk and coverage, gain (needs the extra `plots`)."
+        ),
+    ] = None,
+    replicates: Annotated[
+        int, typer.Option(min=1, help="Bootstrap draws of the images behind each 95 % interval.")
+    ] = 1000,
+    endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
+) -> None:
+    """Compare labels with ground truth: are they better than what came in, and does their quality score know?
+
+    Masks are joined by id: source_mask_id equals the annotation's id.
+    Coarse masks, always refining, the labels that the gate kept and the best
+    possible gate stand side by side. Gains are paired, with 95 % intervals
+    from resampling images. The ground truth may be a sample of the labels.
+
+    Examples:
+
+    relabel evaluate --predictions out/ --ground-truth sample.json
+
+    relabel evaluate --predictions s3://bucket/out --ground-truth gt.json
+    --images split.json:B --json figures.json
+
+    relabel evaluate --predictions theirs.json --ground-truth gt.json
+    --coarse coarse.json --plots plots/
+    """
+    if plots_to is not None:
+        plots.check_available()
+    with console.err.status("reading and pairing masks"):
+        pairs = _pair(predictions, ground_truth, coarse, images, Access(endpoint_url))
+    with console.err.status(f"measuring {len(pairs.pairs)} masks"):
+        tree, measures = report.evaluate(pairs, replicates)
+    if json_out == STDOUT:
+        typer.echo(_as_json(tree, predictions, ground_truth, images))
+    else:
+        # names from the data are text, whatever brackets they hold
+        console.out.print(show.tables(tree), markup=False)
+        if json_out is not None:
+            store, name = split_uri(json_out, Access(endpoint_url))
+            store.put(name, _as_json(tree, predictions, ground_truth, images).encode())
+    if plots_to is not None:
+        for path in plots.draw(tree, measures, plots_to):
+            typer.echo(f"wrote {path}", err=True)
+
+
+def _pair(
+    predictions: str, ground_truth: str, coarse: str | None, images: str | None, access: Access
+) -> pairing.Pairing:
+    truths = inputs.read_truth(ground_truth, access)
+    if coarse is not None and not inputs.is_coco(predictions):
+        raise RefusedError("--coarse goes with COCO JSON predictions; an output folder has its own coarse masks")
+    found = inputs.read_predictions(predictions, {truth.annotation_id for truth in truths}, access)
+    return pairing.pair(
+        truths,
+        found,
+        coarse=inputs.read_coarse(coarse, access) if coarse is not None else None,
+        images=inputs.read_image_list(images, access) if images is not None else None,
+    )
+
+
+def _as_json(tree: group.Tree, predictions: str, ground_truth: str, images: str | None) -> str:
+    asked = {"predictions": predictions, "ground_truth": ground_truth, "images": images}
+    return json.dumps({**asked, **report.to_json(tree)}, indent=1)

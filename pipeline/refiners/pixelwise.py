@@ -1,0 +1,64 @@
+"""Makes a refiner of a function of one image and one mask, for methods that do not prompt a SAM.
+
+Such a function knows nothing of frames, batches and scores. It is given the image at the size at which it was loaded:
+the original one with the models of OWN_MODELS (schemas/config.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import masks, quality
+from pipeline.masks import Mask, Rle
+from pipeline.models import PixelModel
+from pipeline.refiners.types import RefinedMask, RefineImage
+from schemas.config import Method
+
+RefineOne = Callable[[npt.NDArray[np.uint8], Mask], Mask]
+"""(H, W, 3) uint8 RGB and (H, W) uint8 {0, 1}, not empty -> (H, W) uint8 {0, 1}, which may be empty."""
+
+UNKNOWN = float("nan")
+PROBABILITY_CUT = 0.5
+
+
+def each_mask(function: RefineOne) -> Callable[[object, Sequence[RefineImage], Method], list[list[RefinedMask]]]:
+    """The refiner that applies `function` to every mask by itself; it uses no model."""
+
+    def refine(_model: object, images: Sequence[RefineImage], _method: Method) -> list[list[RefinedMask]]:
+        return [[_refined(image, coarse, function) for coarse in image.coarse] for image in images]
+
+    return refine
+
+
+def by_network(model: PixelModel, images: Sequence[RefineImage], method: Method) -> list[list[RefinedMask]]:
+    """The refiner of networks that map (image, mask) to a probability: `cascadepsp` and `torchscript`."""
+
+    def function(image_rgb: npt.NDArray[np.uint8], coarse: Mask) -> Mask:
+        return (model.probability(image_rgb, coarse) > PROBABILITY_CUT).astype(np.uint8)
+
+    return each_mask(function)(model, images, method)
+
+
+def _refined(image: RefineImage, coarse: Rle, function: RefineOne) -> RefinedMask:
+    mask = masks.decode(coarse)
+    refined = _resized(function(image.pixels, _resized(mask, image.pixels.shape[:2])), mask.shape)
+    scores = quality.score(
+        pixels=image.pixels,
+        coarse=mask,
+        refined=refined,
+        previous=mask,
+        logits=np.zeros((0, 0), np.float32),
+        predicted_iou=0.0,
+    )
+    # only SAM estimates these
+    return RefinedMask(masks.encode(refined), {**scores, "predicted_iou": UNKNOWN, "stability": UNKNOWN})
+
+
+def _resized(mask: Mask, size_hw: tuple[int, ...]) -> Mask:
+    if mask.shape == size_hw:
+        return mask
+    return np.asarray(cv2.resize(mask, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_NEAREST), np.uint8)
