@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +71,7 @@ def run(request: Request, progress: Progress) -> Sealed:
     planned = read_plan(output)
     tasks = pending(planned, run_store, request.limit)
     run_store.put("config.yaml", to_yaml(request.config).encode())
-    needs_ray = bool(tasks) or len(planned.chunks) > SEALED_ALONE_CHUNKS
-    with ray_cluster(request.address) if needs_ray else nullcontext({}) as cluster:
+    with workers(request.address, bool(tasks) or len(planned.chunks) > SEALED_ALONE_CHUNKS) as cluster:
         resources = reserve(request.config.operation, cluster)
         with progress.refining(sum(task.images for task in tasks), resources.actors) as on_status:
             segment = request.config.operation.segment_chunks
@@ -133,6 +132,11 @@ def check_version(output: Store, run_store: Store, request: Request) -> None:
         f"{request.output} holds a result of another method ({current['fingerprint']}, this one is {name}). Going on "
         f"refines all {images} planned images again, beside the old result: say so with --new-version"
     )
+
+
+def workers(address: str | None, needed: bool) -> AbstractContextManager[dict[str, float]]:
+    """A Ray cluster's resources; of none where there is nothing for it to do."""
+    return ray_cluster(address) if needed else nullcontext({})
 
 
 @contextmanager

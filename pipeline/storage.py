@@ -25,7 +25,14 @@ from pipeline.errors import RefusedError
 
 T = TypeVar("T")
 
-FINAL_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+FINAL_ERRORS = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    FileExistsError,
+    ValueError,  # a path outside the root, a damaged Parquet file
+)
 """Asking again would not change these answers."""
 
 
