@@ -62,7 +62,7 @@ REASONS: dict[str, str] = {
     "mask_empty": "the mask has no pixel",
     # gate: why the coarse mask was kept
     "refined_empty": "the refined mask has no pixel",
-    "refined_shattered": "the refined mask fell into many more pieces than the coarse one",
+    "refined_shattered": "much of the refined mask lies in pieces that the coarse one does not have",
     "refined_ran_away": "the refined mask has little to do with the coarse one, or a very different size",
     "refined_less_certain": "the refined mask's scores are below the gate's threshold",
     # gate: why the refined mask was taken

@@ -55,6 +55,7 @@ def score(
     pixels: (h, w, 3) uint8 RGB at any size; coarse, refined, previous: (H, W) uint8 in original pixels; logits: the
     chosen candidate's, (mask_side, mask_side) float32; empty where the model never ran.
     """
+    pieces, coarse_pieces = masks.component_areas(refined), masks.component_areas(coarse)
     return {
         "predicted_iou": float(np.clip(predicted_iou, 0, 1)),
         "stability": stability(logits),
@@ -63,8 +64,9 @@ def score(
         "area_ratio": int(refined.sum(dtype=np.int64)) / max(1, int(coarse.sum(dtype=np.int64))),
         "boundary_contrast": boundary_contrast(pixels, refined),
         "coarse_boundary_contrast": boundary_contrast(pixels, coarse),
-        "components": masks.count_components(refined),
-        "coarse_components": masks.count_components(coarse),
+        "components": len(pieces),
+        "coarse_components": len(coarse_pieces),
+        "main_share": sum(pieces[: len(coarse_pieces)]) / max(1, sum(pieces)),
         "holes": masks.count_holes(refined),
     }
 
@@ -135,7 +137,7 @@ def decide(scores: Scores, quality: Quality, gate: Gate) -> Decision:
     ratio = max(scores["area_ratio"], 1 / scores["area_ratio"])
     if scores["coarse_iou"] < gate.min_coarse_iou or ratio > gate.max_area_ratio:
         return Decision("kept_coarse", "refined_ran_away")
-    if scores["components"] - scores["coarse_components"] > gate.max_extra_components:
+    if scores["main_share"] < gate.min_main_share:
         return Decision("kept_coarse", "refined_shattered")
     if quality.refined - quality.coarse < gate.min_quality_gain:
         return Decision("kept_coarse", "refined_less_certain")

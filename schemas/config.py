@@ -91,7 +91,7 @@ class Gate(_Frozen):
     max_area_ratio: float = Field(
         default=3.0, gt=1, description="of refined / coarse, or its inverse; above it: ran away"
     )
-    max_extra_components: int = Field(default=8, ge=0, description="more new pieces than this: shattered")
+    min_main_share: float = Field(default=0.8, ge=0, le=1, description="main_share below it: shattered")
     min_quality_gain: float = Field(default=0.0, ge=-1, le=1, description="of refined over coarse, to be reached")
 
 

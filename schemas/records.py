@@ -25,6 +25,7 @@ SCORES: list[tuple[str, pa.DataType]] = [
     ("coarse_boundary_contrast", pa.float32()),  # the same for the coarse outline
     ("components", pa.int32()),  # 8-connected pieces of the refined mask
     ("coarse_components", pa.int32()),
+    ("main_share", pa.float32()),  # of the refined area, in as many of its largest pieces as the coarse mask has
     ("holes", pa.int32()),  # holes of the refined mask
 ]
 """The raw score components of one mask, null where the mask failed."""

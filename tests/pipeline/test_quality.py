@@ -15,6 +15,7 @@ GOOD = {
     "area_ratio": 1.1,
     "components": 1,
     "coarse_components": 1,
+    "main_share": 0.95,
 }
 
 
@@ -52,6 +53,7 @@ def test_score_of_a_known_change() -> None:
     assert scores["iteration_iou"] == 1.0
     assert scores["area_ratio"] == pytest.approx(1.97)
     assert (scores["components"], scores["coarse_components"], scores["holes"]) == (2, 1, 1)
+    assert scores["main_share"] == pytest.approx(196 / 197)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,8 @@ def test_score_of_a_known_change() -> None:
         ({"coarse_iou": 0.1}, "kept_coarse", "refined_ran_away"),
         ({"area_ratio": 4.0}, "kept_coarse", "refined_ran_away"),
         ({"area_ratio": 0.2}, "kept_coarse", "refined_ran_away"),
-        ({"components": 30}, "kept_coarse", "refined_shattered"),
+        ({"main_share": 0.6}, "kept_coarse", "refined_shattered"),
+        ({"components": 30, "main_share": 0.99}, "refined", "improved"),  # specks around one good piece
     ],
 )
 def test_gate(change: dict[str, float], decision: str, reason: str) -> None:
