@@ -37,7 +37,7 @@ format: setup ## Rewrite the code in style
 
 constraints: setup ## Pin what the extras resolve to today
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --upgrade \
-		--no-annotate --no-header --no-emit-index-url --quiet --output-file constraints.txt
+		--no-annotate --no-header --quiet --output-file constraints.txt
 
 clean: ## Remove what was built
 	rm -rf $(VENV) build *.egg-info demo
