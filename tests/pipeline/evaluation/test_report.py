@@ -133,7 +133,7 @@ def test_tables_say_what_was_left_out_and_name_every_side() -> None:
 
 
 def test_plots_are_written(tmp_path: Any) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="the extra plots is not installed")
     tree, measures = evaluate(_pairing(), replicates=5)
     names = {path.name for path in plots.draw(tree, measures, tmp_path / "plots")}
     assert names == {"reliability.png", "risk_coverage.png", "iou_before_and_after.png", "gain_by_coarse_iou.png"}
