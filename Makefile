@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow lint format constraints clean
+.PHONY: help setup demo test test-slow bench-speed fit-quality bench-quality lint format constraints clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -30,6 +30,15 @@ test: lint ## The gate: style, types, tests
 
 test-slow: setup ## Tests that take minutes each
 	$(BIN)/python -m pytest -m slow
+
+bench-speed: setup ## This project against a plain loop, its encoder against the package's
+	$(BIN)/python -m tests.benchmarks.speed
+
+fit-quality: setup ## Fit the packaged estimators of quality again (after a change of the weights or the method)
+	$(BIN)/python -m tests.benchmarks.quality --only-fit
+
+bench-quality: setup ## Compare with every baseline on the development set; EVERY=2 takes every second photograph
+	$(BIN)/python -m tests.benchmarks.quality --every $(or $(EVERY),1) --output build/quality.md
 
 format: setup ## Rewrite the code in style
 	$(BIN)/ruff check --fix .

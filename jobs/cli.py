@@ -1,7 +1,7 @@
 """The `relabel` command.
 
 Exit codes: 0 done; 1 the job failed; 2 refused to start (wrong options, configuration, input or credentials);
-3 done, with more failed rows than --max-failed-share; 130 interrupted; 143 terminated.
+3 done, with more failed rows than --max-failed-share; 4 `adapt` found no improvement; 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
@@ -13,12 +13,20 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.adapt import adapt
+from jobs.bench import bench
+from jobs.calibrate import calibrate
 from jobs.demo import demo
 from jobs.evaluate import evaluate
+from jobs.export import export
+from jobs.gc import gc
 from jobs.inspect_output import files, status
 from jobs.refine_one import refine
+from jobs.report import report, review
 from jobs.run import run
+from jobs.seal import seal
 from jobs.train_lite import train_lite
+from jobs.verify import verify
 from pipeline.errors import RefusedError, RelabelError, RowError
 from schemas.config import ConfigError
 
@@ -29,7 +37,24 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Start with: relabel demo",
 )
-for command in (demo, run, refine, status, files, evaluate, train_lite):
+for command in (
+    demo,
+    run,
+    refine,
+    status,
+    files,
+    verify,
+    gc,
+    export,
+    evaluate,
+    adapt,
+    calibrate,
+    seal,
+    report,
+    review,
+    train_lite,
+    bench,
+):
     app.command()(command)
 
 

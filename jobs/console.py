@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pipeline.calibration import DRIFT_LIMIT
 from pipeline.errors import REASONS
 from pipeline.plan import Planned
 
@@ -59,6 +60,13 @@ class RichProgress:
 
             yield on_status
         err.print(rates.line())
+
+    def retrying(self, number: int | None, images: int) -> None:
+        what = "no failed row" if number is None else f"round {number}, {images} images left"
+        err.print(f"retry: {what}")
+
+    def waiting(self, line: str) -> None:
+        err.print(line)
 
     @contextmanager
     def sealing(self, parts: int) -> Iterator[Callable[[int], None]]:
@@ -117,11 +125,19 @@ def summary(manifest: dict[str, Any], output: str) -> None:
     for reason, number in counts["mask_reasons"].items():
         table.add_row(f"  {reason}", str(number), REASONS[reason])
     out.print(table)
+    if drift := manifest["drift"]:
+        named = ", ".join(f"{name} ({index:.2f})" for name, index in drift.items())
+        err.print(
+            f"relabel: scores have drifted from what calibration {manifest['calibration_id']} was fitted to; its "
+            f"qualities may be off: {named} (population stability index; above {DRIFT_LIMIT} counts). "
+            "`relabel calibrate` fits one to your data",
+            markup=False,
+        )
 
 
 DECISIONS = {
     "refined": "mask_rle is the refined mask",
     "kept_coarse": "mask_rle is the coarse mask: the gate did not trust the refined one",
-    "review": "a person should look",
+    "review": "a person should look; mask_rle is the mask that seems better",
     "failed": "no mask to train on; see reason",
 }

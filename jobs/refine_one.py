@@ -52,5 +52,6 @@ def refine(
         f"{outcome.decision.decision} ({outcome.decision.reason}): {output}\n"
         f"IoU of refined and coarse {scores['coarse_iou']:.3f}, area {scores['area_ratio']:.2f} times, "
         f"predicted IoU {scores['predicted_iou']:.3f}, stability {scores['stability']:.3f}, "
-        f"quality {outcome.quality.coarse:.3f} -> {outcome.quality.refined:.3f} (uncalibrated)"
+        f"quality {outcome.quality.coarse:.3f} -> {outcome.quality.refined:.3f} "
+        f"(calibration {outcome.calibration_id})"
     )

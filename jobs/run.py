@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from jobs import console
-from jobs.options import Actors, parse_actors, read_config
+from jobs.options import Actors, absolute, parse_actors, parse_reasons, read_config
+from jobs.watch import watch
 from pipeline import sources
-from pipeline.errors import RefusedError
-from pipeline.models.weights import MODELS, resolve
+from pipeline.calibration_files import NAMED
+from pipeline.models.weights import MODELS, resolve, with_adapter
 from pipeline.refiners import REFINERS, check_refiner
 from pipeline.storage import Access, Store, check_readable
 from schemas.config import PRESETS, Config
@@ -21,12 +21,29 @@ PANEL_OPERATION = "Operation: how the work is carried out"
 
 
 def run(
-    images: Annotated[str, typer.Option(metavar="URI", help="Folder of images: a path, s3://..., any fsspec URI.")],
-    masks: Annotated[str, typer.Option(metavar="URI", help="COCO .json, or a folder of PNGs named as the images.")],
-    output: Annotated[str, typer.Option(metavar="URI", help="Where the result goes; the same output again goes on.")],
+    masks: Annotated[
+        str,
+        typer.Option(
+            envvar="RELABEL_MASKS", metavar="URI", help="COCO .json, a folder of mask files, Parquet, tars, ..."
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            envvar="RELABEL_OUTPUT", metavar="URI", help="Where the result goes; the same output again goes on."
+        ),
+    ],
+    images: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RELABEL_IMAGES",
+            metavar="URI",
+            help="Folder of images. Not needed where the masks' files hold or name them.",
+        ),
+    ] = None,
     source: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help=f"Format of the masks: {', '.join(sources.SOURCES)}. Default: by name."),
+        typer.Option(metavar="NAME", help=f"Format of the masks: {', '.join(sources.SOURCES)}. Default: by content."),
     ] = None,
     config: Annotated[
         str | None,
@@ -39,13 +56,28 @@ def run(
     new_version: Annotated[
         bool, typer.Option("--new-version", help="Refine all again when the method differs from the result's.")
     ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Then refine once more what failed: images with a failed row.")
+    ] = False,
+    retry_reasons: Annotated[
+        str | None, typer.Option(metavar="CODE,...", help="Retry only rows that failed for one of these reasons.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME", help=f"{', '.join(MODELS)}. Default: lite.", rich_help_panel=PANEL_METHOD),
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(metavar="URI", help="Weights: the official .pth; lite has its own.", rich_help_panel=PANEL_METHOD),
+        typer.Option(
+            envvar="RELABEL_CHECKPOINT",
+            metavar="URI",
+            help="Weights: the official .pth; lite has its own.",
+            rich_help_panel=PANEL_METHOD,
+        ),
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Of the model's IoU head, by `relabel adapt`.", rich_help_panel=PANEL_METHOD),
     ] = None,
     refiner: Annotated[
         str | None, typer.Option(metavar="NAME", help=f"{', '.join(REFINERS)}.", rich_help_panel=PANEL_METHOD)
@@ -55,6 +87,14 @@ def run(
     ] = "default",
     iterations: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Rounds of prompting.", rich_help_panel=PANEL_METHOD)
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="File of `relabel calibrate`; packaged (default), or none: the fixed formula.",
+            rich_help_panel=PANEL_METHOD,
+        ),
     ] = None,
     chunk_images: Annotated[
         int | None,
@@ -92,6 +132,29 @@ def run(
         str | None,
         typer.Option(metavar="URL", help="S3 endpoint of a store other than AWS.", rich_help_panel=PANEL_OPERATION),
     ] = None,
+    keep_generations: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Results that keep their shards. Default: 1.", rich_help_panel=PANEL_OPERATION
+        ),
+    ] = None,
+    grace: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="How long a replaced result keeps its shards beyond that. Default: 0.",
+            rich_help_panel=PANEL_OPERATION,
+        ),
+    ] = None,
+    assume_exclusive: Annotated[
+        bool | None,
+        typer.Option(
+            "--assume-exclusive",
+            help="For a store without conditional writes: nothing else writes to the output.",
+            rich_help_panel=PANEL_OPERATION,
+        ),
+    ] = None,
     max_failed_share: Annotated[
         float | None,
         typer.Option(
@@ -115,51 +178,63 @@ def run(
     wanted = parse_actors(actors) if actors else Actors(None, None)
     overrides: dict[str, dict[str, Any]] = {
         "method": {"model": model, "refiner": refiner, "iterations": iterations},
+        "gate": {"calibration": absolute(calibration) if calibration not in (None, *NAMED) else calibration},
         "operation": {
             "chunk_images": chunk_images,
             "actors_min": wanted.low,
             "actors_max": wanted.high,
             "gpus_per_actor": gpus_per_actor,
             "endpoint_url": endpoint_url,
+            "keep_generations": keep_generations,
+            "grace_s": grace,
+            "assume_exclusive": assume_exclusive,
             "max_failed_share": max_failed_share,
         },
     }
-    resolved = read_config(config, preset, overrides, Access(endpoint_url))
-    access = _check(resolved, images, masks, output, source or sources.detect(masks))
+    stated = Access(read_config(config, preset, overrides, Access(endpoint_url)).operation.endpoint_url)
+    check_readable(masks, stated, "masks")
+    source = source or sources.detect(masks, stated)
+    images = sources.images_root(source, images, masks, stated)
+    reasons = parse_reasons(retry_reasons, retry_failed)
+    semantic = sources.parse(source)[0] in sources.SEMANTIC
+    base = {"split_regions": True, "exclusive": True} if semantic else None
+    resolved = read_config(config, preset, overrides, Access(endpoint_url), base)
+    access = _check(resolved, images, output)
     weights = resolve(resolved.method.model, checkpoint, access)
-    method = resolved.method.model_copy(update={"weights_sha256": weights.sha256})
+    weights = weights if adapter is None else with_adapter(weights, adapter)
+    hashes = {"weights_sha256": weights.sha256, "adapter_sha256": weights.adapter.sha256 if weights.adapter else ""}
+    method = resolved.method.model_copy(update=hashes)
     resolved = resolved.model_copy(update={"method": method})
 
     from pipeline.run import Request  # Ray takes a second to import
     from pipeline.run import run as run_pipeline
 
     request = Request(
-        images=_absolute(images),
-        masks=_absolute(masks),
-        output=_absolute(output),
-        source=source or sources.detect(masks),
+        images=absolute(images),
+        masks=absolute(masks),
+        output=absolute(output),
+        source=source,
         config=resolved,
         weights=weights,
         address=address,
         limit=limit,
         prune=prune,
         new_version=new_version,
+        retry_failed=retry_failed,
+        retry_reasons=reasons,
     )
-    sealed = run_pipeline(request, console.RichProgress())
-    console.summary(sealed.manifest, output)
-    console.out.print(f"relabel files {output} lists its shards; relabel status {output} tells how far it is")
+    with watch(resolved.operation) as watching:
+        sealed = run_pipeline(request, watching.progress)
+        watching.sealed(sealed.manifest, output)
     raise typer.Exit(_exit_code(sealed.manifest["counts"], resolved.operation.max_failed_share))
 
 
-def _check(config: Config, images: str, masks: str, output: str, source: str) -> Access:
+def _check(config: Config, images: str, output: str) -> Access:
     """Refuse what cannot work, before any work."""
     operation = config.operation
     access = Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
     check_refiner(config.method.refiner)
-    if source not in sources.SOURCES:
-        raise RefusedError(f"unknown source {source!r}; there are {', '.join(sources.SOURCES)}")
     check_readable(images, access, "image folder")
-    check_readable(masks, access, "masks")
     Store(output, access).probe_writable()
     return access
 
@@ -171,8 +246,3 @@ def _exit_code(counts: dict[str, dict[str, int]], max_failed_share: float) -> in
         return 0
     console.err.print(f"relabel: done, but {failed} of {rows} rows failed ({failed / rows:.2%}); reasons above")
     return 3
-
-
-def _absolute(uri: str) -> str:
-    """Local paths made absolute: workers may run in another folder."""
-    return uri if "://" in uri else str(Path(uri).expanduser().resolve())

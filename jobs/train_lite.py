@@ -24,6 +24,12 @@ def train_lite(
     *,
     steps: Annotated[int | None, typer.Option(help="Length of the schedule in steps: repeats exactly.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Length of the schedule in minutes of work.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Weights (safetensors) to start from instead of ImageNet's.")
+    ] = None,
+    head_rate: Annotated[
+        float, typer.Option(help="Peak learning rate of all but the backbone (its own: 1e-4).")
+    ] = 1e-3,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     processes: Annotated[int, typer.Option(help="Single-threaded processes that share each step; one a core.")] = 2,
 ) -> None:
@@ -51,7 +57,9 @@ def train_lite(
             text = f"step {event.step} side {event.side} mask loss {event.mask_loss:.3f}"
             bar.update(task, completed=event.progress, description=text)
 
-        config = TrainConfig(data, output, steps, minutes, seed=seed, processes=processes)
+        config = TrainConfig(
+            data, output, steps, minutes, head_rate=head_rate, init=init, seed=seed, processes=processes
+        )
         weights = train(config, report)
     Console(stderr=True).print(f"weights: {weights}")
 

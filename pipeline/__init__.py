@@ -6,6 +6,7 @@ better = refine("photo.jpg", "mask.png")     # one image, no Ray
 import pipeline
 result = pipeline.open("s3://bucket/output") # what `relabel run` wrote
 result.masks()                               # an Arrow table
+result.show(mask_id)                         # photo, coarse and refined outline
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@
     [[x1, y1, x2, y2, ...], ...]                       COCO polygons
     {"size": [h, w], "counts": [..] or "..."}          COCO RLE, uncompressed or compressed
     {"file": "relative/path.png", "value": 3 or null}  pixels of a mask image equal to `value`, or all non-zero ones
+    {"file": ..., "value": 70000, "packed": true}      the same, where the value is always R + 256 G + 65536 B
+    {"normalized": [[x1, y1, ...], ...]}               polygons in shares of the image's width and height
+    {"file": ..., "channel": 3, "cam": {...}}          pixels where that channel of class scores wins (`cams.py`)
 """
 
 from __future__ import annotations
@@ -11,13 +14,15 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline import masks
+from pipeline import cams, masks
+from pipeline.cams import CamRule
 from pipeline.errors import MaskError
 from pipeline.masks import Rle
 
@@ -43,7 +48,7 @@ def coarse_rle(geometry: str, size_hw: tuple[int, int], declared_hw: tuple[int, 
     size_hw: the decoded image; declared_hw: what the source says it is, the frame of polygons; files: of `mask_file`.
     An Rle of another size or with no pixel travels in the error's `rle`, so that what came in is kept.
     """
-    rle = _decode(geometry, declared_hw, files)
+    rle = _decode(geometry, size_hw, declared_hw, files)
     if tuple(rle["size"]) != size_hw:
         raise UnusableMaskError("mask_size_mismatch", f"mask {_by(rle['size'])}, image {_by(size_hw)}", rle)
     if masks.area(rle) == 0:
@@ -59,17 +64,27 @@ class UnusableMaskError(MaskError):
         self.rle = rle
 
 
-def read_label_image(data: bytes) -> npt.NDArray[np.int64]:
-    """A mask image -> (H, W) int64 labels: palette indices, grey values, or channel-packed RGB where they differ.
+@lru_cache(maxsize=2)
+def read_label_image(data: bytes, packed: bool = False) -> npt.NDArray[np.int64]:
+    """A mask image -> (H, W) int64 labels, read-only: palette indices, grey values, or packed RGB where they differ.
 
-    Raises MaskError when it cannot be decoded.
+    packed: RGB is R + 256 G + 65536 B even where the three are equal. Raises MaskError when it cannot be decoded. The
+    last images are remembered: each mask of an image asks for the same file.
     """
+    labels = _read_label_image(data, packed)
+    labels.flags.writeable = False
+    return labels
+
+
+def _read_label_image(data: bytes, packed: bool) -> npt.NDArray[np.int64]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             if image.mode == "RGBA":
                 image = image.convert("RGB")  # noqa: PLW2901 - the same picture without its alpha
             pixels = np.asarray(image).astype(np.int64)
+    except MemoryError:  # no property of the file
+        raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
         raise MaskError("mask_unreadable", f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]) from None
     if pixels.ndim == 2:
@@ -77,11 +92,11 @@ def read_label_image(data: bytes) -> npt.NDArray[np.int64]:
     if pixels.shape[2] == 2:
         return np.asarray(pixels[..., 0])
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-    grey = bool((red == green).all() and (green == blue).all())
+    grey = not packed and bool((red == green).all() and (green == blue).all())
     return np.asarray(red if grey else red + 256 * green + 65536 * blue)
 
 
-def _decode(geometry: str, declared_hw: tuple[int, int], files: MaskFiles) -> Rle:
+def _decode(geometry: str, size_hw: tuple[int, int], declared_hw: tuple[int, int], files: MaskFiles) -> Rle:
     try:
         content = json.loads(geometry)
     except (ValueError, RecursionError) as error:
@@ -90,7 +105,11 @@ def _decode(geometry: str, declared_hw: tuple[int, int], files: MaskFiles) -> Rl
         if isinstance(content, list):
             return masks.from_polygons(content, declared_hw)
         if isinstance(content, dict) and "file" in content:
-            return _from_file(content, files)
+            return _from_file(content, size_hw, files)
+        if isinstance(content, dict) and "normalized" in content:
+            sides = np.asarray(declared_hw[::-1], np.float64)
+            rings = [(np.asarray(ring, np.float64).reshape(-1, 2) * sides).ravel() for ring in content["normalized"]]
+            return masks.from_polygons([ring.tolist() for ring in rings], declared_hw)
         if isinstance(content, dict):
             return _from_rle(content)
     except MaskError:
@@ -110,11 +129,16 @@ def _from_rle(content: dict[str, Any]) -> Rle:
     return rle
 
 
-def _from_file(content: dict[str, Any], files: MaskFiles) -> Rle:
+def _from_file(content: dict[str, Any], size_hw: tuple[int, int], files: MaskFiles) -> Rle:
     data = files.get(content["file"], MaskError("mask_missing", str(content["file"])))
     if isinstance(data, MaskError):
         raise data
-    labels, value = read_label_image(data), content.get("value")
+    if "cam" in content:
+        rule = CamRule(**content["cam"])
+        return masks.encode(
+            cams.class_map(cams.read(data, rule.layout).scores, rule, size_hw) == content["channel"] + 1
+        )
+    labels, value = read_label_image(data, bool(content.get("packed"))), content.get("value")
     return masks.encode(labels != 0 if value is None else labels == int(value))
 
 

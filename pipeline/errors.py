@@ -3,6 +3,7 @@
     RelabelError
     ├── RefusedError       wrong configuration, missing input, bad credentials or checkpoint: exit code 2, before work
     ├── JobError           the job cannot go on (storage or model fails for everything): exit code 1
+    │   └── StorageError   the store failed, or gave no answer within the tries
     └── RowError           one image or mask cannot be done: a row `failed` with a reason code; the job goes on
         ├── ImageError
         └── MaskError
@@ -23,6 +24,10 @@ class RefusedError(RelabelError):
 
 class JobError(RelabelError):
     """The job started and cannot go on."""
+
+
+class StorageError(JobError):
+    """The store failed, or gave no answer within the tries."""
 
 
 class RowError(RelabelError):
@@ -55,6 +60,8 @@ REASONS: dict[str, str] = {
     "image_truncated": "the image file ends too early",
     "image_too_large": "the image has more pixels than `max_image_pixels`",
     "storage": "the object store did not answer within the retries",
+    "killed_worker": "the image, alone, killed its worker three times (memory, crash) while another one did not",
+    "model_failed": "the image, alone, led the model or the refiner to an error three times while another one did not",
     # masks
     "mask_unreadable": "the mask's RLE, polygon or file cannot be decoded",
     "mask_missing": "the mask's file is gone",
@@ -65,6 +72,7 @@ REASONS: dict[str, str] = {
     "refined_shattered": "much of the refined mask lies in pieces that the coarse one does not have",
     "refined_ran_away": "the refined mask has little to do with the coarse one, or a very different size",
     "refined_less_certain": "the refined mask's scores are below the gate's threshold",
+    "both_uncertain": "neither mask is estimated to be good: a person should look",
     # gate: why the refined mask was taken
     "improved": "the refined mask was taken",
     "unchanged": "the refined mask equals the coarse one",

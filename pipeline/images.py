@@ -35,7 +35,7 @@ def decode_image(data: bytes, max_pixels: int, declared_hw: tuple[int, int] | No
                     raise ImageError("image_too_large", f"{width}x{height} pixels, more than {max_pixels}")
                 image.load()
                 return _rgb(_oriented(image, declared_hw))
-    except ImageError:
+    except (ImageError, MemoryError):  # too little memory is no property of the file: see isolate.py
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         too_large = isinstance(error, Image.DecompressionBombError)

@@ -19,6 +19,9 @@ from pipeline.errors import MaskError
 
 Mask = npt.NDArray[np.uint8]
 BOUNDARY_DILATION_RATIO = 0.02  # of the image diagonal, as boundary IoU (Cheng et al., CVPR 2021) defines it
+MAX_OUTLINE_SIDES = 1000  # of an image's height and width; no polygon of a real object comes near
+MAX_POLYGON_PIXELS = 1 << 31
+MAX_COORDINATE_PX = 1e8
 MAX_RUN_CHARACTERS = 12  # 60 bits: fits int64, and far more than any image has pixels
 
 
@@ -168,8 +171,14 @@ def from_polygons(polygons: list[list[float]], size_hw: tuple[int, int]) -> Rle:
     usable = [polygon for polygon in polygons if len(polygon) >= 6]
     if not usable:
         raise MaskError("mask_unreadable", "no polygon with three points")
-    if not np.isfinite(np.concatenate([np.asarray(polygon, dtype=np.float64) for polygon in usable])).all():
+    corners = [np.asarray(polygon, dtype=np.float64) for polygon in usable]
+    if not np.isfinite(np.concatenate(corners)).all():
         raise MaskError("mask_unreadable", "a polygon has a coordinate that is not finite")
+    # pycocotools takes memory by the length of the outline, and counts pixels in 32 bits
+    outline_px = sum(float(np.abs(np.diff(axis, append=axis[:1])).sum()) for c in corners for axis in (c[::2], c[1::2]))
+    far = max(float(np.abs(polygon).max()) for polygon in corners) > MAX_COORDINATE_PX
+    if far or outline_px > MAX_OUTLINE_SIDES * (height + width) or height * width >= MAX_POLYGON_PIXELS:
+        raise MaskError("mask_unreadable", f"a polygon far larger than its image of {height}x{width}")
     merged = coco_mask.merge(coco_mask.frPyObjects(usable, height, width))
     return {"size": [height, width], "counts": merged["counts"].decode("ascii")}
 

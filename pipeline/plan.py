@@ -3,7 +3,8 @@
     plan/<n>/bucket-<lo>-<hi>.parquet   rows, by hash range of the image id, sorted by it
     plan/<n>/chunks.parquet             the chunks in order: which rows of which bucket
     plan/<n>/superseded.parquet         rows of earlier increments that this one replaces or prunes
-    plan/<n>/_COMMITTED                 written last; an increment without it is discarded
+    plan/<n>/_COMMITTED                 counts, and the SHA-256 of the files; written last: without it the increment
+                                        is discarded
 
 Rows are spilled to disk by hash range while the source is read, and deduplicated and compared with the earlier
 increments one range at a time, so memory does not grow with the corpus.
@@ -15,27 +16,23 @@ import hashlib
 import json
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import RefusedError
+from pipeline.lease import Fence, Hold, unguarded
 from pipeline.sources import PlannedImage, mask_id
+from pipeline.spill import Row, Spill, hash_range
 from pipeline.storage import Store, StoredFile
-from schemas.records import CHUNKS, PLAN, SUPERSEDED, conform
+from schemas.records import CHUNKS, MEMBER, PLAN, SUPERSEDED, conform
 
-RANGES = 1024
-BUCKET_ROWS = 16_384
 ROW_GROUP_ROWS = 256
-SPILL_ROWS = 50_000
 CHUNK_ID_FORMAT = "{increment:04d}-{ordinal:07d}-{digest}"
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,27 +75,37 @@ class Plan:
     chunks: list[Chunk]
     superseded: frozenset[tuple[str, str]]  # (chunk_id, image_id)
     increments: int
+    markers: list[dict[str, Any]] = field(default_factory=list)  # SHA-256 of each increment's _COMMITTED
 
     @property
     def images(self) -> int:
         return sum(chunk.images for chunk in self.chunks) - len(self.superseded)
 
 
-def read_plan(output: Store) -> Plan:
-    """The committed plan of an output; empty when there is none."""
+def read_plan(output: Store, increments: Sequence[int] | None = None) -> Plan:
+    """The committed plan of an output, or some increments of it; empty when there is none."""
     chunks: list[Chunk] = []
     superseded: set[tuple[str, str]] = set()
-    numbers = _committed(output)
+    markers = []
+    numbers = committed(output) if increments is None else increments
     for number in numbers:
         table = output.read_parquet(f"{_folder(number)}/chunks.parquet")
         chunks += [Chunk(**row) for row in table.to_pylist()]
-        if json.loads(output.read(f"{_folder(number)}/_COMMITTED"))["superseded"]:
+        marker = output.read(f"{_folder(number)}/_COMMITTED")
+        markers.append({"increment": number, "sha256": hashlib.sha256(marker).hexdigest()})
+        if json.loads(marker)["superseded"]:
             replaced = output.read_parquet(f"{_folder(number)}/superseded.parquet").to_pylist()
             superseded |= {(row["chunk_id"], row["image_id"]) for row in replaced}
     gone = Counter(chunk_id for chunk_id, _ in superseded)
     live = [chunk for chunk in chunks if gone[chunk.chunk_id] < chunk.images]
     ids = {chunk.chunk_id for chunk in live}
-    return Plan(live, frozenset(pair for pair in superseded if pair[0] in ids), len(numbers))
+    return Plan(live, frozenset(pair for pair in superseded if pair[0] in ids), len(numbers), markers)
+
+
+def all_chunk_ids(output: Store) -> frozenset[str]:
+    """Of every committed chunk, superseded ones too."""
+    tables = (output.read_parquet(f"{_folder(number)}/chunks.parquet", ["chunk_id"]) for number in committed(output))
+    return frozenset(chunk_id for table in tables for chunk_id in table["chunk_id"].to_pylist())
 
 
 def plan(
@@ -108,49 +115,63 @@ def plan(
     limits: ChunkLimits,
     *,
     prune: bool = False,
+    hold: Hold = unguarded,
     on_image: Callable[[int], None] = lambda _count: None,
 ) -> Planned:
     """Commit an increment with the images that are new or changed. Raises RefusedError when nothing matched.
 
-    listed: the image root's listing, whose sizes and etags tell changed images. on_image: called with 1 for each
-    image read, for progress.
+    listed: the image root's listing, whose sizes and etags tell changed images. hold: the output's lease, taken once
+    the source is read. on_image: called with 1 for each image read, for progress.
     """
-    before = _committed(output)
-    _discard_uncommitted(output, before)
-    number = (before[-1] + 1) if before else 0
     with tempfile.TemporaryDirectory(prefix="relabel-plan-") as folder:
-        spill = _Spill(Path(folder))
+        spill = Spill(Path(folder))
         for image in images:
-            spill.add(_row(image, listed.get(image.image_uri)))
+            container = image.member["container"] if image.member else image.image_uri
+            spill.add(_row(image, listed.get(container)))
             on_image(1)
         if spill.rows == 0:
             raise RefusedError("no image matched: the source has no images. Check --images and --masks")
-        return _commit(output, number, before, spill, limits, prune)
+        with hold() as fence:
+            before = committed(output)
+            _discard_uncommitted(output, before)
+            return _commit(output, before, spill, limits, prune, fence)
 
 
-def _commit(output: Store, number: int, before: list[int], spill: _Spill, limits: ChunkLimits, prune: bool) -> Planned:
+def as_rows(images: Iterable[PlannedImage], listed: Mapping[str, StoredFile]) -> pa.Table:
+    """Images as plan rows (schema PLAN) that belong to no plan, sorted by image id."""
+    rows = _finish([_row(image, listed.get(image.image_uri)) for image in images])
+    return conform(pa.Table.from_pylist(rows, PLAN), PLAN)
+
+
+def _commit(output: Store, before: list[int], spill: Spill, limits: ChunkLimits, prune: bool, fence: Fence) -> Planned:
+    number = (before[-1] + 1) if before else 0
     chunks: list[Chunk] = []
     replaced: list[dict[str, str]] = []
+    files: dict[str, str] = {}
     unchanged = 0
+
+    def put(name: str, table: pa.Table, row_group_rows: int | None = None) -> None:
+        files[name] = hashlib.sha256(output.put_parquet(f"{_folder(number)}/{name}", table, row_group_rows)).hexdigest()
+
     for low, high in spill.buckets():
         known = _known(output, before, low, high)
-        rows, old, same = _difference(spill.read(low, high), known, prune)
+        rows, old, same = _difference(_finish(spill.read(low, high)), known, prune)
         replaced += old
         unchanged += same
         if rows:
-            path = f"{_folder(number)}/bucket-{low:04d}-{high:04d}.parquet"
-            cut = _cut(rows, limits, number, len(chunks), path)
-            chunks += cut
-            output.put_parquet(path, conform(pa.Table.from_pylist(rows, PLAN), PLAN), ROW_GROUP_ROWS)
+            name = f"bucket-{low:04d}-{high:04d}.parquet"
+            chunks += _cut(rows, limits, number, len(chunks), f"{_folder(number)}/{name}")
+            put(name, conform(pa.Table.from_pylist(rows, PLAN), PLAN), ROW_GROUP_ROWS)
     if not chunks and not replaced:
         return Planned(None, unchanged=unchanged)
     planned = Planned(
         number, sum(c.images for c in chunks), sum(c.masks for c in chunks), len(chunks), len(replaced), unchanged
     )
-    output.put_parquet(f"{_folder(number)}/chunks.parquet", pa.Table.from_pylist([vars(c) for c in chunks], CHUNKS))
+    put("chunks.parquet", pa.Table.from_pylist([vars(c) for c in chunks], CHUNKS))
     if replaced:
-        output.put_parquet(f"{_folder(number)}/superseded.parquet", pa.Table.from_pylist(replaced, SUPERSEDED))
-    output.put(f"{_folder(number)}/_COMMITTED", json.dumps(vars(planned)).encode())
+        put("superseded.parquet", pa.Table.from_pylist(replaced, SUPERSEDED))
+    fence()
+    output.put(f"{_folder(number)}/_COMMITTED", json.dumps({**vars(planned), "sha256": files}).encode())
     return planned
 
 
@@ -184,14 +205,20 @@ def _cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, pat
                 break
             end += 1
         members = rows[start:end]
-        content = json.dumps([[row["image_id"], row["masks_digest"]] for row in members])
-        digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-        chunk_id = CHUNK_ID_FORMAT.format(increment=increment, ordinal=ordinal + len(chunks), digest=digest)
+        chunk_id = CHUNK_ID_FORMAT.format(
+            increment=increment, ordinal=ordinal + len(chunks), digest=chunk_digest(members)
+        )
         for row in members:
             row["chunk_id"] = chunk_id
         chunks.append(Chunk(chunk_id, path, start, len(members), sum(len(row["masks"]) for row in members)))
         start = end
     return chunks
+
+
+def chunk_digest(rows: Iterable[Row]) -> str:
+    """The last part of a chunk's id: 12 hex digits of what its rows are."""
+    content = json.dumps([[row["image_id"], row["masks_digest"]] for row in rows])
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def _row(image: PlannedImage, file: StoredFile | None) -> Row:
@@ -206,6 +233,7 @@ def _row(image: PlannedImage, file: StoredFile | None) -> Row:
         "etag": file.etag if file else None,
         "size_bytes": file.size if file else None,
         "problem": image.problem,
+        "member": image.member,
         "masks": [dict(vars(mask)) for mask in image.masks],
         "masks_digest": image.digest_extra,
     }
@@ -228,62 +256,6 @@ def _finish(rows: list[Row]) -> list[Row]:
         content = [row["masks"], row["masks_digest"], row["height"], row["width"], row["problem"]]
         row["masks_digest"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return sorted(merged.values(), key=lambda row: str(row["image_id"]))
-
-
-class _Spill:
-    """Rows by hash range of their image id: in memory up to SPILL_ROWS, in files beyond."""
-
-    def __init__(self, folder: Path) -> None:
-        self.rows = 0
-        self._folder = folder
-        self._held = 0
-        self._ranges: dict[int, list[Row]] = defaultdict(list)
-        self._counts = [0] * RANGES
-
-    def add(self, row: Row) -> None:
-        bucket = hash_range(row["image_id"])
-        self._ranges[bucket].append(row)
-        self._counts[bucket] += 1
-        self._held += 1
-        self.rows += 1
-        if self._held >= SPILL_ROWS:
-            self._flush()
-
-    def buckets(self) -> Iterator[tuple[int, int]]:
-        """Inclusive runs of ranges that together hold about BUCKET_ROWS; all ranges are covered."""
-        low, rows = 0, 0
-        for bucket, count in enumerate(self._counts):
-            if rows and rows + count > BUCKET_ROWS:
-                yield low, bucket - 1
-                low, rows = bucket, 0
-            rows += count
-        yield low, RANGES - 1
-
-    def read(self, low: int, high: int) -> list[Row]:
-        rows: list[Row] = []
-        for bucket in range(low, high + 1):
-            for file in sorted(self._folder.glob(f"{bucket:04d}-*.parquet")):
-                rows += pq.read_table(file).to_pylist()
-            rows += self._ranges.pop(bucket, [])
-        return _finish(rows)
-
-    def _flush(self) -> None:
-        schema = PLAN.set(PLAN.get_field_index("masks"), pa.field("masks", pa.list_(_SPILLED_MASK)))
-        for bucket, rows in self._ranges.items():
-            name = f"{bucket:04d}-{self.rows:012d}.parquet"
-            pq.write_table(pa.Table.from_pylist(rows, schema), self._folder / name)
-        self._ranges.clear()
-        self._held = 0
-
-
-_SPILLED_MASK = pa.struct(
-    [("source_mask_id", pa.string()), ("category_id", pa.int64()), ("category", pa.string()), ("geometry", pa.string())]
-)
-
-
-def hash_range(image_id: str) -> int:
-    """0 .. RANGES - 1, by the hash of the id."""
-    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:4], "big") * RANGES >> 32
 
 
 def _known(output: Store, increments: list[int], low: int, high: int) -> dict[str, Row]:
@@ -310,18 +282,25 @@ def read_chunk(output: Store, chunk: Chunk) -> pa.Table:
     table = output.read_rows(chunk.file, chunk.row_start, chunk.images)
     if table.num_rows != chunk.images or pc.unique(table["chunk_id"]).to_pylist() != [chunk.chunk_id]:
         raise RefusedError(f"the plan is damaged: {chunk.file} does not hold chunk {chunk.chunk_id}")
+    if "member" not in table.column_names:  # a plan from before images in containers were known
+        table = table.append_column("member", pa.nulls(table.num_rows, MEMBER))
     return conform(table, PLAN)
 
 
-def _committed(output: Store) -> list[int]:
+def committed(output: Store) -> list[int]:
+    """Numbers of the committed increments, ascending."""
     folders = {path.split("/")[1] for path in (f.path for f in output.list("plan")) if path.endswith("/_COMMITTED")}
     return sorted(int(folder) for folder in folders)
 
 
-def _discard_uncommitted(output: Store, committed: list[int]) -> None:
-    for file in output.list("plan"):
-        if int(file.path.split("/")[1]) not in committed:
-            output.delete(file.path)
+def uncommitted_files(output: Store, increments: list[int]) -> list[str]:
+    """Files of increments that were never committed."""
+    return [file.path for file in output.list("plan") if file.path.split("/")[1] not in map(str, increments)]
+
+
+def _discard_uncommitted(output: Store, increments: list[int]) -> None:
+    for path in uncommitted_files(output, increments):
+        output.delete(path)
 
 
 def _folder(number: int) -> str:

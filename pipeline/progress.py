@@ -23,7 +23,15 @@ class Progress(Protocol):
     def refining(
         self, images: int, actors: tuple[int, int]
     ) -> AbstractContextManager[Callable[[dict[str, Any]], None]]:
-        """`images` are pending; yields f(status row of a finished chunk, see stages.STATUS)."""
+        """`images` are pending; yields f(status row of a finished chunk, see chunk_rows.STATUS)."""
+        ...
+
+    def retrying(self, number: int | None, images: int) -> None:
+        """Retry round `number` has so many images left; None: there is no failed row to retry."""
+        ...
+
+    def waiting(self, line: str) -> None:
+        """Another run holds the output's lease."""
         ...
 
     def sealing(self, parts: int) -> AbstractContextManager[Callable[[int], None]]:

@@ -1,14 +1,14 @@
 """What can be told about a mask without knowing the truth: score components, quality, and the gate.
 
-Score components are computed while the masks are decoded and stored raw in the parts. `estimate` and `decide` run
-when parts are sealed, so new thresholds need no model.
+Score components are computed while the masks are decoded and stored raw in the parts. Estimates (`calibration.py`, or
+`formula` where nothing was calibrated) and `decide` run when parts are sealed, so new thresholds need no model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,7 +22,16 @@ from schemas.config import Gate
 STABILITY_OFFSET = 1.0
 CONTRAST_RADIUS_PX = 3
 UNCALIBRATED = "uncalibrated-1"
-"""calibration_id of the formula in `estimate`, which no ground truth was fitted to."""
+"""calibration_id of `formula`, which no ground truth was fitted to."""
+
+OF_THE_MODEL = (
+    "predicted_iou",
+    "stability",
+    "expected_iou",
+    "coarse_expected_iou",
+    "look_iou",
+)
+"""Score components that only a model with logits can give."""
 
 Scores = Mapping[str, Any]
 """Score components by name; None or NaN where a refiner does not know one."""
@@ -36,31 +45,25 @@ class Quality(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """`decision` is refined or kept_coarse; `reason` a key of errors.REASONS."""
+    """`decision` is refined, kept_coarse or review; `reason` a key of errors.REASONS; `kept` the side to train on."""
 
     decision: str
     reason: str
+    kept: Literal["coarse", "refined"]
 
 
-def score(
-    pixels: npt.NDArray[np.uint8],
-    coarse: Mask,
-    refined: Mask,
-    previous: Mask,
-    logits: FloatArray,
-    predicted_iou: float,
+def shape_scores(
+    pixels: npt.NDArray[np.uint8], coarse: Mask, refined: Mask, previous: Mask | None = None
 ) -> dict[str, float]:
-    """Score components of one refined mask (schemas/records.py, SCORES).
+    """The score components that need no model (schemas/records.py, SCORES).
 
-    pixels: (h, w, 3) uint8 RGB at any size; coarse, refined, previous: (H, W) uint8 in original pixels; logits: the
-    chosen candidate's, (mask_side, mask_side) float32; empty where the model never ran.
+    pixels: (h, w, 3) uint8 RGB at any size; coarse, refined: (H, W) uint8 in original pixels; previous: the mask of the
+    round before the last, None where there was only one.
     """
     pieces, coarse_pieces = masks.component_areas(refined), masks.component_areas(coarse)
     return {
-        "predicted_iou": float(np.clip(predicted_iou, 0, 1)),
-        "stability": stability(logits),
         "coarse_iou": masks.iou(refined, coarse),
-        "iteration_iou": masks.iou(refined, previous) if previous is not coarse else 1.0,
+        "iteration_iou": 1.0 if previous is None else masks.iou(refined, previous),
         "area_ratio": int(refined.sum(dtype=np.int64)) / max(1, int(coarse.sum(dtype=np.int64))),
         "boundary_contrast": boundary_contrast(pixels, refined),
         "coarse_boundary_contrast": boundary_contrast(pixels, coarse),
@@ -69,6 +72,16 @@ def score(
         "main_share": sum(pieces[: len(coarse_pieces)]) / max(1, sum(pieces)),
         "holes": masks.count_holes(refined),
     }
+
+
+def expected_iou(mask: Mask, probability: FloatArray) -> float:
+    """IoU of a mask with the truth if every pixel's probability is right: sum(p in mask) / sum(max(p, mask)).
+
+    Both (h, w). 0 for an empty mask.
+    """
+    inside = mask > 0
+    union = float(np.where(inside, 1, probability).sum(dtype=np.float64))
+    return float(probability[inside].sum(dtype=np.float64)) / union if inside.any() else 0.0
 
 
 def stability(logits: FloatArray) -> float:
@@ -113,32 +126,50 @@ def boundary_contrast(pixels: npt.NDArray[np.uint8], mask: Mask) -> float:
     return float(np.linalg.norm(difference, axis=1).mean() / (255 * np.sqrt(3)))
 
 
-def estimate(scores: Scores) -> Quality:
-    """Uncalibrated quality: a documented combination, monotone in what the model says.
+def formula(predicted_iou: Any, stability: Any, coarse_iou: Any) -> tuple[Any, Any]:
+    """Uncalibrated quality of coarse and refined, of floats or of arrays: monotone in what the model says.
 
     refined: predicted IoU, lowered by up to a tenth where the logits are unstable.
     coarse:  if the refined mask is right with that quality, the coarse one can be no better than its IoU with it.
-    Both are NaN where the refiner does not predict an IoU.
     """
-    if scores["predicted_iou"] is None or math.isnan(scores["predicted_iou"]):
-        return Quality(coarse=math.nan, refined=math.nan)
-    refined = scores["predicted_iou"] * (0.9 + 0.1 * scores["stability"])
-    return Quality(coarse=float(refined * scores["coarse_iou"]), refined=float(refined))
+    refined = predicted_iou * (0.9 + 0.1 * stability)
+    return refined * coarse_iou, refined
 
 
-def decide(scores: Scores, quality: Quality, gate: Gate) -> Decision:
-    """Whether the refined mask replaces the coarse one, and why."""
+def decide(scores: Scores, quality: Quality, gate: Gate, margin: float) -> Decision:
+    """Whether the refined mask replaces the coarse one, and why.
+
+    margin: by how much the refined mask's estimate must exceed the coarse one's. Where even the better of the two is
+    estimated below `gate.review_below`, it is kept for now and a person should look. Estimates that are not known (NaN)
+    decide nothing.
+    """
     if scores["area_ratio"] == 0:
-        return Decision("kept_coarse", "refined_empty")
+        return Decision("kept_coarse", "refined_empty", "coarse")
     if scores["coarse_iou"] == 1.0:
-        return Decision("refined", "unchanged")
+        return Decision("refined", "unchanged", "refined")
     if not gate.enabled:
-        return Decision("refined", "improved")
+        return Decision("refined", "improved", "refined")
     ratio = max(scores["area_ratio"], 1 / scores["area_ratio"])
     if scores["coarse_iou"] < gate.min_coarse_iou or ratio > gate.max_area_ratio:
-        return Decision("kept_coarse", "refined_ran_away")
+        return Decision("kept_coarse", "refined_ran_away", "coarse")
     if scores["main_share"] < gate.min_main_share:
-        return Decision("kept_coarse", "refined_shattered")
-    if quality.refined - quality.coarse < gate.min_quality_gain:
-        return Decision("kept_coarse", "refined_less_certain")
-    return Decision("refined", "improved")
+        return Decision("kept_coarse", "refined_shattered", "coarse")
+    return _compare(quality, gate, margin)
+
+
+def _compare(quality: Quality, gate: Gate, margin: float) -> Decision:
+    if quality.refined - quality.coarse < margin:
+        found = Decision("kept_coarse", "refined_less_certain", "coarse")
+    else:
+        found = Decision("refined", "improved", "refined")
+    if getattr(quality, found.kept) < gate.review_below:
+        return Decision("review", "both_uncertain", found.kept)
+    return found
+
+
+def tenth(quality: float) -> str:
+    """The upper end of the tenth of [0, 1] that a quality lies in: "0.1", ..., "1.0"; 0 goes with the first.
+
+    Taken of the float32 that the shards hold, so that sealing and reading agree.
+    """
+    return f"{max(1, math.ceil(round(10 * float(np.float32(quality)), 5))) / 10:.1f}"

@@ -7,35 +7,48 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
 
 from pipeline import sources
+from pipeline.calibration_files import calibration_for
 from pipeline.dataset import read_current
-from pipeline.errors import RefusedError
+from pipeline.errors import JobError, RefusedError
+from pipeline.generations import Retention, Sealed, latest, read_manifest
 from pipeline.geometry import ORIGINAL_SIZE
+from pipeline.lease import Hold, Patience, check_store, held, unguarded
+from pipeline.models import execution_class, load_model
 from pipeline.models.weights import Weights
+from pipeline.parts import find_parts
 from pipeline.plan import ChunkLimits, Plan, Planned, plan, read_plan
 from pipeline.progress import Progress
-from pipeline.seal import Sealed, find_parts, seal
-from pipeline.stages import Job, Resources, refine_chunks, reserve
+from pipeline.refiners import load_side
+from pipeline.resources import Resources, reserve
+from pipeline.retry import next_round
+from pipeline.seal import seal
+from pipeline.stages import refine_chunks
 from pipeline.storage import Access, Store, StoredFile, brief
-from pipeline.work import Inputs, Task
+from pipeline.work import Inputs, Job, Task
 from schemas.config import OWN_MODELS, Config, fingerprint, to_yaml
 
 INPUT_SIDES = {"lite": 512, **dict.fromkeys(OWN_MODELS.values(), ORIGINAL_SIZE)}
 DEFAULT_INPUT_SIDE = 1024
 CONNECT_TIMEOUT_S = 5.0
+STARTS = 3
+HEAD_CHECK_S, HEAD_MISSES = 2.0, 3
 SEALED_ALONE_CHUNKS = 256  # so few are sealed in this process sooner than a cluster is up
 
-QUIET_RAY = {
+RAY_SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about a coming default
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_task_oom_retries": "2",  # without end by default, see stages.RETRIES
 }
 """Ray's own messages would bury the progress; its log files keep them."""
 
@@ -54,11 +67,21 @@ class Request:
     limit: int | None = None
     prune: bool = False
     new_version: bool = False
+    retry_failed: bool = False
+    retry_reasons: tuple[str, ...] = ()
 
     @property
     def access(self) -> Access:
         operation = self.config.operation
         return Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
+
+    def hold(self, progress: Progress) -> Hold:
+        """How a step takes the output's lease."""
+        operation = self.config.operation
+        if operation.assume_exclusive:
+            return unguarded
+        patience = Patience(wait_s=operation.lease_wait_s)
+        return partial(held, Store(self.output, self.access), patience, progress.waiting)
 
 
 def run(request: Request, progress: Progress) -> Sealed:
@@ -66,16 +89,50 @@ def run(request: Request, progress: Progress) -> Sealed:
     output = Store(request.output, request.access)
     run_store = Store(f"{request.output.rstrip('/')}/runs/{fingerprint(request.config.method)}", request.access)
     check_version(output, run_store, request)
+    calibration_for(request.config.gate, request.config.method, request.access)  # refused before any work
     check_reachable(request.address)
+    if not request.config.operation.assume_exclusive:
+        check_store(output)
     plan_increment(output, request, progress)
     planned = read_plan(output)
     tasks = pending(planned, run_store, request.limit)
     run_store.put("config.yaml", to_yaml(request.config).encode())
-    with workers(request.address, bool(tasks) or len(planned.chunks) > SEALED_ALONE_CHUNKS) as cluster:
+    retries = [] if tasks else retry_tasks(run_store, planned, request, progress)
+    with workers(request.address, bool(tasks or retries) or len(planned.chunks) > SEALED_ALONE_CHUNKS) as cluster:
         resources = reserve(request.config.operation, cluster)
-        with progress.refining(sum(task.images for task in tasks), resources.actors) as on_status:
-            segment = request.config.operation.segment_chunks
-            refine_chunks(tasks, _job(output, run_store, request, resources), resources, segment, on_status)
+        job = _job(output, run_store, request, resources)
+        refine(tasks, job, resources, request, progress)
+        if tasks:
+            retries = retry_tasks(run_store, planned, request, progress)
+        if retries:
+            refine(retries, job, resources, request, progress)
+        return seal_finished(output, run_store, request, progress)
+
+
+def refine(tasks: Sequence[Task], job: Job, resources: Resources, request: Request, progress: Progress) -> None:
+    """Run every task to its part."""
+    with progress.refining(sum(task.images for task in tasks), resources.actors) as on_status:
+        refine_chunks(tasks, job, resources, request.config.operation.segment_chunks, on_status)
+
+
+def retry_tasks(run_store: Store, planned: Plan, request: Request, progress: Progress) -> list[Task]:
+    """The unfinished tasks of the retry round that is due, none unless asked for."""
+    if not request.retry_failed:
+        return []
+    with request.hold(progress)():
+        generation = latest(run_store)
+        sealed_round = 0 if generation is None else int(read_manifest(run_store, generation)["retries"]["done"])
+        due = next_round(run_store, planned, sealed_round, request.retry_reasons)
+    tasks = due.tasks(planned, find_parts(run_store, planned)) if due else []
+    progress.retrying(due.number if due else None, sum(task.images for task in tasks))
+    return tasks
+
+
+def seal_finished(output: Store, run_store: Store, request: Request, progress: Progress) -> Sealed:
+    """Seal what is done by now, by this run or another."""
+    operation = request.config.operation
+    with request.hold(progress)() as fence:
+        planned = read_plan(output)
         with progress.sealing(len(planned.chunks)) as on_parts:
             return seal(
                 output,
@@ -83,8 +140,11 @@ def run(request: Request, progress: Progress) -> Sealed:
                 fingerprint(request.config.method),
                 planned,
                 request.config.gate,
-                shard_bytes=request.config.operation.shard_mb << 20,
+                calibration=calibration_for(request.config.gate, request.config.method, request.access),
+                shard_bytes=operation.shard_mb << 20,
                 images_root=request.images,
+                retention=Retention(operation.keep_generations, operation.grace_s),
+                fence=fence,
                 on_parts=on_parts,
             )
 
@@ -102,6 +162,7 @@ def plan_increment(output: Store, request: Request, progress: Progress) -> Plann
             listed,
             limits,
             prune=request.prune,
+            hold=request.hold(progress),
             on_image=on_image,
         )
     progress.planned(planned)
@@ -111,7 +172,7 @@ def plan_increment(output: Store, request: Request, progress: Progress) -> Plann
 def pending(planned: Plan, run_store: Store, limit: int | None) -> list[Task]:
     """The chunks without a finished part, in plan order; with a limit, those of the plan's first `limit` images."""
     done = {part.chunk.chunk_id: part.images for part in find_parts(run_store, planned)}
-    left = planned.images if limit is None else limit
+    left = sum(chunk.images for chunk in planned.chunks) if limit is None else limit
     tasks = []
     for chunk in planned.chunks:
         images = min(chunk.images, left)
@@ -143,19 +204,47 @@ def workers(address: str | None, needed: bool) -> AbstractContextManager[dict[st
 def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
     """A connection to an existing cluster, or one started here for as long as the job runs; yields its resources."""
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    for name, value in QUIET_RAY.items():
+    for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        hint = "; one with token authentication needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN) here too"
-        raise RefusedError(f"no Ray cluster at {address}: {brief(error)}{hint}") from None
+    _connect(address)
     signal.signal(signal.SIGTERM, _abandon)
+    over = threading.Event()
+    head = address if address.startswith("ray://") else ray.get_runtime_context().gcs_address
+    threading.Thread(target=_watch_head, args=(head, over), daemon=True).start()
     try:
         yield ray.cluster_resources()
     finally:
+        over.set()
         ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            hint = "; one with token authentication needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN) here too"
+            raise RefusedError(f"no Ray cluster at {address}: {brief(error)}{hint}") from None
+        except Exception as error:  # a bare one when a local node takes longer than Ray's fixed 30 s
+            ray.shutdown()
+            if attempt == STARTS:
+                raise JobError(f"Ray did not start: {brief(error)}") from None
+        else:
+            return
+
+
+def _watch_head(address: str, over: threading.Event) -> None:
+    """Leave when the cluster's head is gone: Ray itself would wait for it for minutes, or abort with a core dump."""
+    misses = 0
+    while not over.wait(HEAD_CHECK_S):
+        try:
+            check_reachable(address)
+            misses = 0
+        except RefusedError:
+            misses += 1
+        if misses == HEAD_MISSES and not over.is_set():
+            _leave(1, f"the Ray head at {address} is gone")
 
 
 def check_reachable(address: str | None) -> None:
@@ -171,26 +260,33 @@ def check_reachable(address: str | None) -> None:
 
 def _abandon(_signal: int, _frame: Any) -> None:
     """SIGTERM: finished parts are safe, so leave at once; the local cluster dies with its driver."""
-    sys.stderr.write("relabel: terminated; finished chunks are kept, the same command goes on from them\n")
+    _leave(143, "terminated")
+
+
+def _leave(code: int, why: str) -> None:
+    sys.stderr.write(f"relabel: {why}; finished chunks are kept, the same command goes on from them\n")
     sys.stderr.flush()
-    os._exit(143)
+    os._exit(code)
 
 
 def _job(output: Store, run_store: Store, request: Request, resources: Resources) -> Job:
     operation, method = request.config.operation, request.config.method
-    needs_masks = request.source == "png"
+    mask_files = sources.files_root(request.source, request.masks)
     return Job(
         output=output,
         run=run_store,
         inputs=Inputs(
             images=Store(request.images, request.access),
-            masks=Store(request.masks, request.access) if needs_masks else None,
+            masks=None if mask_files is None else Store(mask_files, request.access),
         ),
         method=method,
         weights=request.weights,
-        input_side=INPUT_SIDES.get(method.model, DEFAULT_INPUT_SIDE),
+        input_side=load_side(method, INPUT_SIDES.get(method.model, DEFAULT_INPUT_SIDE)),
         threads=operation.threads_per_actor,
         fetch_threads=operation.fetch_threads,
         device="cuda" if resources.gpus_per_actor else "cpu",
         attempt_log=operation.attempt_log,
+        loader=partial(load_model, dtype=method.dtype),
+        execution_of=partial(execution_class, dtype=method.dtype),
+        memory_bytes=operation.worker_memory_mb << 20 if operation.worker_memory_mb else None,
     )

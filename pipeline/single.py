@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import masks, quality
+from pipeline import masks, refiners
+from pipeline.calibration import judge
+from pipeline.calibration_files import calibration_for
 from pipeline.coarse import read_label_image
 from pipeline.errors import ImageError, MaskError, RefusedError
 from pipeline.geometry import Frame, resize_to_input
@@ -19,7 +21,7 @@ from pipeline.masks import Mask
 from pipeline.models import Model, load_model
 from pipeline.models.weights import resolve
 from pipeline.quality import Decision, Quality
-from pipeline.refiners import REFINERS, RefineImage
+from pipeline.refiners import RefineImage, load_side
 from pipeline.storage import Access
 from schemas.config import Gate, Method
 from schemas.config import resolve as resolve_config
@@ -34,6 +36,7 @@ class Outcome(NamedTuple):
     refined: Mask
     decision: Decision
     quality: Quality
+    calibration_id: str
     scores: dict[str, float]
 
 
@@ -50,11 +53,11 @@ def refine(
 ) -> npt.NDArray[np.uint8]:
     """Refine one mask, or several, of one image.
 
-    image: (H, W, 3) uint8 RGB, or a path. coarse: an (H, W) mask of bool or {0, non-zero}, or a path, or a list of
-    those. Returns (H, W) uint8 {0, 1}, or (N, H, W) for a list. Raises ImageError or MaskError with a reason code, and
-    RefusedError for an unusable model.
+    image: (H, W, 3) uint8 RGB, or a path. coarse: an (H, W) mask of bool or {0, non-zero}, or a path, or several of
+    those: a list, or (N, H, W). Returns (H, W) uint8 {0, 1}, or (N, H, W) for several. Raises ImageError or MaskError
+    with a reason code, and RefusedError for an unusable model.
     """
-    several = not isinstance(coarse, str | Path | np.ndarray)
+    several = coarse.ndim == 3 if isinstance(coarse, np.ndarray) else not isinstance(coarse, str | Path)
     given: Sequence[ImageLike] = coarse if several else [coarse]  # type: ignore[assignment, list-item]
     outcomes = refine_all(image, given, load(model, checkpoint, device, threads), method, gate)
     kept = [outcome.mask for outcome in outcomes]
@@ -71,17 +74,19 @@ def refine_all(
     """As `refine`, with everything that is known about each mask."""
     method = method or resolve_config(overrides={"method": {"model": model.name}}).method
     gate = gate or Gate()
+    weighed = method.model_copy(update={"weights_sha256": model.weights_sha256})
+    calibration = calibration_for(gate, weighed, Access())
     pixels = read_image(image, method.max_image_pixels)
     frame = Frame((pixels.shape[0], pixels.shape[1]), model.input_side)
     arrays = [read_mask(mask, frame.size_hw) for mask in coarse]
-    given = RefineImage(resize_to_input(pixels, model.input_side), frame, [masks.encode(array) for array in arrays])
+    loaded = resize_to_input(pixels, load_side(method, model.input_side))
+    given = RefineImage(loaded, frame, [masks.encode(array) for array in arrays])
     outcomes = []
-    for array, result in zip(arrays, REFINERS[method.refiner](model, [given], method)[0], strict=True):
-        estimated = quality.estimate(result.scores)
-        decision = quality.decide(result.scores, estimated, gate)
+    for array, result in zip(arrays, refiners.refine(model, [given], method)[0], strict=True):
+        [judged] = judge([result.scores], gate, calibration)
         refined = masks.decode(result.rle)
-        kept = refined if decision.decision == "refined" else array
-        outcomes.append(Outcome(kept, refined, decision, estimated, result.scores))
+        kept = refined if judged.decision.kept == "refined" else array
+        outcomes.append(Outcome(kept, refined, judged.decision, judged.quality, judged.calibration_id, result.scores))
     return outcomes
 
 

@@ -3,85 +3,46 @@
 One Ray row is one chunk, {chunk_id, images: list<struct>}. So a chunk is never split or joined with another by Ray's
 blocks and batches, and what a model batch is made of depends on the chunk alone. The order in which chunks run, where,
 and how often, is Ray's business.
+
+A chunk whose worker dies is tried a bounded number of times, one that raises an error once; then the pipeline goes on
+without it. What is left over at the end is run again alone (isolate.py). Many errors in a row stop the job.
 """
 
 from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from pipeline import work
-from pipeline.errors import JobError, RelabelError
-from pipeline.models import execution_class, load_model
-from pipeline.models.weights import Weights
-from pipeline.plan import Chunk, read_chunk
-from pipeline.storage import Store, brief
-from pipeline.work import Inputs, Task
-from schemas.config import Method, Operation
+from pipeline import chunk_rows, work
+from pipeline.chunk_rows import Carried, from_row, to_row
+from pipeline.errors import JobError, RefusedError, RelabelError, StorageError
+from pipeline.fresh import limit_memory, run_fresh
+from pipeline.isolate import isolate
+from pipeline.plan import read_chunk, read_plan
+from pipeline.resources import Resources
+from pipeline.storage import brief
+from pipeline.work import Job, Task
+from schemas.records import LOADED, PARTS
 
-STATUS = pa.schema(
-    [
-        ("chunk_id", pa.string()),
-        ("images", pa.int32()),
-        ("masks", pa.int32()),
-        ("failed_images", pa.int32()),
-        ("failed_masks", pa.int32()),
-    ]
-)
-"""What comes back to the driver for each chunk whose part has been written."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Ray reservations. CPU numbers are shares for scheduling, not threads (see `reserve`)."""
-
-    actors: tuple[int, int]
-    gpus_per_actor: float
-    actor_cpus: float
-    task_cpus: float
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything a worker needs to know; small, picklable, without credentials."""
-
-    output: Store
-    run: Store
-    inputs: Inputs
-    method: Method
-    weights: Weights
-    input_side: int
-    threads: int
-    fetch_threads: int
-    device: str
-    attempt_log: str | None
-
-
-def reserve(operation: Operation, cluster: dict[str, float]) -> Resources:
-    """Reservations that let every stage run at once, down to two CPUs; a GPU an actor where the cluster has them.
-
-    Actors on CPU compute in `threads_per_actor` threads but reserve three quarters of a CPU, so that loading and
-    writing always find a slot; a reserved whole CPU per actor would leave them none on a small machine.
-    """
-    gpus = cluster.get("GPU", 0.0)
-    cpus = max(1.0, cluster.get("CPU", 1.0))
-    per_actor = operation.gpus_per_actor if operation.gpus_per_actor is not None else (1.0 if gpus else 0.0)
-    natural = int(gpus / per_actor) if per_actor else int(cpus / operation.threads_per_actor)
-    low = operation.actors_min or operation.actors_max or max(1, natural)
-    high = operation.actors_max or max(low, natural)
-    task_cpus = 0.25 if cpus < 8 or not per_actor else 1.0
-    wanted = 1.0 if per_actor else 0.75 * operation.threads_per_actor
-    return Resources((low, high), per_actor, round(min(wanted, max(0.05, (cpus - 2 * task_cpus) / low)), 2), task_cpus)
+RETRIES = 2
+"""Of a chunk whose worker died, in the first pass. Ray's default has no end, and neither would an input that kills."""
+INIT_DEATHS = 3
+"""So many actors in a row that die before they hold the model: it is the model."""
+GOOD_IMAGES, GOOD_SOUGHT = 4, 100
+"""So many known-good images are shown to a suspect's fresh process, from so many parts at most."""
+ERRORS_IN_A_ROW = 5
+"""So many chunks in a row with an error: it is the storage, the model or the machine."""
 
 
 def refine_chunks(
@@ -92,16 +53,78 @@ def refine_chunks(
     on_status: Callable[[dict[str, Any]], None],
 ) -> None:
     """Run every task to its part. Raises JobError when the pipeline cannot go on; finished parts stay."""
+    left: list[Task] = []
     for start in range(0, len(tasks), segment_chunks):
-        segment = tasks[start : start + segment_chunks]
-        try:
-            for batch in _pipeline(segment, job, resources).iter_batches(batch_size=None, batch_format="pyarrow"):
-                for status in batch.to_pylist():
+        left += _first_pass(tasks[start : start + segment_chunks], job, resources, on_status)
+    if left:
+        _isolate_all(left, _good_images(job), job, resources, on_status)
+
+
+def _first_pass(
+    tasks: Sequence[Task], job: Job, resources: Resources, on_status: Callable[[dict[str, Any]], None]
+) -> list[Task]:
+    """Run tasks through the pipeline; returns those that were left undone."""
+    done: set[str] = set()
+    errors: list[str] = []
+    try:
+        for batch in _pipeline(tasks, job, resources).iter_batches(batch_size=None, batch_format="pyarrow"):
+            for status in batch.to_pylist():
+                if status["error"] is None:
+                    done.add(status["chunk_id"])
+                    errors.clear()
                     on_status(status)
-        except RelabelError:
-            raise
+                    continue
+                errors.append(status["error"])
+                if status["fatal"]:
+                    raise JobError(status["error"])
+                if len(errors) >= ERRORS_IN_A_ROW:
+                    raise JobError(f"{len(errors)} chunks in a row failed, none was committed: {errors[-1]}")
+    except RelabelError:
+        raise
+    except ray.exceptions.RayError as error:
+        raise _as_job_error(error) from error
+    return [task for task in tasks if task.chunk.chunk_id not in done]
+
+
+def _isolate_all(
+    tasks: Sequence[Task],
+    good: pa.Table | None,
+    job: Job,
+    resources: Resources,
+    on_status: Callable[[dict[str, Any]], None],
+) -> None:
+    """Finish tasks one by one in fresh processes. A lost node is Ray's business: it starts the task elsewhere, anew."""
+    gpus = resources.gpus_per_actor or None
+    alone = ray.remote(num_cpus=resources.actor_cpus, num_gpus=gpus, max_retries=-1, max_calls=1)(_isolate)
+    for task in tasks:
+        try:
+            [status] = ray.get(alone.remote(task, good, job)).to_pylist()
         except ray.exceptions.RayError as error:
             raise _as_job_error(error) from error
+        on_status(status)
+
+
+def _isolate(task: Task, good: pa.Table | None, job: Job) -> pa.Table:
+    planned = task.rows(job.output)
+    _log_attempt(job, "isolated", task)
+    part = isolate(planned, lambda rows: run_fresh(rows, job), good)
+    return chunk_rows.status(_commit(Carried(task, part, {}, execution=job.execution), job))
+
+
+def _good_images(job: Job) -> pa.Table | None:
+    """Plan rows of a few images that were refined by now, None when there are none."""
+    chunks = {chunk.chunk_id: chunk for chunk in read_plan(job.output).chunks}
+    found: list[pa.Table] = []
+    for file in job.run.list("parts")[:GOOD_SOUGHT]:
+        chunk = chunks.get(PurePosixPath(file.path).name.partition(".")[0])
+        part = job.run.read_parquet(file.path, ["image_id", "status"]).to_pylist()
+        good = next((row["image_id"] for row in part if row["status"] == "ok"), None)
+        if chunk is not None and good is not None:
+            planned = read_chunk(job.output, chunk)
+            found.append(planned.filter(pc.equal(planned["image_id"], good)))
+        if len(found) == GOOD_IMAGES:
+            break
+    return pa.concat_tables(found) if found else None
 
 
 def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources) -> ray.data.Dataset:
@@ -109,21 +132,27 @@ def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources) -> ray.data
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = None  # a row is a chunk; Ray must not cut blocks by its own measure
+    context.max_errored_blocks = -1  # a chunk lost with its worker has no part: that is how it is noticed
+    context.max_consecutive_actor_init_deaths = INIT_DEATHS
     low, high = resources.actors
-    task = {"num_cpus": resources.task_cpus, "batch_size": None, "batch_format": "pyarrow"}
-    return (
-        ray.data.read_datasource(_Chunks(tasks, job), num_cpus=resources.task_cpus)
-        .map_batches(
-            _Refine,
-            fn_constructor_args=(job,),
-            compute=ray.data.ActorPoolStrategy(min_size=min(low, len(tasks)), max_size=min(high, len(tasks))),
-            num_cpus=resources.actor_cpus,
-            num_gpus=resources.gpus_per_actor or None,
-            batch_size=1,
-            batch_format="pyarrow",
+    task = {"num_cpus": resources.task_cpus, "max_retries": RETRIES, "batch_size": None, "batch_format": "pyarrow"}
+    reading = {"num_cpus": resources.task_cpus, "max_retries": RETRIES}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray wants arguments by name, and has no names for the numbers of retries
+        return (
+            ray.data.read_datasource(_Chunks(tasks, job), ray_remote_args=reading)
+            .map_batches(
+                _Refine,
+                fn_constructor_args=(job,),
+                compute=ray.data.ActorPoolStrategy(min_size=min(low, len(tasks)), max_size=min(high, len(tasks))),
+                num_cpus=resources.actor_cpus,
+                num_gpus=resources.gpus_per_actor or None,
+                max_task_retries=RETRIES,  # restarts of the actor itself stay unbounded: each costs a task one try
+                batch_size=1,
+                batch_format="pyarrow",
+            )
+            .map_batches(_write, fn_args=(job,), **task)
         )
-        .map_batches(_write, fn_args=(job,), **task)
-    )
 
 
 class _Chunks(Datasource):
@@ -145,8 +174,16 @@ class _Chunks(Datasource):
 def _reader(task: Task, job_ref: Any) -> Callable[[], Iterable[pa.Table]]:
     def read() -> Iterator[pa.Table]:
         job: Job = ray.get(job_ref)
-        planned = read_chunk(job.output, task.chunk).slice(0, task.images)
-        yield _to_row(task, work.load(planned, job.inputs, job.method, job.input_side, job.fetch_threads))
+        _limit_memory(job)
+        started = time.perf_counter()
+        try:
+            planned = task.rows(job.output)
+            loaded = work.load(planned, job.inputs, job.method, job.input_side, job.fetch_threads)
+        except Exception as error:  # the pipeline must go on; see isolate.py
+            fatal = isinstance(error, RelabelError) and not isinstance(error, StorageError)
+            yield to_row(chunk_rows.failed(task, error, LOADED, fatal))
+        else:
+            yield to_row(Carried(task, loaded, {"load_s": time.perf_counter() - started}))
 
     return read
 
@@ -156,47 +193,56 @@ class _Refine:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._model = load_model(job.method.model, job.weights, job.device, job.threads)
-        self._execution = execution_class(job.device, job.threads)
+        _limit_memory(job)
+        self._model = job.load_model()
+        self._execution = job.execution
+        self._idle_since = time.perf_counter()
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        task, loaded = _from_row(row)
-        _log_attempt(self._job, "started", task)
-        part = work.refine(loaded, self._model, self._job.method)
-        return _to_row(task, part).append_column("execution", pa.array([self._execution]))
+        started = time.perf_counter()
+        given = from_row(row)
+        if given.error is not None:
+            return to_row(chunk_rows.without_images(given))
+        _log_attempt(self._job, "started", given.task)
+        try:
+            part = work.refine(given.images, self._model, self._job.method)
+        except Exception as error:  # the pipeline must go on; see isolate.py
+            if _is_device_error(error):
+                os._exit(1)  # nothing works in this process any more: Ray starts another
+            return to_row(chunk_rows.failed(given.task, error, PARTS, isinstance(error, RefusedError)))
+        ended = time.perf_counter()
+        seconds = {**given.seconds, "wait_s": started - self._idle_since, "refine_s": ended - started}
+        self._idle_since = ended
+        return to_row(Carried(given.task, part, seconds, execution=self._execution))
+
+
+def _is_device_error(error: Exception) -> bool:
+    return "CUDA error" in str(error) or type(error).__name__ in {"AcceleratorError", "OutOfMemoryError"}
+
+
+def _limit_memory(job: Job) -> None:
+    if job.memory_bytes:
+        limit_memory(job.memory_bytes)
 
 
 def _write(row: pa.Table, job: Job) -> pa.Table:
     if row.num_rows != 1:
         raise JobError(f"the write stage was given {row.num_rows} chunks at once")
-    task, part = _from_row(row)
-    work.write(part, task, job.run, row["execution"][0].as_py())
-    _log_attempt(job, "finished", task)
-    images = part.select(["status", "masks"]).to_pylist()
-    masks = [mask for image in images for mask in image["masks"]]
-    status = {
-        "chunk_id": task.chunk.chunk_id,
-        "images": len(images),
-        "masks": len(masks),
-        "failed_images": sum(image["status"] == "failed" for image in images),
-        "failed_masks": sum(mask["reason"] is not None for mask in masks),
-    }
-    return pa.Table.from_pylist([status], STATUS)
+    given = from_row(row)
+    if given.error is not None:
+        return chunk_rows.status(given)
+    try:
+        return chunk_rows.status(_commit(given, job))
+    except RelabelError as error:
+        return chunk_rows.status(chunk_rows.failed(given.task, error, PARTS, fatal=True))
 
 
-def _to_row(task: Task, images: pa.Table) -> pa.Table:
-    """A chunk's table as one row."""
-    values = images.combine_chunks().to_struct_array()
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    nested = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
-    return pa.table({"task": [{**vars(task), "chunk": vars(task.chunk)}], "images": nested})
-
-
-def _from_row(row: pa.Table) -> tuple[Task, pa.Table]:
-    """One row -> the chunk's task and its table."""
-    task = row["task"][0].as_py()
-    images = pa.Table.from_struct_array(row["images"].combine_chunks().flatten())
-    return Task(Chunk(**task["chunk"]), task["images"]), images
+def _commit(finished: Carried, job: Job) -> Carried:
+    """Write the part."""
+    started = time.perf_counter()
+    work.write(finished.images, finished.task, job.run, finished.execution)
+    _log_attempt(job, "finished", finished.task)
+    return finished._replace(seconds={**finished.seconds, "write_s": time.perf_counter() - started})
 
 
 def _log_attempt(job: Job, event: str, task: Task) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline.dataset import read_current
 from pipeline.errors import RefusedError
+from pipeline.generations import latest, read_manifest
+from pipeline.parts import FinishedPart, best_attempts, find_parts
 from pipeline.plan import Plan, read_plan
-from pipeline.seal import SealedPart, find_parts
 from pipeline.storage import Access, Store
 
 Numbers = tuple[int, int]
@@ -45,11 +45,11 @@ def read_status(output: str, access: Access) -> list[RunStatus]:
 
 def _status(store: Store, run: Store, plan: Plan, name: str) -> RunStatus:
     parts = find_parts(run, plan)
-    generations = [int(file.path.split("/")[1]) for file in run.list("seals") if file.path.endswith("/_SUCCESS")]
-    generation = max(generations, default=None)
-    manifest = json.loads(run.read(f"seals/{generation}/manifest.json")) if generation is not None else None
+    generation = latest(run)
+    manifest = read_manifest(run, generation) if generation is not None else None
     planned = plan.images, sum(chunk.masks for chunk in plan.chunks)
-    if manifest and manifest["sealed"]["chunks"] == len(parts) and manifest["increments"] == plan.increments:
+    files = sum(len(part.paths) for part in parts)
+    if manifest and manifest["parts"]["files"] == files and manifest["increments"] == plan.increments:
         counts = manifest["counts"]
         done = manifest["sealed"]["images"], manifest["sealed"]["masks"]
         failed = counts["images"].get("failed", 0), counts["decisions"].get("failed", 0)
@@ -68,12 +68,14 @@ def _status(store: Store, run: Store, plan: Plan, name: str) -> RunStatus:
     )
 
 
-def _count(run: Store, parts: Sequence[SealedPart]) -> tuple[Numbers, Numbers]:
-    def count(part: SealedPart) -> tuple[int, int, int, int]:
-        table = run.read_parquet(part.path, ["status", "masks.list.element.reason"])
-        reasons = [mask["reason"] for row in table["masks"].to_pylist() for mask in row]
-        failed = table["status"].to_pylist().count("failed")
-        return table.num_rows, len(reasons), failed, sum(reason is not None for reason in reasons)
+def _count(run: Store, parts: Sequence[FinishedPart]) -> tuple[Numbers, Numbers]:
+    def count(part: FinishedPart) -> tuple[int, int, int, int]:
+        columns = ["image_id", "status", "masks.list.element.reason"]
+        attempts = [run.read_parquet(path, columns).to_pylist() for path in part.paths]
+        rows = best_attempts(attempts[0], attempts[1:], part)
+        reasons = [mask["reason"] for row in rows for mask in row["masks"]]
+        failed = sum(row["status"] == "failed" for row in rows)
+        return len(rows), len(reasons), failed, sum(reason is not None for reason in reasons)
 
     with ThreadPoolExecutor(READERS) as pool:
         images, masks, failed_images, failed_masks = (

@@ -1,4 +1,7 @@
-"""Object storage and file systems behind fsspec: read, list, and put atomically, with bounded retries.
+"""Object storage and file systems behind fsspec: read, list, and put atomically, with timeouts and bounded retries.
+
+What a store answers (no such file, a path outside the root) is the exception that Python has for it; a store that
+fails, or gives no answer within the tries, is a StorageError.
 
 A Store is one root URI. Paths inside it are relative, with forward slashes. It is pickled to workers; each process
 makes its own connection. Credentials come from the environment (AWS_*, GOOGLE_*, workload identity), never from here.
@@ -6,42 +9,47 @@ makes its own connection. Credentials come from the environment (AWS_*, GOOGLE_*
 
 from __future__ import annotations
 
-import os
-import random
-import time
+import errno
+import hashlib
+import tempfile
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from pipeline.errors import RefusedError
+from pipeline.errors import JobError, RefusedError, StorageError
+from pipeline.file_systems import etag, modified_s, options
+from pipeline.local_files import TEMPORARY_PREFIX, create_local, local_writer, put_local
+from pipeline.ranges import Ranges
+from pipeline.retries import ANSWERS, deadline_s, retried
 
 T = TypeVar("T")
 
-FINAL_ERRORS = (
-    FileNotFoundError,
-    PermissionError,
-    IsADirectoryError,
-    NotADirectoryError,
-    FileExistsError,
-    ValueError,  # a path outside the root, a damaged Parquet file
-)
-"""Asking again would not change these answers."""
+UNKNOWN_BYTES = 1 << 30
+"""Bounds the time of a read whose size nobody told."""
+BLOCK_BYTES = 1 << 20
+START_TRIES = 6
+"""Before any work, a wrong endpoint should be told sooner than by all the tries."""
 
 
 class StoredFile(NamedTuple):
-    """One file of a listing: path relative to the store, size in bytes, and the store's etag where it has one."""
+    """One file of a listing: path relative to the store, size in bytes, the store's etag and time of writing (seconds
+    since 1970) where it has them.
+    """
 
     path: str
     size: int
     etag: str | None
+    modified_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,9 @@ class Store:
 
     @cached_property
     def _fs_and_root(self) -> tuple[Any, str]:
-        fs, root = fsspec.core.url_to_fs(self.uri, **options(self.uri, self.access))
+        fs, root = fsspec.core.url_to_fs(self.uri, **options(self.uri, self.access.endpoint_url, self.access.timeout_s))
+        if hasattr(fs, "retries"):
+            fs.retries = 1  # ours are enough; see retries.py
         return fs, root.rstrip("/") or "/"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,13 +93,34 @@ class Store:
             raise ValueError(f"{path!r} leaves {self.uri}")
         return f"{self._fs_and_root[1].rstrip('/')}/{path}" if path else self._fs_and_root[1]
 
-    def read(self, path: str) -> bytes:
-        """The whole file. Raises FileNotFoundError."""
-        return self._retried(lambda: bytes(self._fs_and_root[0].cat_file(self.full(path))))
+    def read(self, path: str, size_bytes: int | None = None) -> bytes:
+        """The whole file. `size_bytes`, where it is known, bounds the time it may take. Raises FileNotFoundError."""
+        return bytes(self._call("read", "cat_file", path, moved=size_bytes or UNKNOWN_BYTES))
+
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """`length` bytes from `start` on; fewer where the file ends. Raises FileNotFoundError."""
+        return bytes(self._call("read", "cat_file", path, start=start, end=start + length, moved=length))
+
+    def size(self, path: str) -> int:
+        """Bytes of the file. Raises FileNotFoundError."""
+        return int(self._call("read", "info", path)["size"] or 0)
+
+    def open(self, path: str) -> BinaryIO:
+        """The file for reading at any place; a remote one is fetched in ranges, each with its own tries.
+
+        Raises FileNotFoundError.
+        """
+        if self.is_local:
+            return Path(self.full(path)).open("rb")
+        return cast(BinaryIO, Ranges(self.size(path), partial(self.read_range, path)))
 
     def read_parquet(self, path: str, columns: list[str] | None = None) -> pa.Table:
-        """A whole Parquet file, or some of its columns."""
-        return pq.read_table(pa.BufferReader(self.read(path)), columns=columns)
+        """A whole Parquet file, or some of its columns (`a.list.element.b` for a field in a list).
+
+        Raises JobError when it is damaged.
+        """
+        with self._undamaged(path):
+            return pq.ParquetFile(pa.BufferReader(self.read(path))).read(columns)
 
     def put_parquet(self, path: str, table: pa.Table, row_group_rows: int | None = None) -> bytes:
         """Write `table` atomically; returns the file's bytes. The same table gives the same bytes."""
@@ -99,10 +130,7 @@ class Store:
 
     def read_rows(self, path: str, start: int, count: int, columns: list[str] | None = None) -> pa.Table:
         """Rows [start, start + count) of a Parquet file; only the row groups that hold them are fetched."""
-        return self._retried(lambda: self._read_rows(path, start, count, columns))
-
-    def _read_rows(self, path: str, start: int, count: int, columns: list[str] | None) -> pa.Table:
-        with self._fs_and_root[0].open(self.full(path), "rb") as file:
+        with self._undamaged(path), self.open(path) as file:
             parquet = pq.ParquetFile(file)
             groups: list[int] = []
             first_row, row = 0, 0
@@ -114,71 +142,180 @@ class Store:
                 row += rows
             return parquet.read_row_groups(groups, columns=columns).slice(start - first_row, count)
 
+    @contextmanager
+    def _undamaged(self, path: str) -> Iterator[None]:
+        """Arrow's complaints about a file's content as one line."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise JobError(f"{self.uri}/{path} is damaged: {brief(error)}") from None
+
+    def scan(self, path: str, columns: dict[str, pc.Expression], where: pc.Expression | None = None) -> pa.Table:
+        """Columns of a Parquet file computed by expressions, rows in order; only what those need is fetched."""
+        with self._undamaged(path), self.open(path) as file:
+            fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
+            return fragment.to_table(columns=columns, filter=where)
+
     def put(self, path: str, data: bytes) -> None:
         """Write the file so that readers see all of it or nothing (one PUT; or temporary file, fsync, rename)."""
+        try:
+            if self.is_local:
+                self._retried("write", path, lambda: put_local(Path(self.full(path)), data))
+            else:
+                self._call("write", "pipe_file", path, data, moved=len(data))
+        except FileNotFoundError as error:  # an object store says so of a bucket
+            raise StorageError(f"cannot write {self.uri}/{path}: {brief(error)}") from None
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write the file unless it is there; whether it was written (or holds `data`, which answers a lost reply).
+
+        One winner among any number of writers where the store can do that; `lease.check_store` finds out.
+        """
         if self.is_local:
-            _put_local(Path(self.full(path)), data)
-        else:
-            self._retried(lambda: self._fs_and_root[0].pipe_file(self.full(path), data))
+            return self._retried("write", path, lambda: create_local(Path(self.full(path)), data))
+
+        def attempt() -> bool:
+            try:
+                self._timed("pipe_file", self.full(path), data, mode="create", moved=len(data))
+            except OSError as error:
+                if isinstance(error, FileExistsError) or "precondition" in str(error).lower():
+                    return False
+                raise
+            return True
+
+        if self._retried("write", path, attempt):
+            return True
+        with suppress(FileNotFoundError):
+            return self.read(path) == data
+        return False
+
+    def download(self, path: str, to: Path) -> str:
+        """Copy the file to a local path, block by block; returns its SHA-256 (hex). Raises FileNotFoundError."""
+        sha256 = hashlib.sha256()
+        with self.open(path) as source, to.open("wb") as target:
+            while block := source.read(BLOCK_BYTES):
+                sha256.update(block)
+                target.write(block)
+        return sha256.hexdigest()
+
+    @contextmanager
+    def writer(self, path: str) -> Iterator[BinaryIO]:
+        """A file to write piece by piece; readers see all of it once the context ends well, else nothing.
+
+        It grows on local disk: beside its target, or in a temporary folder until it is uploaded.
+        """
+        if self.is_local:
+            with local_writer(Path(self.full(path))) as local:
+                yield local
+            return
+        with tempfile.NamedTemporaryFile(prefix="relabel-") as spooled:
+            yield cast(BinaryIO, spooled)
+            spooled.flush()
+            moved = Path(spooled.name).stat().st_size
+            full = self.full(path)
+            self._retried("write", path, lambda: self._timed("put_file", spooled.name, full, moved=moved))
 
     def exists(self, path: str) -> bool:
         """Whether the file is there."""
-        return bool(self._retried(lambda: self._fs_and_root[0].exists(self.full(path))))
+        return bool(self._call("read", "exists", path))
+
+    def has_entries(self) -> bool:
+        """Whether the root is a folder with something in it."""
+        return bool(self._call("list", "ls", "", detail=False))
 
     def delete(self, path: str) -> None:
         """Remove the file; no error when it is already gone."""
         with suppress(FileNotFoundError):
-            self._retried(lambda: self._fs_and_root[0].rm_file(self.full(path)))
+            self._call("delete", "rm_file", path)
 
-    def list(self, folder: str = "") -> list[StoredFile]:
-        """All files below `folder`, sorted by path; empty when there is no such folder."""
-        fs = self._fs_and_root[0]
+    def some(self, limit: int) -> list[str]:
+        """Paths of a few files below the root, in no order, without listing all of them."""
+        fs, root = self._fs_and_root
 
-        def find() -> dict[str, dict[str, Any]]:
-            fs.invalidate_cache()
-            try:
-                found = fs.find(self.full(folder), detail=True)
-            except FileNotFoundError:
-                return {}
-            return dict(found)
+        def walk() -> list[str]:
+            found: list[str] = []
+            for folder, _, names in fs.walk(root):
+                found += [f"{folder}/{name}" for name in names]
+                if len(found) >= limit:
+                    break
+            return found[:limit]
 
+        return self._retried("list", "", walk)
+
+    def list(self, folder: str = "", temporary: bool = False) -> list[StoredFile]:
+        """All files below `folder`, sorted by path; empty when there is no such folder.
+
+        temporary: list what unfinished writes left behind, and nothing else.
+        """
         prefix = self.full("").rstrip("/") + "/"
-        files = [
-            StoredFile(path.removeprefix(prefix), int(info.get("size") or 0), _etag(info))
-            for path, info in self._retried(find).items()
-            if not Path(path).name.startswith(TEMPORARY_PREFIX)
-        ]
-        return sorted(files)
+        return sorted(
+            StoredFile(
+                path.removeprefix(prefix), int(info.get("size") or info.get("Size") or 0), etag(info), modified_s(info)
+            )
+            for path, info in (self._pages(folder) if self._is_s3 else self._find(folder))
+            if path.rpartition("/")[2].startswith(TEMPORARY_PREFIX) == temporary
+        )
+
+    def _find(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        self._fs_and_root[0].invalidate_cache()
+        try:
+            found = self._retried("list", folder, lambda: self._fs_and_root[0].find(self.full(folder), detail=True))
+        except FileNotFoundError:
+            return
+        yield from found.items()
+
+    def _pages(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """An S3 listing page by page, each with its own tries: a million files are a thousand requests."""
+        bucket, _, key = self.full(folder).partition("/")
+        page: dict[str, Any] = {"IsTruncated": True}
+        while page["IsTruncated"]:
+            more = {"ContinuationToken": page["NextContinuationToken"]} if "NextContinuationToken" in page else {}
+            asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", **more}
+            try:
+                page = self._retried("list", folder, partial(self._timed, "call_s3", "list_objects_v2", **asked))
+            except FileNotFoundError:
+                return
+            for entry in page.get("Contents", []):
+                if not entry["Key"].endswith("/"):  # consoles put such empty objects in place of folders
+                    yield f"{bucket}/{entry['Key']}", entry
 
     def probe_writable(self) -> None:
         """Write and delete a small file; raises RefusedError with the reason when that fails."""
         name = f"{TEMPORARY_PREFIX}probe-{uuid.uuid4().hex}"
-        once = Store(self.uri, Access(self.access.endpoint_url, tries=1, timeout_s=5))
+        impatient = Store(self.uri, replace(self.access, tries=START_TRIES, timeout_s=5))
         try:
-            once.put(name, b"")
-            once.delete(name)
+            impatient.put(name, b"")
+            impatient.delete(name)
         except Exception as error:
             raise RefusedError(f"cannot write to the output {self.uri}: {brief(error)}") from None
 
-    def _retried(self, action: Callable[[], T]) -> T:
-        return retried(action, self.access.tries)
+    @property
+    def _is_s3(self) -> bool:
+        return hasattr(self._fs_and_root[0], "call_s3")
 
+    def _call(self, what: str, method: str, path: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
+        """One method of the file system on one path, with time limit and retries. `moved`: bytes of the body."""
+        full = self.full(path)
+        return self._retried(what, path, lambda: self._timed(method, full, *arguments, moved=moved, **options))
 
-TEMPORARY_PREFIX = ".tmp-"
+    def _timed(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
+        """The network file systems of fsspec take a limit for the whole call; read timeouts are per packet only."""
+        fs = self._fs_and_root[0]
+        if getattr(fs, "async_impl", False):
+            options["timeout"] = deadline_s(self.access.timeout_s, moved)
+        return getattr(fs, method)(*arguments, **options)
 
-
-def retried(action: Callable[[], T], tries: int, sleep: Callable[[float], None] = time.sleep) -> T:
-    """Run `action`, again after each error that may pass, up to `tries` times; exponential backoff, full jitter."""
-    for attempt in range(1, tries + 1):
+    def _retried(self, what: str, path: str, action: Callable[[], T]) -> T:
         try:
-            return action()
-        except FINAL_ERRORS:
+            return retried(action, self.access.tries)
+        except ANSWERS:
             raise
-        except Exception:
-            if attempt == tries:
-                raise
-            sleep(random.uniform(0, min(20.0, 0.2 * 2**attempt)))  # noqa: S311 - jitter, not a secret
-    raise AssertionError("unreachable: the last try returns or raises")
+        except Exception as error:  # each store has exceptions of its own
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                raise FileNotFoundError(f"no file can have the name {path[:100]}...") from None
+            raise StorageError(f"cannot {what} {self.uri}/{path}: {brief(error)}") from None
 
 
 def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
@@ -190,9 +327,9 @@ def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
 
 def check_readable(uri: str, access: Access, what: str) -> None:
     """Raise RefusedError unless `uri` exists and can be listed or read."""
+    store = Store(uri, replace(access, tries=START_TRIES))
     try:
-        fs, path = fsspec.core.url_to_fs(uri, **options(uri, Access(access.endpoint_url, 1, 5)))
-        present = fs.exists(path) or bool(fs.ls(path, detail=False))
+        present = store.exists("") or store.has_entries()
     except FileNotFoundError:
         present = False
     except Exception as error:  # each store has exceptions of its own
@@ -211,46 +348,3 @@ def brief(error: BaseException) -> str:
     """One line for a user; botocore and aiohttp say the rest of it in a page."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
-
-
-def options(uri: str, access: Access) -> dict[str, Any]:
-    """fsspec options for a URI."""
-    if uri.startswith(("s3://", "s3a://")):
-        timeout = {"connect_timeout": min(10.0, access.timeout_s), "read_timeout": access.timeout_s}
-        client = {"endpoint_url": access.endpoint_url} if access.endpoint_url else {}
-        # Retries are ours (`retried`): two layers of them would multiply.
-        return {
-            "client_kwargs": client,
-            "config_kwargs": {**timeout, "retries": {"max_attempts": 1}},
-            "use_listings_cache": False,
-            "default_fill_cache": False,
-        }
-    if uri.startswith(("http://", "https://")):
-        return {}
-    return {"use_listings_cache": False}
-
-
-def _etag(info: dict[str, Any]) -> str | None:
-    for key in ("ETag", "etag", "md5Hash", "content_md5"):
-        if info.get(key):
-            return str(info[key]).strip('"')
-    return None
-
-
-def _put_local(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,50 +1,65 @@
 """What the workers do with one chunk: load it, refine it, write its part. No Ray here, and nothing about order.
 
 A chunk travels as an Arrow table with a row per image: PLAN when read, LOADED on the way to the model, PARTS after it.
-A row failure is data: `status`, `reason`. What fails everything (revoked credentials, a broken model) is a JobError.
+A row failure is data: `status`, `reason`. A chunk of which the store gave nothing, or on which the model fails, is an
+exception: who called decides what that means.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline import refiners
 from pipeline.coarse import UnusableMaskError, coarse_rle, mask_file
-from pipeline.errors import ImageError, JobError, MaskError, RowError
+from pipeline.errors import ImageError, JobError, MaskError, RowError, StorageError
 from pipeline.geometry import Frame, resize_to_input
 from pipeline.images import decode_image
-from pipeline.models import Model
-from pipeline.plan import Chunk
-from pipeline.refiners import REFINERS, RefinedMask, RefineImage
+from pipeline.members import Member, read_cells, read_member
+from pipeline.models import Model, execution_class
+from pipeline.models import load_model as load_model_by_name
+from pipeline.models.weights import Weights
+from pipeline.plan import Chunk, read_chunk
+from pipeline.refiners import RefinedMask, RefineImage
 from pipeline.sources.types import safe_relative
 from pipeline.storage import Store, brief
 from schemas.config import Method
 from schemas.records import LOADED, PARTS, SCORES
-
-ALL_FAILED_LIMIT = 8
-"""A chunk of at least so many images, none of which the store would give: the store is at fault, not the images."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One chunk to be done; `images` below the chunk's number when a limit cuts it."""
+    """One chunk to be done: its first `images` (all, unless a limit cuts it), or `image_ids` in retry round `round`."""
 
     chunk: Chunk
     images: int
+    round: int = 0
+    image_ids: tuple[str, ...] = ()
 
     @property
     def part(self) -> str:
         """The part's path, relative to the run's folder."""
         cut = "" if self.images == self.chunk.images else f".first{self.images}"
+        cut = f".r{self.round}" if self.round else cut
         return f"parts/{self.chunk.chunk_id}{cut}.parquet"
+
+    def rows(self, output: Store) -> pa.Table:
+        """The task's plan rows (schema PLAN)."""
+        table = read_chunk(output, self.chunk)
+        if not self.round:
+            return table.slice(0, self.images)
+        return table.filter(pc.is_in(table["image_id"], pa.array(self.image_ids, pa.string())))
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,34 @@ class Inputs:
 
     images: Store
     masks: Store | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a worker needs to know; small, picklable, without credentials. memory_bytes: its limit, if any."""
+
+    output: Store
+    run: Store
+    inputs: Inputs
+    method: Method
+    weights: Weights
+    input_side: int
+    threads: int
+    fetch_threads: int
+    device: str
+    attempt_log: str | None
+    memory_bytes: int | None = None
+    loader: Callable[[str, Weights, str, int], Model] = load_model_by_name
+    execution_of: Callable[[str, int], str] = execution_class
+
+    def load_model(self) -> Model:
+        """The model, ready on the device."""
+        return self.loader(self.method.model, self.weights, self.device, self.threads)
+
+    @property
+    def execution(self) -> str:
+        """The execution class of this worker."""
+        return self.execution_of(self.device, self.threads)
 
 
 _MaskFiles = dict[str, bytes | MaskError]
@@ -64,15 +107,40 @@ class _Fetched(NamedTuple):
 
 
 def load(planned: pa.Table, inputs: Inputs, method: Method, input_side: int, threads: int) -> pa.Table:
-    """PLAN -> LOADED: fetch, decode, resize. Files are fetched ahead in `threads`, images decoded one at a time."""
+    """PLAN -> LOADED: fetch, decode, resize. Files are fetched ahead in `threads`, images decoded one at a time.
+
+    Raises StorageError when the store gave nothing: that is its fault, not that of each image.
+    """
     rows = planned.to_pylist()
-    with ThreadPoolExecutor(threads) as pool:
-        fetched = pool.map(lambda row: _fetch(row, inputs), rows)
-        loaded = [_load_image(row, files, method, input_side) for row, files in zip(rows, fetched, strict=True)]
-    storage_failures = sum(row["reason"] == "storage" for row in loaded)
-    if storage_failures == len(loaded) >= ALL_FAILED_LIMIT:
-        raise JobError(f"{inputs.images.uri} gave none of the {len(loaded)} images of a chunk; nothing was committed")
+    in_tables = [(row["image_id"], row["member"]) for row in rows if row["member"] and row["member"]["column"]]
+    cells = read_cells(inputs.images, in_tables)
+    fetched = _fetch_ahead(rows, inputs, cells, threads)
+    loaded = [_load_image(row, files, method, input_side) for row, files in zip(rows, fetched, strict=True)]
+    if loaded and all(_unanswered(row) for row in loaded):
+        raise StorageError(
+            f"{inputs.images.uri} gave none of the {len(loaded)} images of a chunk, or none of its masks"
+        )
     return pa.Table.from_pylist(loaded, LOADED)
+
+
+def _unanswered(row: Row) -> bool:
+    """Whether an image was lost to the store, or all of its masks were. Images that a verdict failed do not count."""
+    masks = [mask["reason"] for mask in row["masks"]]
+    return row["reason"] == "storage" or (bool(masks) and set(masks) == {"storage"})
+
+
+def _fetch_ahead(
+    rows: list[Row], inputs: Inputs, cells: Mapping[str, bytes | ImageError], threads: int
+) -> Iterator[_Fetched]:
+    """The rows' files in order; a bounded number of them is held."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Any] = deque()
+        for row in rows:
+            waiting.append(pool.submit(_fetch, row, inputs, cells))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def refine(loaded: pa.Table, model: Model, method: Method) -> pa.Table:
@@ -80,39 +148,64 @@ def refine(loaded: pa.Table, model: Model, method: Method) -> pa.Table:
     rows = loaded.drop_columns(["pixels", "pixels_hw"]).to_pylist()
     images, targets = [], []
     for row, pixels in zip(rows, _pixels(loaded), strict=True):
-        usable = [mask for mask in row["masks"] if mask["reason"] is None]
+        usable = _usable(row)
         if pixels is not None and usable:
-            frame = Frame((row["height"], row["width"]), model.input_side)
-            images.append(RefineImage(pixels, frame, [mask["coarse_rle"] for mask in usable]))
+            images.append(_refine_image(row, pixels, model.input_side))
             targets.append(usable)
-    for usable, refined in zip(targets, REFINERS[method.refiner](model, images, method), strict=True):
+    for usable, refined in zip(targets, refiners.refine(model, images, method), strict=True):
         for mask, result in zip(usable, refined, strict=True):
             _fill(mask, result)
     return pa.Table.from_pylist(rows, PARTS)
+
+
+def refinable(loaded: pa.Table, input_side: int) -> Iterator[RefineImage]:
+    """The images of LOADED that have a mask to refine."""
+    rows = loaded.drop_columns(["pixels", "pixels_hw"]).to_pylist()
+    for row, pixels in zip(rows, _pixels(loaded), strict=True):
+        if pixels is not None and _usable(row):
+            yield _refine_image(row, pixels, input_side)
 
 
 def write(part: pa.Table, task: Task, run: Store, execution: str) -> None:
     """Put a finished part. The same chunk on the same execution class gives the same bytes, so twice is harmless."""
     if part.num_rows != task.images:
         raise JobError(f"chunk {task.chunk.chunk_id} came back with {part.num_rows} of its {task.images} images")
+    attempt = pa.array([task.round] * part.num_rows, pa.int32())
+    part = part.set_column(part.schema.get_field_index("attempt"), "attempt", attempt)
     metadata = {"chunk_id": task.chunk.chunk_id, "execution_class": execution}
     run.put_parquet(task.part, part.replace_schema_metadata(metadata))
 
 
-def _fetch(row: Row, inputs: Inputs) -> _Fetched:
+def _usable(row: Row) -> list[Row]:
+    return [mask for mask in row["masks"] if mask["reason"] is None]
+
+
+def _refine_image(row: Row, pixels: npt.NDArray[np.uint8], input_side: int) -> RefineImage:
+    frame = Frame((row["height"], row["width"]), input_side)
+    return RefineImage(pixels, frame, [mask["coarse_rle"] for mask in _usable(row)])
+
+
+def _fetch(row: Row, inputs: Inputs, cells: Mapping[str, bytes | ImageError]) -> _Fetched:
     """The image's bytes and those of the mask files that its geometries name; what cannot be read as its error."""
     if row["problem"]:
         return _Fetched(ImageError(row["problem"]), {})
     if not safe_relative(row["image_uri"]):
         return _Fetched(ImageError("image_outside_root", row["image_uri"]), {})
     try:
-        image = inputs.images.read(row["image_uri"])
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        image = cells.get(row["image_id"]) or _read_image(row, inputs.images)
+    except ImageError as error:
+        return _Fetched(error, {})
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # a value: no name of a file
         return _Fetched(ImageError("image_missing", row["image_uri"]), {})
-    except Exception as error:  # every store has exceptions of its own; they are out of retries
+    except StorageError as error:
         return _Fetched(ImageError("storage", brief(error)), {})
     paths = {path for mask in row["masks"] if (path := mask_file(mask["geometry"]))}
     return _Fetched(image, {path: _read_mask_file(inputs.masks, path) for path in paths})
+
+
+def _read_image(row: Row, images: Store) -> bytes | ImageError:
+    member: Member | None = row["member"]
+    return read_member(images, member) if member else images.read(row["image_uri"], row["size_bytes"])
 
 
 def _read_mask_file(store: Store | None, path: str) -> bytes | MaskError:
@@ -120,9 +213,9 @@ def _read_mask_file(store: Store | None, path: str) -> bytes | MaskError:
         return MaskError("mask_missing", path)
     try:
         return store.read(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
         return MaskError("mask_missing", path)
-    except Exception as error:  # every store has exceptions of its own; they are out of retries
+    except StorageError as error:
         return MaskError("storage", brief(error))
 
 

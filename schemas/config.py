@@ -18,7 +18,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Bumped whenever the same configuration computes something else; golden outputs in tests force it."""
 
 
@@ -41,10 +41,11 @@ class _Frozen(BaseModel):
 
 
 class Method(_Frozen):
-    """What is computed. `weights_sha256` is filled in from the weights themselves before hashing."""
+    """What is computed. The hashes are filled in from the files themselves before it is hashed."""
 
     model: str = "lite"
     weights_sha256: str = ""
+    adapter_sha256: str = ""
     refiner: str = "samrefiner"
     use_points: bool = True
     use_box: bool = True
@@ -54,9 +55,18 @@ class Method(_Frozen):
     gaussian_strength: float = Field(default=30.0, gt=0)
     elastic_threshold: float = Field(default=0.0, ge=0, lt=1, description="lambda; 0 keeps the tight box")
     iterations: int = Field(default=1, ge=1, le=100)
+    crop_ratio: float = Field(
+        default=0.0, ge=0, le=10, description="one more look at a crop, so much larger than the mask's box; 0: none"
+    )
+    mirror: bool = Field(default=False, description="one more look, at the image's mirror image")
+    colour_vote: float = Field(default=0.0, ge=0, description="logits that colours add or take; 0: none")
+    split_regions: bool = Field(default=False, description="refine each region of a mask by itself, then merge them")
+    exclusive: bool = Field(default=False, description="masks of an image do not overlap: the highest logit wins")
     encode_batch: int = Field(default=4, ge=1, description="images per encoder pass")
     decode_batch: int = Field(default=32, ge=1, description="prompts per decoder pass")
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="of the matrix products of Segment Anything's encoder"
+    )
     max_image_pixels: int = Field(default=120_000_000, gt=0)
 
     @model_validator(mode="before")
@@ -92,7 +102,11 @@ class Gate(_Frozen):
         default=3.0, gt=1, description="of refined / coarse, or its inverse; above it: ran away"
     )
     min_main_share: float = Field(default=0.8, ge=0, le=1, description="main_share below it: shattered")
-    min_quality_gain: float = Field(default=0.0, ge=-1, le=1, description="of refined over coarse, to be reached")
+    calibration: str = Field(default="packaged", description="packaged, none, or the URI of a calibration file")
+    min_quality_gain: float | None = Field(
+        default=None, ge=-1, le=1, description="of refined over coarse, to be reached; None: as the calibration says"
+    )
+    review_below: float = Field(default=0.5, ge=0, le=1, description="estimated quality that a person should look at")
 
 
 class Operation(_Frozen):
@@ -104,6 +118,9 @@ class Operation(_Frozen):
     actors_max: int | None = Field(default=None, ge=1)
     gpus_per_actor: float | None = Field(default=None, ge=0)
     threads_per_actor: int = Field(default=1, ge=1, description="CPU threads of torch; part of the execution class")
+    worker_memory_mb: int | None = Field(
+        default=None, ge=256, description="a worker's own memory, at most; an image that needs more fails"
+    )
     segment_chunks: int = Field(default=10_000, ge=1)
     shard_mb: int = Field(default=256, ge=1)
     storage_tries: int = Field(default=8, ge=1)
@@ -111,6 +128,15 @@ class Operation(_Frozen):
     endpoint_url: str | None = None
     fetch_threads: int = Field(default=8, ge=1)
     max_failed_share: float = Field(default=0.0, ge=0, le=1)
+    log_format: Literal["text", "json"] = "text"
+    metrics_port: int | None = Field(default=None, ge=1, le=65535, description="serve Prometheus metrics there")
+    metrics_linger_s: float = Field(default=60.0, ge=0, description="wait at the end for one more scrape, this long")
+    keep_generations: int = Field(
+        default=1, ge=1, description="results that keep their shards, the current one included"
+    )
+    grace_s: float = Field(default=0.0, ge=0, description="how long a replaced result keeps its shards beyond that")
+    assume_exclusive: bool = Field(default=False, description="no leases: nothing else writes to the output")
+    lease_wait_s: float = Field(default=900.0, ge=0, description="how long to wait for another run on the same output")
     attempt_log: str | None = Field(default=None, description="local file; each chunk started and finished adds a line")
 
     @model_validator(mode="after")
@@ -137,6 +163,9 @@ PARTS: dict[str, type[BaseModel]] = {"method": Method, "gate": Gate, "operation"
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    "fast": {"crop_ratio": 0.0, "mirror": False, "colour_vote": 0.0},
+    "balanced": {"crop_ratio": 0.0, "mirror": True, "colour_vote": 0.0},
+    "best": {"crop_ratio": 1.6, "mirror": True, "colour_vote": 0.4},
     "published-code": {
         "elastic_threshold": 0.0,
         "gaussian_form": "code",
@@ -152,19 +181,28 @@ PRESETS: dict[str, dict[str, Any]] = {
         "iterations": 5,
     },
 }
-"""Named methods. The two published ones are SAMRefiner as its code and as its paper have it."""
+"""Named methods. fast, balanced and best: more and more looks at each mask; what each costs and gains stands in
+tests/benchmarks/RESULTS.md. The two published ones are SAMRefiner as its code and as its paper have it."""
+
+DEFAULT_PRESETS = {"lite": "balanced"}
+"""By model: what `default` stands for. The official models keep to the method as published."""
 
 
 def resolve(
-    preset: str = "default", text: str | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None
+    preset: str = "default",
+    text: str | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Preset, then YAML text, then overrides ({"method": {...}, ...}; None values are ignored) -> Config.
+    """Base of the method, preset, YAML text, overrides ({"method": {...}, ...}; None values are ignored) -> Config.
+
+    Each wins over the ones before it.
 
     Raises ConfigError with one readable line.
     """
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
-    parts: dict[str, dict[str, Any]] = {"method": dict(PRESETS[preset]), "gate": {}, "operation": {}}
+    parts: dict[str, dict[str, Any]] = {"method": {**(base or {}), **PRESETS[preset]}, "gate": {}, "operation": {}}
     for source in (_parse(text), overrides or {}):
         for part, values in source.items():
             if part not in parts:
@@ -173,7 +211,10 @@ def resolve(
                 raise ConfigError(f"{part}: expected keys and values, found {type(values).__name__}")
             parts[part].update({key: value for key, value in values.items() if value is not None})
     method = parts["method"]
-    method.setdefault("iterations", DEFAULT_ITERATIONS.get(method.get("model", "lite"), PUBLISHED_ITERATIONS))
+    model = method.get("model", "lite")
+    method.setdefault("iterations", DEFAULT_ITERATIONS.get(model, PUBLISHED_ITERATIONS))
+    if preset == "default" and method.get("refiner", "samrefiner") == "samrefiner":
+        parts["method"] = {**PRESETS[DEFAULT_PRESETS.get(model, "default")], **method}
     try:
         return Config.model_validate(parts)
     except ValidationError as error:
@@ -190,6 +231,14 @@ def digest(content: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of `content`."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def parse_config(text: str) -> Config:
+    """YAML as `to_yaml` writes it -> Config. Raises ConfigError with one readable line."""
+    try:
+        return Config.model_validate(_parse(text))
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
 
 
 def to_yaml(config: Config) -> str:

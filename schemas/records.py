@@ -18,6 +18,11 @@ BBOX = pa.list_(pa.float32(), 4)
 SCORES: list[tuple[str, pa.DataType]] = [
     ("predicted_iou", pa.float32()),  # the model's own estimate for the refined mask
     ("stability", pa.float32()),  # IoU of the refined logits cut at +1 and at -1
+    ("expected_iou", pa.float32()),  # of the refined mask, if the model's probabilities are right
+    ("coarse_expected_iou", pa.float32()),  # the same for the coarse mask
+    ("look_iou", pa.float32()),  # mean IoU of the refined mask with each look's own answer (1 when there was one)
+    ("colour_iou", pa.float32()),  # IoU of the refined mask with what colours alone say; null where they were not asked
+    ("coarse_colour_iou", pa.float32()),  # the same for the coarse mask
     ("coarse_iou", pa.float32()),  # IoU of refined and coarse
     ("iteration_iou", pa.float32()),  # IoU of the last two iterations (1 when there was one)
     ("area_ratio", pa.float32()),  # refined area / coarse area
@@ -40,6 +45,11 @@ _IDENTITY = [
 PLANNED_MASK = pa.struct([*_IDENTITY, ("geometry", pa.string())])
 """`geometry` is JSON: what the source says (polygons, RLE, or a file and the value in it), decoded when loaded."""
 
+MEMBER = pa.struct(
+    [("container", pa.string()), ("offset", pa.int64()), ("length", pa.int64()), ("column", pa.string())]
+)
+"""An image in a container: bytes [offset, offset + length) of a tar; or row `offset` of a Parquet file's `column`."""
+
 PLAN = pa.schema(
     [
         ("chunk_id", pa.string()),
@@ -51,6 +61,7 @@ PLAN = pa.schema(
         ("etag", pa.string()),  # of the image object; null where the store has none (local files)
         ("size_bytes", pa.int64()),  # of the image object; null where it is missing or cannot be listed
         ("problem", pa.string()),  # reason code of an image that cannot even be looked for
+        ("member", MEMBER),  # null where the image is a file of its own
         ("masks", pa.list_(PLANNED_MASK)),
         ("masks_digest", pa.string()),
     ]
@@ -127,6 +138,17 @@ IMAGES = pa.schema(
         ("attempt", pa.int32()),
     ]
 )
+
+SEALED_PARTS = pa.schema(
+    [
+        ("chunk_id", pa.string()),
+        ("path", pa.string()),  # relative to the run's folder
+        ("images", pa.int32()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+    ]
+)
+"""What a generation was sealed from: of each chunk, its part and then its retries."""
 
 SUPERSEDED = pa.schema([("image_id", pa.string()), ("chunk_id", pa.string())])
 """Rows of earlier increments that an increment replaces or prunes."""

@@ -54,7 +54,8 @@ class FakeModel:
             mask = np.zeros((SIDE, SIDE), np.float32)
             mask[y1 : y2 + 1, x1 : x2 + 1] = 1
         bright = np.zeros((SIDE, SIDE), np.float32)
-        small = cv2.resize(grey, None, fx=SIDE / PROMPT_SIDE, fy=SIDE / PROMPT_SIDE, interpolation=cv2.INTER_AREA)
+        height, width = (max(1, side * SIDE // PROMPT_SIDE) for side in grey.shape)
+        small = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
         bright[: small.shape[0], : small.shape[1]] = small
         smooth = cv2.GaussianBlur(mask, (0, 0), 2) - 0.5
         return np.stack([8 * smooth - 1, 8 * smooth + bright - 0.5, 8 * smooth + 1])

@@ -46,6 +46,7 @@ def rle_truth() -> str:
 
 def run(words: list[str], folder: Path) -> str:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env |= {"HF_HOME": str(folder / "hugging-face"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{words}: {done.stderr}"
     return done.stdout
@@ -61,6 +62,11 @@ def test_python_and_then_every_command(workplace: Path) -> None:
     script = "\n".join(blocks("python"))
     script += "\nfrom PIL import Image\nImage.fromarray(coarse * 255).save('coarse.png')"
     script += "\nassert pixels.shape == tuple(row['mask_rle']['size'])\nassert len(frame) == table.num_rows == 10"
+    script += "\nassert by_ray.count() == by_hugging_face.num_rows == 10\nassert state['consumed'] == len(feed) > 0"
+    script += "\nimport json\nfrom pipeline.report.gallery import digest"
+    script += "\nsaid = {'mask_id': row['mask_id'], 'digest': digest(row), 'verdict': 'better', 'strata': []}"
+    script += "\nsaid = {'kind': 'relabel-verdicts', 'schema_version': 1, 'verdicts': [said]}"
+    script += "\nopen('verdicts.json', 'w').write(json.dumps(said))"
     script += "\nassert sure.num_rows <= 10\nassert better.shape == coarse.shape"
     assert "decision" in run([sys.executable, "-c", script], workplace)
     for command in commands[2:]:
@@ -76,9 +82,21 @@ def test_the_configuration_file_is_one() -> None:
 
 
 def test_every_option_exists(relabel: Cli) -> None:
-    known = "".join(
-        relabel(command, "--help", COLUMNS="200").stdout for command in ("run", "refine", "status", "evaluate")
+    commands = (
+        "run",
+        "refine",
+        "status",
+        "verify",
+        "gc",
+        "evaluate",
+        "export",
+        "adapt",
+        "calibrate",
+        "seal",
+        "report",
+        "review",
     )
+    known = "".join(relabel(command, "--help", COLUMNS="200").stdout for command in commands)
     for option in set(re.findall(r"--[a-z][a-z-]+", README)):
         assert option in known, option
 

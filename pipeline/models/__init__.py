@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import RefusedError
 from pipeline.geometry import ORIGINAL_SIZE, FloatArray
 from pipeline.models.weights import Weights, local_path
 
@@ -126,17 +127,33 @@ def token_groups(point_labels: npt.NDArray[np.int64] | None, count: int) -> list
     return [np.flatnonzero(present == points) for points in np.unique(present)]
 
 
-def load_model(name: str, weights: Weights, device: str, threads: int) -> Model:
+def load_model(name: str, weights: Weights, device: str, threads: int, dtype: str = "float32") -> Model:
     """The model, ready on `device` ("cpu", "cuda"), with torch held to `threads` CPU threads in this process.
+
+    dtype: of Segment Anything's encoder (schemas.config, Method.dtype); the other models compute in float32.
 
     Raises RefusedError when the weights are not those of the model.
     """
     if name == "none":
         return NoModel()
+    model = _load(name, weights, device, threads, dtype)
+    if weights.adapter is not None:
+        from pipeline.models import adapter  # imports torch
+
+        if not hasattr(model, "iou_layers"):
+            raise RefusedError(f"model {name} has no IoU head for an adapter")
+        adapter.apply(model, local_path(weights.adapter))
+    return model
+
+
+def _load(name: str, weights: Weights, device: str, threads: int, dtype: str) -> Any:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
 
     import torch  # takes seconds; commands that need no model do without
 
+    from pipeline.models.fused import keep_freed_memory
+
+    keep_freed_memory()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.allow_tf32 = False
@@ -151,15 +168,15 @@ def load_model(name: str, weights: Weights, device: str, threads: int) -> Model:
         return (TorchScriptModel if name == "torchscript" else CascadePspModel)(path, weights.sha256, device)
     from pipeline.models.sam import SamModel
 
-    return SamModel(name, path, weights.sha256, device)
+    return SamModel(name, path, weights.sha256, device, getattr(torch, dtype))
 
 
-def execution_class(device: str, threads: int) -> str:
+def execution_class(device: str, threads: int, dtype: str = "float32") -> str:
     """Device model, torch version, dtype and threads: within one class the same inputs give the same bytes."""
     import torch  # see load_model
 
     processor = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_model()
-    return f"{processor}; torch {torch.__version__}; float32; {threads} threads"
+    return f"{processor}; torch {torch.__version__}; {dtype}; {threads} threads"
 
 
 def _cpu_model() -> str:

@@ -3,7 +3,8 @@
 Same prompts and protocol as the official models (`models.MaskModel`): images with a long side of 512, masks of 256 x
 256, coordinates 0-1024. It looks at `PromptBatch.coarse` and corrects it; without masks it answers boxes and points.
 
-Not here: the layers (`lite_network.py`, `lite_backbone.py`), the training (`lite_training/`).
+Not here: the layers (`lite_network.py`, `lite_backbone.py`; `lite_fast.py` computes the same, faster), the training
+(`lite_training/`).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.geometry import FloatArray
 from pipeline.models import Candidates, PromptBatch
-from pipeline.models.lite_network import ImageFeatures, LiteNetwork, PromptTensors
+from pipeline.models.lite_fast import FastDecoder, FastEncoder
+from pipeline.models.lite_network import ImageFeatures, LiteNetwork, PromptTensors, load_weights
 from pipeline.models.weights import LITE_WEIGHTS
 
 INPUT_SIDE, MASK_SIDE, STRIDE = 512, 256, 16
@@ -51,13 +52,16 @@ class LiteModel:
         self.weights_sha256 = hashlib.sha256(data).hexdigest()
         self.device = torch.device(device)
         network = LiteNetwork()
-        network.load_state_dict({name: tensor.float() for name, tensor in load(data).items()})
-        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        load_weights(network, data)
+        network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
+        self._encoder = FastEncoder(network.encoder)
+        self._decoder = FastDecoder(network.decoder, INPUT_SIDE // STRIDE)
+        self._iou_head = network.decoder.iou_head  # the decoder runs it as it is
 
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> LiteEmbedding:
         """Images (h, w, 3) uint8 RGB, long side 512 -> embedding. One image a pass: none depends on its neighbours."""
-        parts = [self.network.encoder(self._square(frame)) for frame in frames]
+        parts = [self._encoder(self._square(frame)) for frame in frames]
         sizes = tuple((frame.shape[0], frame.shape[1]) for frame in frames)
         return LiteEmbedding(ImageFeatures(*(torch.cat(tensors) for tensors in zip(*parts, strict=True))), sizes)
 
@@ -78,9 +82,18 @@ class LiteModel:
             features = ImageFeatures(*(tensor[image : image + 1] for tensor in embedding.features))
             mine = np.flatnonzero(prompts.image_index == image)
             for rows in np.split(mine, range(PROMPTS_PER_PASS, len(mine), PROMPTS_PER_PASS)):
-                masks, scores = self.network.decoder(features, self._tensors(prompts.take(rows)))
+                masks, scores = self._decoder(features, self._tensors(prompts.take(rows)))
                 logits[rows], predicted_iou[rows] = masks.cpu().numpy(), scores.cpu().numpy()
         return Candidates(logits, predicted_iou)
+
+    @property
+    def iou_layers(self) -> list[nn.Linear]:
+        """See adapter.AdaptableModel."""
+        return list(self._iou_head.layers)
+
+    def to_predicted_iou(self, output: Tensor) -> Tensor:
+        """See adapter.AdaptableModel."""
+        return torch.sigmoid(output.squeeze(2))
 
     def _square(self, frame: npt.NDArray[np.uint8]) -> Tensor:
         square = np.full((INPUT_SIDE, INPUT_SIDE, 3), PIXEL_MEAN, np.uint8)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from safetensors.torch import load
 from segment_anything.modeling import PromptEncoder, TwoWayTransformer
 from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
@@ -148,6 +149,11 @@ class LiteNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder, self.decoder = ImageEncoder(), MaskDecoder()
+
+
+def load_weights(network: LiteNetwork, data: bytes) -> None:
+    """Fill the network from a safetensors file's bytes."""
+    network.load_state_dict({name: tensor.float() for name, tensor in load(data).items()})
 
 
 def prompt_picture(prompts: PromptTensors, side: int) -> Tensor:

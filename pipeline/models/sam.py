@@ -20,6 +20,7 @@ from segment_anything import sam_model_registry
 from pipeline.errors import RefusedError
 from pipeline.geometry import PROMPT_SIDE, FloatArray
 from pipeline.models import Candidates, PromptBatch, token_groups
+from pipeline.models.sam_encoder import FastEncoder
 from pipeline.storage import brief
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -42,10 +43,18 @@ class SamModel:
     mask_side = 256
     similarity_cut = 0.5
 
-    def __init__(self, architecture: str, checkpoint: Path, weights_sha256: str, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        architecture: str,
+        checkpoint: Path,
+        weights_sha256: str,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         """checkpoint: a local `.pth` (read with weights_only) or `.safetensors` file in the official format.
 
-        Raises RefusedError when it does not hold this architecture.
+        dtype: of the encoder's matrix products; prompts and masks are float32.
+        Raises RefusedError when the checkpoint does not hold this architecture.
         """
         self.name = architecture
         self.weights_sha256 = weights_sha256
@@ -62,7 +71,7 @@ class SamModel:
             state = "lacks" if missing else "has unknown"
             raise RefusedError(f"{checkpoint.name} is not a {architecture} checkpoint: it {state} {named}")
         self._sam = sam.float().requires_grad_(False).eval()
-        self._encoder = self._sam.image_encoder.to(self._device)
+        self._encoder = FastEncoder(self._sam.image_encoder.to(self._device), dtype)
         self._prompts = self._sam.prompt_encoder.to(self._device)
         self._decoder = self._sam.mask_decoder.to(self._device)
         self._mean = torch.tensor(PIXEL_MEAN, device=self._device).view(3, 1, 1)
@@ -93,6 +102,15 @@ class SamModel:
             masks, iou = self._decode(embedding, prompts.take(rows))
             logits[rows], predicted[rows] = masks.cpu().numpy(), iou.cpu().numpy()
         return Candidates(logits, predicted)
+
+    @property
+    def iou_layers(self) -> list[torch.nn.Linear]:
+        """See adapter.AdaptableModel."""
+        return list(self._decoder.iou_prediction_head.layers)
+
+    def to_predicted_iou(self, output: torch.Tensor) -> torch.Tensor:
+        """See adapter.AdaptableModel; the first output is the single-mask one's."""
+        return output[:, 1:]
 
     def _decode(self, embedding: SamEmbedding, prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompts of one token count -> logits (N, 3, 256, 256), predicted IoU (N, 3).

@@ -7,17 +7,20 @@ A driver resolves a checkpoint once (`resolve`), which yields its SHA-256; worke
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
 
 from pipeline.errors import RefusedError
-from pipeline.storage import Access, brief, options, retried
+from pipeline.file_systems import options
+from pipeline.retries import retried
+from pipeline.storage import Access, brief
 
 OFFICIAL = {
     "vit_b": ("sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),
@@ -39,13 +42,21 @@ MODELS = ("lite", *OFFICIAL, "none", *GIVEN)
 BLOCK_BYTES = 1 << 24
 
 
+ADAPTER_FORMAT = "relabel-iou-adapter-1"
+ADAPTER_BYTES = 1 << 26  # of an adapter, at most; those of ViT-H's head are about 30 kB
+
+
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint: its URI (PACKAGED for the one that comes along) and the SHA-256 of its content."""
+    """A checkpoint: its URI (PACKAGED for the one that comes along) and the SHA-256 of its content.
+
+    adapter: of the IoU head (adapter.py), to be merged into the model when it is loaded.
+    """
 
     uri: str
     sha256: str
     access: Access
+    adapter: Weights | None = None
 
 
 def resolve(model: str, checkpoint: str | None, access: Access) -> Weights:
@@ -73,6 +84,36 @@ def resolve(model: str, checkpoint: str | None, access: Access) -> Weights:
             raise RefusedError(f"{checkpoint} is damaged: its SHA-256 is {sha256}, the published one {published}")
     _keep(fetched, sha256, checkpoint)
     return Weights(checkpoint, sha256, access)
+
+
+def with_adapter(weights: Weights, uri: str) -> Weights:
+    """`weights` with the adapter at `uri`, fetched and hashed. Raises RefusedError when it was made for others."""
+    fetched = _fetch(uri, weights.access)
+    sha256 = hash_file(fetched)
+    check_adapter(fetched.read_bytes() if fetched.stat().st_size <= ADAPTER_BYTES else b"", weights.sha256, uri)
+    _keep(fetched, sha256, uri)
+    return replace(weights, adapter=Weights(uri, sha256, weights.access))
+
+
+def check_adapter(data: bytes, base_sha256: str, name: str) -> None:
+    """Raise RefusedError unless a file's content is an adapter of the weights with that hash."""
+    metadata = adapter_metadata(data)
+    if metadata.get("format") != ADAPTER_FORMAT:
+        raise RefusedError(f"{name} is not an adapter; `relabel adapt` makes one")
+    if metadata.get("base_sha256") != base_sha256:
+        made_for = f"{metadata.get('model')} with weights {str(metadata.get('base_sha256'))[:12]}"
+        raise RefusedError(f"the adapter {name} was made for {made_for}, not for weights {base_sha256[:12]}")
+
+
+def adapter_metadata(data: bytes) -> dict[str, str]:
+    """What a safetensors file says of itself; empty for any other file."""
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length]) if 0 < length <= len(data) - 8 else {}
+        metadata = header.get("__metadata__") or {}
+        return {str(key): str(value) for key, value in metadata.items()}
+    except (ValueError, RecursionError, AttributeError):
+        return {}
 
 
 def local_path(weights: Weights) -> Path:
@@ -105,7 +146,7 @@ def _fetch(uri: str, access: Access) -> Path:
     """A local path with the content of `uri`: the file itself, or a temporary copy in the cache."""
     uri = str(LITE_WEIGHTS) if uri == PACKAGED else uri
     try:
-        fs, path = fsspec.core.url_to_fs(uri, **options(uri, access))
+        fs, path = fsspec.core.url_to_fs(uri, **options(uri, access.endpoint_url, access.timeout_s))
         if _is_local(fs):
             if not Path(path).is_file():
                 raise RefusedError(f"the checkpoint {uri} does not exist")

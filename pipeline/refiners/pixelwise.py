@@ -46,16 +46,8 @@ def by_network(model: PixelModel, images: Sequence[RefineImage], method: Method)
 def _refined(image: RefineImage, coarse: Rle, function: RefineOne) -> RefinedMask:
     mask = masks.decode(coarse)
     refined = _resized(function(image.pixels, _resized(mask, image.pixels.shape[:2])), mask.shape)
-    scores = quality.score(
-        pixels=image.pixels,
-        coarse=mask,
-        refined=refined,
-        previous=mask,
-        logits=np.zeros((0, 0), np.float32),
-        predicted_iou=0.0,
-    )
-    # only SAM estimates these
-    return RefinedMask(masks.encode(refined), {**scores, "predicted_iou": UNKNOWN, "stability": UNKNOWN})
+    scores = quality.shape_scores(image.pixels, mask, refined)
+    return RefinedMask(masks.encode(refined), scores | dict.fromkeys(quality.OF_THE_MODEL, UNKNOWN))
 
 
 def _resized(mask: Mask, size_hw: tuple[int, ...]) -> Mask:

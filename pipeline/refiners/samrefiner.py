@@ -3,22 +3,29 @@
 Written from the paper's description; see `prompts.py` for the prompts and their two forms. The image is encoded once
 for all of its masks. Masks go through the decoder together, in slabs of `decode_batch` prompts over the images of an
 encoder batch; a slab's composition depends on the chunk alone, never on timing.
+
+Past the paper: the model may look again, at the mirror image and at a crop around the object (`looks.py`), and the
+photograph's colours may vote (`colour.py`); the refined mask is where the mean of all answers says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline import masks, quality
 from pipeline.errors import JobError
-from pipeline.geometry import FloatArray, Frame
+from pipeline.geometry import FloatArray, Frame, resize_to_input
 from pipeline.masks import Mask, Rle
 from pipeline.models import MaskModel, PromptBatch
 from pipeline.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
+from pipeline.refiners import semantic
+from pipeline.refiners.colour import colour_cut
+from pipeline.refiners.looks import Look, cut, evidence, fuse, mirrored, object_window
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
 
@@ -36,6 +43,7 @@ class _Instance:
     previous: Mask
     logits: FloatArray
     predicted_iou: float
+    rounds: int = 0
 
 
 def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> list[list[RefinedMask]]:
@@ -47,8 +55,10 @@ def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> l
             continue
         batch = _Batch(model, images_of_batch, method)
         for slab in _slabs(images_of_batch, method.decode_batch):
-            for (image, coarse), instance in zip(slab, _refine_slab(batch, slab), strict=True):
-                refined[start + image].append(_scored(images_of_batch[image], coarse, instance))
+            instances = _refine_slab(batch, slab)
+            looks = _look_again(batch, instances)
+            for (image, coarse), instance, seen in zip(slab, instances, looks, strict=True):
+                refined[start + image].append(_scored(images_of_batch[image], coarse, instance, seen, method))
     return refined
 
 
@@ -57,8 +67,14 @@ class _Batch:
 
     def __init__(self, model: MaskModel, images: Sequence[RefineImage], method: Method) -> None:
         self.model, self.images, self.method = model, images, method
-        self.embedding = model.encode([image.pixels for image in images])
+        self.embedding = model.encode([resize_to_input(image.pixels, model.input_side) for image in images])
         self._similarity: dict[int, tuple[FloatArray, FloatArray]] = {}
+
+    @cached_property
+    def mirror_image(self) -> _Batch:
+        """The same images, left and right exchanged."""
+        images = [image._replace(pixels=mirrored(image.pixels), coarse=[]) for image in self.images]
+        return _Batch(self.model, images, self.method)
 
     def similar_pixels(self, instance: _Instance) -> npt.NDArray[np.bool_]:
         """Where the image looks like the instance's mask, (H, W) bool."""
@@ -107,6 +123,7 @@ def _iterate(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
                 current=(instance.frame.logits_to_image(logits) > 0).astype(np.uint8),
                 logits=logits,
                 predicted_iou=float(candidates.predicted_iou[row, best]),
+                rounds=instance.rounds + 1,
             )
         )
     return stepped
@@ -138,13 +155,61 @@ def _prompt_batch(batch: _Batch, instances: list[_Instance]) -> PromptBatch:
     )
 
 
-def _scored(image: RefineImage, coarse: Rle, instance: _Instance) -> RefinedMask:
-    scores = quality.score(
-        pixels=image.pixels,
-        coarse=masks.decode(coarse),
-        refined=instance.current,
-        previous=instance.previous,
-        logits=instance.logits,
-        predicted_iou=instance.predicted_iou,
-    )
-    return RefinedMask(masks.encode(instance.current), scores)
+def _look_again(batch: _Batch, instances: list[_Instance]) -> list[list[Look]]:
+    """The looks at each instance, that at the whole image first.
+
+    The mirror image, encoded once for all of its masks, is prompted like the last round; the crop, a picture of its
+    own, from that round's answer.
+    """
+    looks = []
+    for instance in instances:
+        height, width = instance.frame.size_hw
+        looks.append([Look((0, 0, width, height), instance.frame, False, instance.logits, instance.predicted_iou)])
+    if batch.method.mirror:
+        for own, answer in zip(looks, _mirrored(batch, instances), strict=True):
+            own.append(own[0]._replace(mirrored=True, logits=answer.logits, predicted_iou=answer.predicted_iou))
+    if batch.method.crop_ratio:
+        for index, look in _closer(batch, instances):
+            looks[index].append(look)
+    return looks
+
+
+def _mirrored(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
+    there = [replace(instance, current=mirrored(instance.previous)) for instance in instances]
+    return _iterate(batch.mirror_image, there)
+
+
+def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, Look]]:
+    """Looks at crops, each with its instance's index, for the instances that a crop shows larger."""
+    ratio = batch.method.crop_ratio
+    windows = [(index, object_window(instance.current, ratio)) for index, instance in enumerate(instances)]
+    wanted = [(index, window) for index, window in windows if window]
+    for start in range(0, len(wanted), batch.method.encode_batch):
+        pictures, there = [], []
+        for place, (index, window) in enumerate(wanted[start : start + batch.method.encode_batch]):
+            instance = instances[index]
+            pixels = batch.images[instance.image].pixels
+            if pixels.shape[:2] != instance.frame.size_hw:
+                raise ValueError(f"crops need an image of {instance.frame.size_hw}, not {pixels.shape[:2]}")
+            mask = cut(instance.current, window)
+            frame = Frame((mask.shape[0], mask.shape[1]), batch.model.input_side)
+            pictures.append(RefineImage(cut(pixels, window), frame, []))
+            there.append(replace(instance, image=place, frame=frame, current=mask))
+        answers = _iterate(_Batch(batch.model, pictures, batch.method), there)
+        for (index, window), answer in zip(wanted[start:], answers, strict=False):
+            yield index, Look(window, answer.frame, False, answer.logits, answer.predicted_iou)
+
+
+def _scored(image: RefineImage, coarse: Rle, instance: _Instance, looks: list[Look], method: Method) -> RefinedMask:
+    """The fused mask and all of its scores."""
+    mask = masks.decode(coarse)
+    fused, own = fuse(looks, instance.frame.size_hw)
+    coloured = colour_cut(image.pixels, fused, mask) if method.colour_vote else None
+    if coloured is not None:
+        fused += np.where(coloured > 0, method.colour_vote, -method.colour_vote).astype(np.float32)
+    refined = (fused > 0).astype(np.uint8)
+    previous = instance.previous if instance.rounds > 1 else None
+    scores = quality.shape_scores(image.pixels, mask, refined, previous) | evidence(looks, own, fused, mask, refined)
+    if coloured is not None:
+        scores |= {"colour_iou": masks.iou(refined, coloured), "coarse_colour_iou": masks.iou(mask, coloured)}
+    return RefinedMask(masks.encode(refined), scores, instance.logits if semantic.wanted(method) else None)

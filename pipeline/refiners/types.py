@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.geometry import Frame
+from pipeline.geometry import FloatArray, Frame
 from pipeline.masks import Rle
 
 
@@ -22,8 +22,11 @@ class RefineImage(NamedTuple):
 class RefinedMask(NamedTuple):
     """A refined mask in original pixels (it may be empty) and its score components (schemas/records.py, SCORES).
 
-    A component that the refiner cannot know is NaN.
+    A component that the refiner cannot know is NaN, or absent. logits: (mask_side, mask_side) float32 of the whole
+    image, by which masks that claim the same pixel are compared; None unless the method asks for it
+    (`refiners/semantic.py`).
     """
 
     rle: Rle
     scores: dict[str, float]
+    logits: FloatArray | None = None

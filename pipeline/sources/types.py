@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.members import Member
 from pipeline.storage import Access, StoredFile
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
@@ -26,7 +27,7 @@ class PlannedImage:
 
     image_uri: path relative to the image root, also the image's id. declared_hw: the size the source states.
     problem: reason code where the image cannot even be looked for. digest_extra: enters the digest of the masks
-    (content of files that `geometry` only names).
+    (content of files that `geometry` only names). member: where the image stands in a container (see `members.py`).
     """
 
     image_uri: str
@@ -35,16 +36,20 @@ class PlannedImage:
     masks: list[PlannedMask] = field(default_factory=list)
     problem: str | None = None
     digest_extra: str = ""
+    member: Member | None = None
 
 
 @dataclass(frozen=True)
 class SourceInput:
-    """masks_uri: what `--masks` names; images: the listed image root by path, empty where it cannot be listed."""
+    """masks_uri: what `--masks` names; images: the listed image root by path, empty where it cannot be listed; options:
+    those of the source itself, as they were written (see `sources.parse`).
+    """
 
     masks_uri: str
     access: Access
     images: Mapping[str, StoredFile]
     threads: int = 8
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def safe_relative(path: str) -> bool:

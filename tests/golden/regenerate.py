@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline import masks
 from pipeline.geometry import Frame, resize_to_input
-from pipeline.refiners import REFINERS, RefineImage
+from pipeline.refiners import REFINERS, RefineImage, load_side
 from schemas.config import METHOD_VERSION, PRESETS, resolve
 from tests.conftest import DEMO
 from tests.fakes import FakeModel
@@ -25,8 +25,8 @@ from tests.fakes import FakeModel
 GOLDEN = Path(__file__).parent / "samrefiner.json"
 
 
-def demo_images() -> list[RefineImage]:
-    """The demo's photographs with their hand-drawn masks."""
+def demo_images(side: int) -> list[RefineImage]:
+    """The demo's photographs with a long side of `side`, with their hand-drawn masks."""
     content = json.loads((DEMO / "coarse.json").read_text())
     images = []
     for image in content["images"]:
@@ -34,7 +34,7 @@ def demo_images() -> list[RefineImage]:
         frame = Frame((image["height"], image["width"]), FakeModel.input_side)
         polygons = [a["segmentation"] for a in content["annotations"] if a["image_id"] == image["id"]]
         coarse = [masks.from_polygons(polygon, frame.size_hw) for polygon in polygons]
-        images.append(RefineImage(resize_to_input(pixels, frame.input_side), frame, coarse))
+        images.append(RefineImage(resize_to_input(pixels, side), frame, coarse))
     return images
 
 
@@ -43,9 +43,13 @@ def compute() -> dict[str, Any]:
     outputs: dict[str, Any] = {"method_version": METHOD_VERSION}
     for preset in PRESETS:
         method = resolve(preset, None, {"method": {"iterations": 2}}).method
-        refined = REFINERS["samrefiner"](FakeModel(), demo_images(), method)
+        images = demo_images(load_side(method, FakeModel.input_side))
+        refined = REFINERS["samrefiner"](FakeModel(), images, method)
         outputs[preset] = [
-            {"rle": result.rle, "scores": {name: round(value, 5) for name, value in result.scores.items()}}
+            {
+                "rle": result.rle,
+                "scores": {name: round(value, 5) for name, value in result.scores.items()},
+            }
             for of_image in refined
             for result in of_image
         ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import plan as planning
+from pipeline import spill
 from pipeline.errors import RefusedError
 from pipeline.plan import ChunkLimits, Planned, plan, read_chunk, read_plan
 from pipeline.sources import PlannedImage, PlannedMask
@@ -117,12 +117,12 @@ def test_an_interrupted_increment_is_discarded(output: Store, monkeypatch: pytes
 
 
 def test_large_corpora_spill_and_are_bucketed(output: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "SPILL_ROWS", 64)
-    monkeypatch.setattr(planning, "BUCKET_ROWS", 100)
+    monkeypatch.setattr(spill, "SPILL_ROWS", 64)
+    monkeypatch.setattr(spill, "BUCKET_ROWS", 100)
     plan(output, (image(n) for n in range(500)), listing(range(500)), LIMITS)
     assert len([file for file in output.list("plan") if "bucket-" in file.path]) >= 5
     assert sorted(row["image_id"] for row in rows(output)) == [f"{n:04d}.jpg" for n in range(500)]
-    monkeypatch.setattr(planning, "BUCKET_ROWS", 300)  # other buckets: what is known is found all the same
+    monkeypatch.setattr(spill, "BUCKET_ROWS", 300)  # other buckets: what is known is found all the same
     assert plan(output, (image(n) for n in range(510)), listing(range(510)), LIMITS).images == 10
 
 

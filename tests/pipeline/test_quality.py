@@ -1,5 +1,7 @@
 """Score components by hand-made cases, and the gate's reasons."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,21 @@ GOOD = {
     "coarse_components": 1,
     "main_share": 0.95,
 }
+
+
+def estimate(scores: dict[str, float]) -> Quality:
+    return Quality(*quality.formula(scores["predicted_iou"], scores["stability"], scores["coarse_iou"]))
+
+
+def test_expected_iou_of_sure_and_unsure_pixels() -> None:
+    mask, probability = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.float32)
+    mask[:2] = 1
+    probability[:2] = 1
+    assert quality.expected_iou(mask, probability) == 1.0
+    probability[2] = 0.5  # half a row may belong to it as well
+    assert quality.expected_iou(mask, probability) == pytest.approx(8 / 10)
+    assert quality.expected_iou(1 - mask, probability) == pytest.approx(2 / 16)
+    assert quality.expected_iou(np.zeros_like(mask), probability) == 0.0
 
 
 def test_stability_compares_two_cuts() -> None:
@@ -47,8 +64,7 @@ def test_score_of_a_known_change() -> None:
     refined[10:20, 10:30] = 1
     refined[14:16, 14:16] = 0
     refined[40, 40] = 1
-    scores = quality.score(np.zeros((50, 50, 3), np.uint8), coarse, refined, refined, np.ones((4, 4)) * 9, 1.2)
-    assert scores["predicted_iou"] == 1.0
+    scores = quality.shape_scores(np.zeros((50, 50, 3), np.uint8), coarse, refined, refined)
     assert scores["coarse_iou"] == pytest.approx(96 / 201)
     assert scores["iteration_iou"] == 1.0
     assert scores["area_ratio"] == pytest.approx(1.97)
@@ -71,17 +87,35 @@ def test_score_of_a_known_change() -> None:
 )
 def test_gate(change: dict[str, float], decision: str, reason: str) -> None:
     scores = {**GOOD, **change}
-    assert quality.decide(scores, quality.estimate(scores), Gate()) == (decision, reason)
+    found = quality.decide(scores, estimate(scores), Gate(), margin=0.0)
+    assert (found.decision, found.reason) == (decision, reason)
+    assert found.kept == ("refined" if decision == "refined" else "coarse")
 
 
 def test_gate_thresholds_come_from_the_configuration() -> None:
     scores = {**GOOD, "coarse_iou": 0.1}
-    assert quality.decide(scores, Quality(0.1, 0.9), Gate(min_coarse_iou=0.05)).decision == "refined"
-    assert quality.decide(scores, Quality(0.1, 0.9), Gate(enabled=False)).decision == "refined"
-    assert quality.decide(GOOD, Quality(0.8, 0.85), Gate(min_quality_gain=0.1)).reason == "refined_less_certain"
+    assert quality.decide(scores, Quality(0.1, 0.9), Gate(min_coarse_iou=0.05), 0.0).decision == "refined"
+    assert quality.decide(scores, Quality(0.1, 0.9), Gate(enabled=False), 0.0).decision == "refined"
+    assert quality.decide(GOOD, Quality(0.8, 0.85), Gate(), margin=0.1).reason == "refined_less_certain"
+
+
+def test_where_neither_mask_is_trusted_the_better_one_is_kept_for_review() -> None:
+    low = quality.decide(GOOD, Quality(0.2, 0.4), Gate(review_below=0.5), 0.0)
+    assert (low.decision, low.reason, low.kept) == ("review", "both_uncertain", "refined")
+    worse = quality.decide(GOOD, Quality(0.4, 0.2), Gate(review_below=0.5), 0.0)
+    assert (worse.decision, worse.kept) == ("review", "coarse")
+    assert quality.decide(GOOD, Quality(0.2, 0.6), Gate(review_below=0.5), 0.0).decision == "refined"
+    assert quality.decide(GOOD, Quality(math.nan, math.nan), Gate(), 0.0).decision == "refined"
 
 
 def test_estimates_are_probabilities_in_order() -> None:
-    better = quality.estimate(GOOD)
-    worse = quality.estimate({**GOOD, "predicted_iou": 0.5})
+    better = estimate(GOOD)
+    worse = estimate({**GOOD, "predicted_iou": 0.5})
     assert 0 <= worse.coarse < better.coarse <= better.refined <= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [(0.0, "0.1"), (0.1, "0.1"), (0.1001, "0.2"), (0.3, "0.3"), (0.95, "1.0"), (1.0, "1.0")]
+)
+def test_tenths_are_those_of_the_shards_numbers(value: float, name: str) -> None:
+    assert quality.tenth(value) == quality.tenth(float(np.float32(value))) == name

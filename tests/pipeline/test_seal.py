@@ -3,13 +3,12 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import dataset, masks, seal, work
-from pipeline.errors import JobError, RefusedError
+from pipeline.errors import JobError, RefusedError, StorageError
 from pipeline.plan import Chunk, ChunkLimits, plan, read_chunk, read_plan
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
@@ -167,13 +166,17 @@ def test_nothing_to_seal_and_nothing_to_open_are_refused(planned: Store) -> None
 
 
 def test_a_store_that_gives_nothing_stops_the_job(planned: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = read_chunk(planned, read_plan(planned).chunks[0]).take(np.zeros(work.ALL_FAILED_LIMIT, int))
+    rows = read_chunk(planned, read_plan(planned).chunks[0])
+    inputs, read = Inputs(Store(str(DEMO / "images")), None), Store.read
 
-    def refuse(_self: Store, _path: str) -> bytes:
-        raise OSError("503 SlowDown")
+    def refuse(store: Store, path: str, size_bytes: int | None = None) -> bytes:
+        if path in refused:
+            raise StorageError("503 SlowDown")
+        return read(store, path, size_bytes)
 
     monkeypatch.setattr(Store, "read", refuse)
-    with pytest.raises(JobError, match="gave none of the 8 images"):
-        work.load(rows, Inputs(planned, None), Method(), 1024, 2)
-    few = work.load(rows.slice(0, 2), Inputs(planned, None), Method(), 1024, 2)
-    assert few["reason"].to_pylist() == ["storage", "storage"]
+    first, second = refused = rows["image_uri"].to_pylist()
+    with pytest.raises(StorageError, match="gave none of the 2 images"):
+        work.load(rows, inputs, Method(), 1024, 2)
+    refused = [second]
+    assert work.load(rows, inputs, Method(), 1024, 2)["reason"].to_pylist() == [None, "storage"], first

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import RefusedError
-from pipeline.sources import SourceInput, detect, scan
+from pipeline import masks
+from pipeline.coarse import coarse_rle
+from pipeline.errors import MaskError, RefusedError
+from pipeline.sources import SourceInput, detect, parse, scan
 from pipeline.storage import Access, Store
 
 
-def planned(masks_uri: Path, images: Path | None = None) -> dict[str, object]:
+def planned(masks_uri: Path, images: Path | None = None, source: str | None = None) -> dict[str, object]:
     listed = {file.path: file for file in Store(str(images)).list()} if images else {}
     given = SourceInput(str(masks_uri), Access(), listed)
-    return {image.image_uri: image for image in scan(detect(str(masks_uri)), given)}
+    return {image.image_uri: image for image in scan(source or detect(str(masks_uri)), given)}
 
 
 def coco(folder: Path, **content: object) -> Path:
@@ -112,3 +114,57 @@ def test_a_changed_mask_file_changes_the_digest(photos: Path, tmp_path: Path) ->
         write_png(tmp_path / "masks" / "a.png", np.full((5, 6), value, np.uint8))
         digests.append(planned(tmp_path / "masks", photos)["a.jpg"].digest_extra)
     assert digests[0] != digests[1]
+
+
+def test_class_maps(photos: Path, tmp_path: Path) -> None:
+    one = np.zeros((5, 6), np.uint8)
+    one[2, 2], one[0, 0] = 9, 255
+    write_png(tmp_path / "maps" / "a.png", one, palette=True)
+    write_png(tmp_path / "maps" / "sub" / "b.png", np.zeros((5, 6), np.uint8))
+    (tmp_path / "maps" / "lone.png").write_bytes(b"broken")
+    found = planned(tmp_path / "maps", photos, "class-maps")
+    assert set(found) == {"a.jpg", "sub/b.jpeg", "lone.png"}  # c.JPG has no map
+    ids = {name: [(mask.source_mask_id, mask.category_id) for mask in image.masks] for name, image in found.items()}
+    assert ids["a.jpg"] == [("a#9", 9)]  # one class is a class all the same
+    assert ids["sub/b.jpeg"] == []
+    assert len(ids["lone.png"]) == 1
+
+
+def test_soft_class_maps(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "cams" / "sub").mkdir(parents=True)
+    scores = np.zeros((3, 5, 6), np.float32)
+    scores[0, :2], scores[2, 3:] = 0.9, 0.8
+    np.save(tmp_path / "cams" / "a.npy", scores)
+    np.save(tmp_path / "cams" / "sub" / "b.npy", np.array([{"cam": 1}]), allow_pickle=True)
+    np.save(tmp_path / "cams" / "orphan.npy", scores)
+    found = planned(tmp_path / "cams", photos, "cam:alpha=2")
+    assert set(found) == {"a.jpg", "sub/b.jpeg", "orphan.npy"}
+    assert found["orphan.npy"].problem == "image_missing"
+    first, second = found["a.jpg"].masks
+    assert (first.source_mask_id, first.category_id, second.category_id) == ("a#1", 1, 3)
+    files = {"a.npy": (tmp_path / "cams" / "a.npy").read_bytes(), "sub/b.npy": b"gone bad"}
+    rle = coarse_rle(second.geometry, (5, 6), (5, 6), files)
+    assert np.array_equal(masks.decode(rle), scores[2] > 0)
+    assert json.loads(second.geometry)["cam"] == {"layout": "chw", "alpha": 2.0, "threshold": None}
+    [broken] = found["sub/b.jpeg"].masks
+    with pytest.raises(MaskError, match="mask_unreadable"):
+        coarse_rle(broken.geometry, (5, 6), (5, 6), files)
+
+
+def test_a_file_that_is_too_large_is_not_read(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((1, 5, 6), np.float32))
+    (tmp_path / "cams").mkdir()
+    (tmp_path / "a.npy").rename(tmp_path / "cams" / "a.npy")
+    monkeypatch.setattr("pipeline.sources.files.MAX_FILE_BYTES", 10)
+    [image] = planned(tmp_path / "cams", photos, "cam").values()
+    with pytest.raises(MaskError, match="mask_unreadable"):
+        coarse_rle(image.masks[0].geometry, (5, 6), (5, 6), {})
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["nothing", "png:a=1", "cam:layout", "cam:layout=hcw", "cam:alpha=1,threshold=0.5", "cam:alpha=x", "cam:b=1"],
+)
+def test_sources_and_options_that_do_not_exist_are_refused(source: str) -> None:
+    with pytest.raises(RefusedError):
+        parse(source)

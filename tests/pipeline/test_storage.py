@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import RefusedError
-from pipeline.storage import Access, Store, check_readable, retried
+from pipeline.errors import RefusedError, StorageError
+from pipeline.retries import retried
+from pipeline.storage import Access, Store, check_readable
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -65,7 +66,7 @@ def test_a_put_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", disk_full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match=r"cannot write .*No space"):
         store.put("x", b"new")
     assert store.read("x") == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
@@ -114,3 +115,31 @@ def test_retries_are_bounded_and_final_errors_are_not_retried() -> None:
     with pytest.raises(FileNotFoundError):
         retried(lambda: fails(FileNotFoundError("x"), 9), 3, waits.append)
     assert len(calls) == 1
+
+
+def test_ranges_and_open_files(store: Store) -> None:
+    store.put("a.bin", bytes(range(200)))
+    assert store.size("a.bin") == 200
+    assert store.read_range("a.bin", 190, 100) == bytes(range(190, 200))
+    with store.open("a.bin") as file:
+        file.seek(50)
+        assert file.read(3) == bytes((50, 51, 52))
+    with pytest.raises(FileNotFoundError):
+        store.read_range("none.bin", 0, 1)
+    assert [path.rpartition("/")[2] for path in store.some(10)] == ["a.bin"]
+
+
+def test_a_file_written_in_pieces_is_there_whole_or_not_at_all(store: Store) -> None:
+    with store.writer("b/c.bin") as file:
+        file.write(b"12")
+        file.write(b"345")
+    assert store.read("b/c.bin") == b"12345"
+
+    def breaks_off() -> None:
+        with store.writer("b/d.bin") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        breaks_off()
+    assert [file.path for file in store.list()] == ["b/c.bin"]

@@ -70,3 +70,9 @@ def test_unknown_presets_are_refused() -> None:
 def test_actor_bounds_are_in_order() -> None:
     with pytest.raises(ValueError, match="above the maximum"):
         Operation(actors_min=3, actors_max=2)
+
+
+def test_a_base_yields_to_everything() -> None:
+    base = {"split_regions": True, "exclusive": True, "iterations": 7}
+    method = resolve("published-code", "method: {exclusive: false}", None, base).method
+    assert (method.split_regions, method.exclusive, method.iterations) == (True, False, 5)

@@ -26,13 +26,14 @@ MIN_IOU, MAX_IOU = 0.45, 0.97
 NEAR_PERFECT_SHARE = 0.15
 COMPOSED_SHARE = 0.25
 TRIES = 4
+REGIONAL = ("superpixels", "majority", "leak", "patches")  # only the image can tell what is wrong: drawn twice as often
 
 
 def damage(image: Image, mask: Mask, rng: np.random.Generator) -> Mask:
     """A coarse mask of a mask that has an outline: one or two kinds of damage; now and then almost none."""
     if rng.random() < NEAR_PERFECT_SHARE:
         return near_perfect(mask, rng)
-    names = list(KINDS)
+    names = (*KINDS, *REGIONAL)
     for _ in range(TRIES):
         coarse = KINDS[names[rng.integers(len(names))]](image, mask, rng)
         if coarse.any() and not coarse.all() and rng.random() < COMPOSED_SHARE:

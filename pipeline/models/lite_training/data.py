@@ -29,7 +29,7 @@ IOU_PERCENT, VAL_PERCENT = 7, 8  # of the images: for the IoU head alone, and fo
 STRENGTHS = (1.0, 15.0, 30.0)
 FORMS: tuple[GaussianForm, ...] = ("paper", "code")
 GAMMA = 4.0
-MIN_AREA_SHARE = 0.0025  # of the crop, for a mask to be worth a prompt there
+MIN_AREA_SHARE = 0.001  # of the crop, for a mask to be worth a prompt there
 OBJECT_CROP_SHARE = 0.5
 
 

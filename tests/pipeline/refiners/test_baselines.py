@@ -18,7 +18,7 @@ from pipeline.models import NoModel, load_model
 from pipeline.models.weights import Weights, resolve
 from pipeline.refiners import REFINERS, RefineImage, check_refiner, dense_crf, grabcut, none
 from pipeline.refiners.pixelwise import RefineOne
-from pipeline.seal import seal_mask
+from pipeline.shard_rows import seal_masks
 from pipeline.storage import Access
 from schemas.config import ConfigError, Gate, Method
 from schemas.config import resolve as resolve_config
@@ -113,7 +113,7 @@ def test_in_the_registry_masks_return_in_original_pixels(input_side: int) -> Non
     assert [item.rle["size"] for item in refined] == [list(SIZE_HW)] * 2
     assert masks.iou(masks.decode(refined[0].rle), truth) > (0.97 if input_side == ORIGINAL_SIZE else 0.9)
     assert refined[0].scores["coarse_iou"] == masks.iou(masks.decode(refined[0].rle), coarse)
-    assert refined[0].scores.keys() == {name for name, _ in SCORES}
+    assert refined[0].scores.keys() == {name for name, _ in SCORES if not name.endswith("colour_iou")}
     assert np.isnan(refined[0].scores["predicted_iou"])
 
 
@@ -122,7 +122,8 @@ def test_a_quality_that_nobody_estimates_is_null() -> None:
     mask = {"mask_id": "m", "source_mask_id": "1", "category_id": 1, "category": "disc", "reason": None}
     scores = {name: 1.0 for name, _ in SCORES} | {"coarse_iou": 0.9, "predicted_iou": None, "stability": None}
     image = {"image_id": "i", "image_uri": "a.jpg", "source_image_id": "1", "height": 120, "width": 160}
-    row = seal_mask(image, {**mask, **scores, "coarse_rle": rle, "refined_rle": rle}, Gate())
+    part_mask = {**mask, **scores, "coarse_rle": rle, "refined_rle": rle}
+    [row], _ = seal_masks([(image, part_mask)], Gate(), None)
     assert row["decision"] == "refined"
     assert (row["quality"], row["quality_coarse"], row["quality_refined"]) == (None, None, None)
 
@@ -142,7 +143,7 @@ def test_no_model_needs_no_weights() -> None:
 
 
 def test_unknown_and_uninstalled_refiners_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RefusedError, match="unknown refiner 'magic'; there are samrefiner, none"):
+    with pytest.raises(RefusedError, match="unknown refiner 'magic'; there are samrefiner, sam-box, none"):
         check_refiner("magic")
     absent: Callable[[str], None] = lambda _name: None  # noqa: E731
     monkeypatch.setattr("pipeline.refiners.find_spec", absent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +13,9 @@ import pyarrow.compute as pc
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store
 from schemas.records import IMAGES, MASKS
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,37 @@ class Result:
         return [entry["path"] for entry in self.manifest[kind]]
 
     def masks(self, where: pc.Expression | None = None, columns: list[str] | None = None) -> pa.Table:
-        """Mask rows, e.g. `.masks(pc.field("quality") >= 0.8)`."""
+        """Mask rows, e.g. `.masks(pc.field("quality") >= 0.8)`. Only the columns asked for are fetched."""
         return self._read("masks", MASKS, where, columns)
 
     def images(self, where: pc.Expression | None = None, columns: list[str] | None = None) -> pa.Table:
         """Image rows."""
         return self._read("images", IMAGES, where, columns)
 
+    def mask(self, mask_id: str) -> dict[str, Any]:
+        """One row of `masks`. Raises RefusedError when the result has no such mask."""
+        found = self.masks(pc.field("mask_id") == mask_id).to_pylist()
+        if not found:
+            raise RefusedError(f"{self.store.uri} has no mask {mask_id!r} in its current result")
+        return dict(found[0])
+
+    def show(self, mask_id: str, images_root: str | None = None) -> Image.Image:
+        """Photo, coarse and refined outline side by side, cropped to the mask; a notebook draws it.
+
+        images_root: where the photographs are now, if not where the run found them. Raises RefusedError for an
+        unknown mask and ImageError (with a reason code) for a photograph that cannot be read.
+        """
+        from pipeline import pictures
+        from pipeline.dataset.samples import Photos
+
+        row = self.mask(mask_id)
+        photo = Photos.of(self, images_root).read(row["image_uri"], (row["height"], row["width"]))
+        return pictures.of_row(photo, row)
+
     def _read(self, kind: str, schema: pa.Schema, where: pc.Expression | None, columns: list[str] | None) -> pa.Table:
-        tables = [self.store.read_parquet(path) for path in self.files(kind)]
-        table = pa.concat_tables(tables) if tables else schema.empty_table()
-        table = table if where is None else table.filter(where)
-        return table if columns is None else table.select(columns)
+        names = columns or schema.names
+        tables = [self.store.scan(path, {name: pc.field(name) for name in names}, where) for path in self.files(kind)]
+        return pa.concat_tables(tables) if tables else schema.empty_table().select(names)
 
 
 def open_result(output: str, access: Access | None = None) -> Result:

@@ -1,0 +1,99 @@
+"""`relabel bench`: how fast a model refines on this machine, and what a corpus would take."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from jobs import console
+from jobs.options import read_config
+from pipeline.errors import RefusedError
+from pipeline.storage import Access
+
+PHOTOS = Path(__file__).parent / "demo_data" / "images"
+
+
+def bench(
+    *,
+    model: Annotated[str | None, typer.Option(help="lite (default), vit_b, vit_l or vit_h.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Weights: the official .pth; lite has its own.")] = None,
+    photos: Annotated[Path, typer.Option(help="Folder of JPEGs or PNGs. Default: the demo's.")] = PHOTOS,
+    images: Annotated[int, typer.Option(min=1, help="How many images; photographs repeat when there are fewer.")] = 10,
+    masks_per_image: Annotated[int, typer.Option(min=1, help="Made-up masks on each image.")] = 7,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per encoder pass.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of prompting.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16: of vit_* encoders.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")] = None,
+    corpus: Annotated[int | None, typer.Option(min=1, help="Also estimate hours and cost for so many images.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="For --corpus: how many devices like this one.")] = 1,
+    price_per_hour: Annotated[float, typer.Option(min=0, help="For --corpus: price of one device and hour.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure each stage alone and the whole, on this machine as it is now.
+
+    Also: the encoder's TFLOP/s beside the device's own matrix products, peak
+    memory, and with --corpus the hours and the cost of a whole dataset.
+
+    Example: relabel bench --model vit_h --checkpoint sam_vit_h_4b8939.pth
+    --device cuda --dtype bfloat16 --corpus 100000000 --devices 64 --price-per-hour 2.5
+    """
+    overrides: dict[str, dict[str, Any]] = {
+        "method": {"model": model, "encode_batch": batch, "iterations": iterations, "dtype": dtype}
+    }
+    method = read_config(None, "default", overrides, Access()).method
+    files = sorted(path for path in photos.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not files:
+        raise RefusedError(f"no JPEG or PNG in {photos}")
+
+    from pipeline.bench import Ceiling, against_ceiling, estimate
+    from pipeline.bench import bench as measure
+    from pipeline.models import load_model
+    from pipeline.models.weights import resolve
+
+    weights = resolve(method.model, checkpoint, Access())
+    loaded: Any = load_model(method.model, weights, device, threads or os.cpu_count() or 1, method.dtype)
+
+    from pipeline.models.ceiling import ENCODER_TFLOP, matmul_tflops, peak_memory_mb, settle
+
+    if method.model not in ENCODER_TFLOP:
+        raise RefusedError(f"bench measures {', '.join(ENCODER_TFLOP)}, not {method.model}")
+    encoded = [files[index % len(files)].read_bytes() for index in range(images)]
+    with console.err.status("measuring"):
+        result = measure(loaded, partial(settle, device), encoded, masks_per_image, method)
+        ceiling = Ceiling(matmul_tflops(device, method.dtype), ENCODER_TFLOP[method.model])
+    result |= against_ceiling(result, ceiling) | {"peak_memory_mb": peak_memory_mb(device)}
+    result |= {"model": method.model, "encode_batch": method.encode_batch, "iterations": method.iterations}
+    if corpus:
+        result["estimate"] = estimate(result["images_per_s"], corpus, devices, price_per_hour)
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+    else:
+        _show(result)
+
+
+def _show(result: dict[str, Any]) -> None:
+    table = Table(title=f"{result['model']} · {result['images']} images · {result['masks']} masks")
+    for column in ("stage", "share", "seconds", "a second"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for name, stage in result["stages"].items():
+        unit = "images" if name in ("load", "encode") else "prompts"
+        table.add_row(name, f"{stage['share']:.0%}", f"{stage['seconds']:.2f}", f"{stage['per_s']:.1f} {unit}")
+    console.out.print(table)
+    console.out.print(
+        f"whole: {result['images_per_s']:.2f} images/s, {result['masks_per_s']:.2f} masks/s, one after the other; most "
+        f"time in {result['bound_by']}\nencoder: {result['encoder_tflops']:.3f} TFLOP/s, "
+        f"{result['encoder_share']:.0%} of the {result['ceiling_tflops']:.3f} that this device multiplies matrices at\n"
+        f"peak memory: {result['peak_memory_mb']:.0f} MB"
+    )
+    if guess := result.get("estimate"):
+        console.out.print(
+            f"{guess['images']} images on {guess['devices']} such devices: {guess['hours']:.1f} hours, "
+            f"cost {guess['cost']:.2f}"
+        )

@@ -1,0 +1,77 @@
+"""`relabel calibrate`: quality estimates fitted to a sample whose truth you know, and what can be promised."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from jobs import console
+from pipeline.certify import DEFAULT_CONFIDENCE, DEFAULT_IOUS, DEFAULT_SHARE
+from pipeline.storage import Access, split_uri
+from schemas.calibration import Calibration
+
+
+def calibrate(
+    result: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="The folder that `relabel run --output` named.", show_default=False)
+    ],
+    ground_truth: Annotated[
+        str,
+        typer.Option(help="COCO JSON of accurate masks of randomly chosen images; ids as in the masks' source."),
+    ],
+    output: Annotated[str, typer.Option(help="Where the calibration goes, as JSON.")],
+    iou: Annotated[
+        list[float] | None,
+        typer.Option(min=0, max=1, help="IoU to certify; may be given several times. Default: 0.7, 0.8, 0.9."),
+    ] = None,
+    share: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of masks to reach it.")] = DEFAULT_SHARE,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="That all certificates hold together.")
+    ] = DEFAULT_CONFIDENCE,
+    endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
+) -> None:
+    """Fit the quality estimates to ground truth, and certify what can be shown of masks above a quality.
+
+    Half of the sample's images are fitted to, the other half is what the
+    promises rest on. Then: relabel seal OUTPUT --calibration FILE
+
+    Example: relabel calibrate s3://b/refined --ground-truth sample.json --output calibration.json
+    """
+    from pipeline.calibrating import calibrate as fit  # scikit-learn and Ray take seconds to import
+    from pipeline.calibration_sample import read_sample
+
+    access = Access(endpoint_url)
+    with console.err.status("reading and measuring masks"):
+        sample, base, method, gate = read_sample(result, ground_truth, access)
+    found = fit(sample, base, method, gate, ious=tuple(iou or DEFAULT_IOUS), share=share, confidence=confidence)
+    store, name = split_uri(output, access)
+    store.put(name, found.model_dump_json(indent=1).encode())
+    _show(found)
+    console.out.print(f"wrote {output}\nuse it: relabel seal {result} --calibration {output}", markup=False)
+
+
+def _show(found: Calibration) -> None:
+    error = found.fitted_on["calibration_error"]
+    console.out.print(
+        f"{found.calibration_id}: expected calibration error {error:.3f} on {found.fitted_on['masks']} masks of "
+        f"{found.fitted_on['images']} images that it was not fitted to; the refined mask is kept where it is estimated "
+        f"{found.margin:+.3f} better; {found.lower_share:.0%} of the masks lie above quality_lower"
+    )
+    table = Table(title=f"of the masks with quality >= q, at least {found.certificates[0].share:.0%} have IoU >= t")
+    for column in ("IoU t", "smallest q certified", "masks", "images", "observed"):
+        table.add_column(column, justify="right")
+    for wanted in sorted({one.iou for one in found.certificates}):
+        shown = [one for one in found.certificates if one.iou == wanted and one.certified]
+        if shown:
+            first = min(shown, key=lambda one: one.quality)
+            cells = [f"{first.quality:.2f}", str(first.masks), str(first.images), f"{first.observed:.1%}"]
+        else:
+            cells = ["not certifiable", "-", "-", "-"]
+        table.add_row(f"{wanted:.2f}", *cells)
+    console.out.print(table)
+    console.out.print(
+        f"all of them hold together with a confidence of {found.confidence:.0%}, each image counting once, for images "
+        "like these, refined and sealed in the same way"
+    )

@@ -1,0 +1,1 @@
+"""Programs to copy from: what users of a result write."""

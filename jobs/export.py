@@ -1,0 +1,140 @@
+"""`relabel export`: a result in the form that a trainer or a labeling tool reads."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from jobs import console
+from pipeline.dataset import Result, open_result
+from pipeline.errors import RefusedError
+from pipeline.exports import EXPORTS
+from pipeline.exports.driver import export as run_export
+from pipeline.exports.types import Options
+from pipeline.report.verdicts import rejected
+from pipeline.storage import Access, Store, check_readable
+
+PARALLEL_MASKS = 100_000
+DECISIONS = ("refined", "kept_coarse", "review")
+
+
+def export(
+    output: Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)],
+    form: Annotated[str, typer.Option("--format", metavar="NAME", help=f"{', '.join(EXPORTS)}.")],
+    to: Annotated[str, typer.Option(metavar="URI", help="Folder to write to: empty, or one to go on with.")],
+    min_quality: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="Q", help="Only masks of at least this quality.")
+    ] = None,
+    decision: Annotated[
+        str | None, typer.Option(metavar="NAMES", help=f"Only masks so decided; of {','.join(DECISIONS)}.")
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="FILTER", help="Only masks with, e.g., \"category in ('cat', 'dog') and area > 100\"."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="SHARES", help="Cut by the hash of the image's id, e.g. train=0.9,val=0.1."),
+    ] = None,
+    keep_empty: Annotated[
+        bool, typer.Option("--keep-empty", help="Keep images of which the filters leave no mask.")
+    ] = False,
+    polygons: Annotated[
+        bool, typer.Option("--polygons", help="Polygons in place of RLE, where the format has both (holes are filled).")
+    ] = False,
+    void: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="class-maps: the coarse maps; void (255) stays where no class is."),
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(metavar="URI", help="Where the images are. Default: where the run read them.")
+    ] = None,
+    copy_images: Annotated[
+        bool, typer.Option("--images-too/--no-images", help="Copy the images where the format holds them.")
+    ] = True,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes. Default: one a CPU, one a shard at most.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another export in the same folder.")] = False,
+    endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
+) -> None:
+    """Write the result in another format. Stopped at any time, the same command goes on.
+
+    What the format cannot hold (holes of polygons, overlaps in one PNG) is counted and said. Masks that a person
+    rejected (`relabel review`) are left out.
+
+    Example: relabel export s3://b/refined --format coco --to s3://b/coco --min-quality 0.8 --split train=0.9,val=0.1
+    """
+    if form not in EXPORTS:
+        raise RefusedError(f"unknown export format {form!r}; there are {', '.join(EXPORTS)}")
+    access = Access(endpoint_url)
+    result = open_result(output, access)
+    options = Options(
+        min_quality=min_quality,
+        decisions=parse_decisions(decision),
+        where=where,
+        splits=parse_splits(split),
+        keep_empty=keep_empty,
+        polygons=polygons,
+        void=void,
+        with_images=copy_images and EXPORTS[form].copies_images,
+        rejected=tuple(sorted(rejected(output, access))),
+    )
+    if void is not None:
+        check_readable(void, access, "void maps")
+    target = Store(to, access)
+    target.probe_writable()
+    photos = Store(images or result.manifest["images_root"], access)
+    with console.err.status("exporting") as status:
+        done = run_export(
+            result,
+            target,
+            photos,
+            form,
+            options,
+            workers=workers or default_workers(result),
+            overwrite=overwrite,
+            on_group=lambda count, total: status.update(f"exporting: {count} of {total} shards"),
+        )
+    table = Table(title=f"{to} · {form} · generation {done.report['generation']} of {done.report['fingerprint']}")
+    table.add_column("")
+    table.add_column("count", justify="right")
+    for what, number in [*done.report["counts"].items(), *(("lost: " + k, n) for k, n in done.report["lost"].items())]:
+        table.add_row(what, str(number))
+    console.out.print(table)
+
+
+def default_workers(result: Result) -> int:
+    """One process a CPU; this one alone where starting others would take longer than the work."""
+    masks = sum(entry["rows"] for entry in result.manifest["masks"])
+    return len(os.sched_getaffinity(0)) if masks >= PARALLEL_MASKS else 1
+
+
+def parse_decisions(text: str | None) -> tuple[str, ...]:
+    """`refined,review` -> its names. Raises RefusedError."""
+    names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
+    for name in names:
+        if name not in DECISIONS:
+            raise RefusedError(f"--decision takes {', '.join(DECISIONS)}, not {name!r}")
+    return names
+
+
+def parse_splits(text: str | None) -> tuple[tuple[str, float], ...]:
+    """`train=0.9,val=0.1` -> its shares. Raises RefusedError unless they add up to 1."""
+    shares = []
+    for entry in (text or "").split(",") if text else ():
+        name, _, share = entry.strip().partition("=")
+        try:
+            shares.append((name, float(share)))
+        except ValueError:
+            raise RefusedError(f"--split takes NAME=SHARE,..., not {entry!r}") from None
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or not 0 < shares[-1][1] <= 1:
+            raise RefusedError(f"--split: {entry!r} is not a plain name with a share between 0 and 1")
+    total = sum(share for _, share in shares)
+    if shares and (abs(total - 1) > 1e-6 or len({name for name, _ in shares}) < len(shares)):
+        raise RefusedError(f"--split {text}: the shares of different names must add up to 1")
+    return tuple(shares)

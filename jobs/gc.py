@@ -1,0 +1,55 @@
+"""`relabel gc`: remove what an output no longer needs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from jobs.inspect_output import Endpoint, Output
+from pipeline.dataset import read_current
+from pipeline.errors import RefusedError
+from pipeline.garbage import find_garbage, remove
+from pipeline.generations import Retention
+from pipeline.lease import Patience, check_store, held, unguarded
+from pipeline.plan import committed
+from pipeline.storage import Access, Store
+
+
+def gc(
+    output: Output,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
+    keep_generations: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Results that keep their shards, the current one included.")
+    ] = 1,
+    grace: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long a replaced result keeps its shards beyond that.")
+    ] = 0.0,
+    other_methods: Annotated[
+        bool, typer.Option("--other-methods", help="Also all results of methods other than the current one.")
+    ] = False,
+    assume_exclusive: Annotated[
+        bool, typer.Option("--assume-exclusive", help="For a store without conditional writes: nothing else writes.")
+    ] = False,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Remove what killed runs left behind, replaced shards, and parts of images that were planned anew.
+
+    The current result is never touched, nor what a later run needs to go on.
+
+    Example: relabel gc s3://b/refined --dry-run
+    """
+    store = Store(output, Access(endpoint_url))
+    if read_current(store) is None and not committed(store):
+        raise RefusedError(f"{output} holds neither a plan nor a result: nothing of ours to remove")
+    if not assume_exclusive:
+        check_store(store)
+    with unguarded() if assume_exclusive else held(store, Patience(), console.err.print):
+        garbage = find_garbage(store, Retention(keep_generations, grace), other_methods)
+        if not dry_run:
+            remove(store, garbage)
+    for one in garbage:
+        typer.echo(f"{one.path}: {one.why}, {one.bytes} bytes")
+    total = sum(one.bytes for one in garbage)
+    typer.echo(f"{'would remove' if dry_run else 'removed'} {len(garbage)} files, {total / 1e6:.1f} MB")

@@ -1,0 +1,57 @@
+"""`relabel report` and `relabel review`: a page to look at a result, and what people said of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from pipeline.storage import Access, split_uri
+
+Output = Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)]
+Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")]
+
+
+def report(
+    output: Output,
+    to: Annotated[str, typer.Option(help="Where the page goes: one HTML file, path or URI.")] = "report.html",
+    ground_truth: Annotated[
+        str | None, typer.Option(help="COCO JSON of true masks of some images: adds measured figures.")
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="Where the photographs are now, if they were moved.")] = None,
+    sample: Annotated[
+        int, typer.Option(min=0, max=2000, help="Masks to show of each kind: largest change, lowest quality, ...")
+    ] = 60,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Write the audit page: figures, and a sample of masks to judge with the keyboard. Opens without a network.
+
+    Example: relabel report s3://bucket/refined --to report.html
+    """
+    from pipeline.report.page import report as make  # keeps `relabel --help` quick
+
+    access = Access(endpoint_url)
+    with console.err.status("reading the result and drawing a sample of it"):
+        html = make(output, access=access, ground_truth=ground_truth, images_root=images, per_stratum=sample).encode()
+    store, name = split_uri(to, access)
+    store.put(name, html)
+    typer.echo(f"wrote {to} ({len(html) / 1e6:.1f} MB); its verdicts come back with: relabel review {output} FILE")
+
+
+def review(
+    output: Output,
+    verdicts: Annotated[str, typer.Argument(help="The file that the page downloaded, path or URI.")],
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Keep verdicts beside the result: rejected masks stay out of exports, and all of them can be calibrated on.
+
+    Example: relabel review s3://bucket/refined verdicts.json
+    """
+    from pipeline.report.verdicts import review as keep  # as above
+
+    kept = keep(output, verdicts, Access(endpoint_url))
+    said = ", ".join(f"{count} {name}" for name, count in kept.taken.items())
+    typer.echo(f"kept {sum(kept.taken.values())} verdicts ({said}) in {output.rstrip('/')}/{kept.path}")
+    if kept.stale:
+        typer.echo(f"left out {kept.stale}: the result no longer holds those masks as they were seen", err=True)

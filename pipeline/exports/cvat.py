@@ -1,0 +1,89 @@
+"""CVAT review tasks: `annotations.xml` in "CVAT for images 1.1" and `labels.json`, the task's labels in raw form.
+
+https://docs.cvat.ai/docs/manual/advanced/xml_format. Create a task with the labels and the images, then upload the XML.
+Masks keep every pixel: the run lengths of the box's rows, background first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+
+from pipeline import masks
+from pipeline.exports import fragments
+from pipeline.exports.types import Export, Job, Piece, named
+from pipeline.grouped import Group, Row
+
+ATTRIBUTES = ("mask_id", "decision", "quality")
+
+
+def write(job: Job, group: Group, index: int) -> Piece:
+    """The group's images, as lines."""
+    piece = Piece()
+    with fragments.Fragments(job, index) as lines:
+        for image in job.read(group, piece):
+            shapes = "".join(shape(mask, job.survey.categories[mask["class_id"]]) for mask in image.masks)
+            size = f'width="{image.width}" height="{image.height}"'
+            lines.add(
+                "images", image.split, f'<image id="{image.number}" name={_quoted(image.uri)} {size}>{shapes}</image>'
+            )
+            piece.count(image)
+    return piece
+
+
+def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - others need the pieces
+    """One XML a split, and the labels."""
+    piece = Piece(files=["labels.json"])
+    names = [name for _, name in sorted(job.survey.categories.items())]
+    labels = "".join(f"<label><name>{escape(name)}</name></label>" for name in names)
+    for split in job.splits:
+        path = named("annotations", split, ".xml")
+        with job.target.writer(path) as sink:
+            head = f"<version>1.1</version>\n<meta><task><labels>{labels}</labels></task></meta>"
+            sink.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n{head}\n'.encode())
+            for line in fragments.lines(job, "images", split):
+                sink.write(line + b"\n")
+            sink.write(b"</annotations>\n")
+        piece.files.append(path)
+    job.target.put("labels.json", json.dumps([label(name) for name in names], indent=1).encode())
+    return piece
+
+
+def shape(mask: Row, name: str) -> str:
+    """One mask as an element."""
+    x, y, width, height = (int(side) for side in mask["bbox_xywh"])
+    box = masks.decode(mask["mask_rle"])[y : y + height, x : x + width]
+    runs = ", ".join(map(str, row_runs(box)))
+    values = {**mask, "quality": "" if mask["quality"] is None else f"{mask['quality']:.4f}"}
+    attributes = "".join(
+        f"<attribute name={quoteattr(key)}>{escape(str(values[key]))}</attribute>" for key in ATTRIBUTES
+    )
+    place = f'left="{x}" top="{y}" width="{width}" height="{height}" z_order="0"'
+    return f'<mask label={_quoted(name)} source="auto" occluded="0" rle="{runs}" {place}>{attributes}</mask>'
+
+
+def row_runs(box: masks.Mask) -> list[int]:
+    """(h, w) {0, 1} -> lengths of its runs row by row, background first (0 where it begins inside)."""
+    flat = box.ravel()
+    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]), len(flat) - 1)
+    lengths = np.diff(ends, prepend=-1).tolist()
+    return [0, *lengths] if flat[0] else list(lengths)
+
+
+def label(name: str) -> Row:
+    """A label as CVAT's raw constructor takes it."""
+    attributes = [
+        {"name": key, "mutable": False, "input_type": "text", "default_value": "", "values": [""]} for key in ATTRIBUTES
+    ]
+    return {"name": name, "type": "mask", "attributes": attributes}
+
+
+def _quoted(text: str) -> str:
+    """An attribute's value in one line."""
+    return quoteattr(text, {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})
+
+
+EXPORT = Export(write, finish)

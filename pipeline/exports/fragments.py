@@ -1,0 +1,67 @@
+"""Files of one big list (COCO, tasks): each group writes its entries as lines, `assemble` joins them at the end.
+
+.relabel-export/fragments/<group>/<kind>-<split>.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from pipeline.exports.types import STATE, Job
+from pipeline.storage import Store
+
+FOLDER = f"{STATE}/fragments"
+
+
+class Fragments:
+    """The lines of one group, by kind and split. A context: the files are complete once it ends."""
+
+    def __init__(self, job: Job, index: int) -> None:
+        self._job = job
+        self._folder = f"{FOLDER}/{index:06d}"
+        self._open: dict[str, BinaryIO] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Fragments:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    def add(self, kind: str, split: str, entry: Any) -> None:
+        """One entry: text as it is (one line), anything else as JSON."""
+        name = f"{kind}-{split}.jsonl"
+        if name not in self._open:
+            self._open[name] = self._stack.enter_context(self._job.target.writer(f"{self._folder}/{name}"))
+        text = entry if isinstance(entry, str) else json.dumps(entry, separators=(",", ":"))
+        self._open[name].write(text.encode() + b"\n")
+
+
+def lines(job: Job, kind: str, split: str) -> Iterator[bytes]:
+    """The lines of all groups, without their ends, in order."""
+    name = f"{kind}-{split}.jsonl"
+    for path in sorted(file.path for file in job.target.list(FOLDER) if file.path.endswith(f"/{name}")):
+        with job.target.open(path) as file:
+            for line in file:
+                yield line.rstrip(b"\n")
+
+
+def write_list(sink: BinaryIO, entries: Iterator[bytes]) -> None:
+    """A JSON list of lines that are JSON."""
+    sink.write(b"[")
+    for index, entry in enumerate(entries):
+        sink.write(b",\n" if index else b"\n")
+        sink.write(entry)
+    sink.write(b"]")
+
+
+def discard(target: Store) -> None:
+    """Delete the fragments, once they are in the final files."""
+    for file in target.list(FOLDER):
+        target.delete(file.path)

@@ -1,0 +1,119 @@
+"""Label Studio review tasks: `tasks.json` to import, `label_config.xml` for the project.
+
+https://labelstud.io/guide/tasks and its converter's `brush.py`. Each mask is a brush region of a prediction, whose
+score is the lowest quality in the image, so that sorting by score shows the doubtful ones first. Masks keep every
+pixel. An image's address is the image root and its path; a local folder's is `/data/local-files/?d=...`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from pipeline import masks
+from pipeline.exports import fragments
+from pipeline.exports.types import Export, ExportImage, Job, Piece, named
+from pipeline.grouped import Group, Row
+
+WORD_BITS = 8
+RUN_BITS = (3, 4, 8, 16)
+
+
+def write(job: Job, group: Group, index: int) -> Piece:
+    """The group's tasks, as lines."""
+    piece = Piece()
+    with fragments.Fragments(job, index) as lines:
+        for image in job.read(group, piece):
+            lines.add("tasks", image.split, task(image, job))
+            piece.count(image)
+    return piece
+
+
+def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - others need the pieces
+    """One file of tasks a split, and the project's configuration."""
+    piece = Piece(files=["label_config.xml"])
+    for split in job.splits:
+        path = named("tasks", split, ".json")
+        with job.target.writer(path) as sink:
+            fragments.write_list(sink, fragments.lines(job, "tasks", split))
+        piece.files.append(path)
+    job.target.put(
+        "label_config.xml", label_config([name for _, name in sorted(job.survey.categories.items())]).encode()
+    )
+    return piece
+
+
+def task(image: ExportImage, job: Job) -> Row:
+    """One image with its masks as a prediction."""
+    qualities = [mask["quality"] for mask in image.masks if mask["quality"] is not None]
+    prediction = {
+        "model_version": job.result.manifest["fingerprint"],
+        "score": min(qualities, default=0.0),
+        "result": [region(mask, image, job.survey.categories[mask["class_id"]]) for mask in image.masks],
+    }
+    return {"data": {"image": address(job.images.uri, image.uri), "image_uri": image.uri}, "predictions": [prediction]}
+
+
+def region(mask: Row, image: ExportImage, label: str) -> Row:
+    """One brush region."""
+    return {
+        "id": mask["mask_id"],
+        "type": "brushlabels",
+        "from_name": "label",
+        "to_name": "image",
+        "original_width": image.width,
+        "original_height": image.height,
+        "image_rotation": 0,
+        "score": mask["quality"] or 0.0,
+        "meta": {"decision": [mask["decision"]]},
+        "value": {"format": "rle", "rle": brush_rle(masks.decode(mask["mask_rle"])), "brushlabels": [label]},
+    }
+
+
+def brush_rle(mask: masks.Mask) -> list[int]:
+    """(H, W) {0, 1} -> bytes of Label Studio's run-length code of the mask as RGBA, row by row, 255 inside.
+
+    32 bits number of values, 5 bits word size - 1, four times 4 bits run size - 1; then for each run: 1, two bits that
+    choose the run size, length - 1, value.
+    """
+    flat = mask.ravel()
+    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]), len(flat) - 1)
+    lengths = np.diff(ends, prepend=-1) * 4  # R, G, B, A
+    bits = [f"{4 * len(flat):032b}", f"{WORD_BITS - 1:05b}", *(f"{size - 1:04b}" for size in RUN_BITS)]
+    for length, value in zip(lengths.tolist(), flat[ends].tolist(), strict=True):
+        bits += _run(length, 255 * value)
+    text = "".join(bits)
+    text += "0" * (-len(text) % 8)
+    return [int(text[at : at + 8], 2) for at in range(0, len(text), 8)]
+
+
+def _run(length: int, value: int) -> list[str]:
+    longest = 1 << RUN_BITS[-1]
+    found = []
+    while length > 0:
+        part = min(length, longest)
+        choice = next(index for index, size in enumerate(RUN_BITS) if part <= 1 << size)
+        found.append(f"1{choice:02b}{part - 1:0{RUN_BITS[choice]}b}{value:08b}")
+        length -= part
+    return found
+
+
+def label_config(names: Sequence[str]) -> str:
+    """The labeling interface: the image and a brush for each category."""
+    labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in names)
+    return (
+        '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
+        f'  <BrushLabels name="label" toName="image">\n{labels}\n  </BrushLabels>\n</View>\n'
+    )
+
+
+def address(root: str, uri: str) -> str:
+    """Where Label Studio finds the image."""
+    whole = f"{root.rstrip('/')}/{uri}"
+    return whole if "://" in root else f"/data/local-files/?d={quote(whole.lstrip('/'))}"
+
+
+EXPORT = Export(write, finish)

@@ -1,0 +1,66 @@
+"""LVIS JSON: COCO's annotations, with what LVIS asks for about categories and about what was left out.
+
+https://www.lvisdataset.org/dataset. `lvis.json`, or `lvis_<split>.json`. The categories whose masks a filter took from
+an image are its `not_exhaustive_category_ids`, so that an evaluation does not count them as background. RLE unless
+polygons are asked for; the lvis package reads both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.exports import coco, fragments
+from pipeline.exports.types import Export, ExportImage, Job, Piece
+from pipeline.grouped import Group, Row
+
+RARE, COMMON = 10, 100  # images that have the category: up to so many
+
+
+def write(job: Job, group: Group, index: int) -> Piece:
+    """The group's images and annotations, as lines."""
+    piece = Piece()
+    with fragments.Fragments(job, index) as lines:
+        for image in job.read(group, piece):
+            lines.add("images", image.split, image_entry(image))
+            for mask in image.masks:
+                entry = coco.annotation(mask, image, job, piece)
+                lines.add("annotations", image.split, {k: v for k, v in entry.items() if k != "iscrowd"})
+            piece.count(image)
+    return piece
+
+
+def finish(job: Job, pieces: Sequence[Piece]) -> Piece:
+    """One file a split; a category's counts are those of all splits."""
+    total = Piece()
+    for piece in pieces:
+        total.images_of.update(piece.images_of)
+        total.masks_of.update(piece.masks_of)
+    categories = [_category(number, name, total, job.splits) for number, name in sorted(job.survey.categories.items())]
+    return coco.write_files(job, categories, "lvis")
+
+
+def image_entry(image: ExportImage) -> Row:
+    """An entry of `images`; the package wants a `coco_url`, whose last two parts it takes for folder and name."""
+    return {
+        **coco.image_entry(image),
+        "coco_url": image.uri,
+        "neg_category_ids": [],
+        "not_exhaustive_category_ids": image.left_out,
+    }
+
+
+def _category(number: int, name: str, total: Piece, splits: Sequence[str]) -> Row:
+    images = sum(total.images_of[f"{split}/{number}"] for split in splits)
+    return {
+        "id": number,
+        "name": name,
+        "synset": "",
+        "synonyms": [name],
+        "def": "",
+        "frequency": "r" if images <= RARE else "c" if images <= COMMON else "f",
+        "image_count": images,
+        "instance_count": sum(total.masks_of[f"{split}/{number}"] for split in splits),
+    }
+
+
+EXPORT = Export(write, finish)

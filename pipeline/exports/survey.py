@@ -1,0 +1,94 @@
+"""One look over a whole result, a few columns of it, before an export: classes, and whether its ids can be kept."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.dataset import Result
+from pipeline.exports.types import Survey
+from pipeline.grouped import groups, read_batches
+
+UNKNOWN = "unknown"
+MAX_ID = 2**53  # the largest integer that every JSON reader keeps
+
+
+def survey(result: Result) -> Survey:
+    """Read ids and categories of all shards; what is held in memory is 8 bytes an image and a mask."""
+    image_ids, mask_ids, stems = _Ids(), _Ids(), _Stems()
+    pairs: set[tuple[int, str]] = set()
+    for group in groups(result):
+        for batch in read_batches(result, group.images, ["image_uri", "source_image_id"]):
+            image_ids.add(batch["source_image_id"])
+            stems.add(batch["image_uri"])
+        for batch in read_batches(result, group.masks, ["source_mask_id", "category_id", "category"]):
+            mask_ids.add(batch["source_mask_id"])
+            distinct = batch.group_by(["category_id", "category"]).aggregate([])
+            pairs |= {(row["category_id"], row["category"] or "") for row in distinct.to_pylist()}
+    categories, class_ids = number_classes(pairs)
+    own_ids = image_ids.usable and mask_ids.usable
+    return Survey(categories, class_ids, own_ids, stems.differ)
+
+
+def number_classes(pairs: set[tuple[int, str]]) -> tuple[dict[int, str], dict[tuple[int, str], int]]:
+    """(category id, name) pairs -> class id -> name, and pair -> class id.
+
+    The category's own id, where it is not negative and stands for one name (or none); else all are numbered from 1.
+    """
+    names: dict[int, set[str]] = defaultdict(set)
+    for category_id, name in pairs:
+        names[category_id].add(name)
+    own = all(category_id >= 0 and len(found - {""}) <= 1 for category_id, found in names.items())
+    if own:
+        named = {category_id: max(found) or str(category_id) for category_id, found in names.items()}
+        return named, {pair: pair[0] for pair in pairs}
+    labels = {pair: pair[1] or (str(pair[0]) if pair[0] >= 0 else UNKNOWN) for pair in pairs}
+    numbers = {label: number for number, label in enumerate(sorted(set(labels.values())), 1)}
+    return {number: label for label, number in numbers.items()}, {pair: numbers[labels[pair]] for pair in pairs}
+
+
+class _Ids:
+    """Whether ids are integers that all differ."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[np.int64]] = []
+        self._integers = True
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        if not self._integers:
+            return
+        # canonical only: "007" would come back as another id
+        canonical = pc.fill_null(pc.match_substring_regex(column, r"^(0|[1-9][0-9]{0,15})$"), False)
+        if not pc.all(canonical).as_py() and len(column):
+            self._integers = False
+            self._parts.clear()
+            return
+        self._parts.append(column.cast(pa.int64()).to_numpy())
+
+    @property
+    def usable(self) -> bool:
+        if not self._integers or not self._parts:
+            return self._integers
+        values = np.concatenate(self._parts)
+        return bool(values.max(initial=0) < MAX_ID and len(np.unique(values)) == len(values))
+
+
+class _Stems:
+    """Whether all image paths differ even without their suffix."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[np.int64]] = []
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        hashes = [hash(str(PurePosixPath(uri).with_suffix(""))) for uri in column.to_pylist()]
+        self._parts.append(np.asarray(hashes, np.int64))
+
+    @property
+    def differ(self) -> bool:
+        values = np.concatenate(self._parts) if self._parts else np.zeros(0, np.int64)
+        return len(np.unique(values)) == len(values)

@@ -1,0 +1,38 @@
+"""What the device can do: its rate of matrix products, and the memory that was used."""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import torch
+
+ENCODER_TFLOP = {"lite": 0.0054, "vit_b": 0.97, "vit_l": 2.99, "vit_h": 5.96}
+"""Of one image at the model's input size, two for each multiplication and addition."""
+
+
+def matmul_tflops(device: str, dtype: str = "float32") -> float:
+    """The best of several products of square matrices, in TFLOP/s: the ceiling to hold a network against."""
+    side, tries = (8192, 20) if device.startswith("cuda") else (2048, 5)
+    first, second = (torch.randn(side, side, device=device).to(getattr(torch, dtype)) for _ in range(2))
+    best = float("inf")
+    for _ in range(tries):
+        settle(device)
+        started = time.perf_counter()
+        torch.mm(first, second)
+        settle(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best / 1e12
+
+
+def settle(device: str) -> None:
+    """Wait for what the device was given to do."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def peak_memory_mb(device: str) -> float:
+    """Most memory that this process held so far: the device's, or its resident set on CPUs."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

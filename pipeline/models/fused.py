@@ -1,0 +1,94 @@
+"""Convolutions for inference: bias, sum and activation in one pass over memory.
+
+On CPUs oneDNN does all of it in one call (the operators that TorchInductor emits, so no compiler is needed); elsewhere,
+and where torch was built without it, the same function is plain torch. Results agree with `torch.conv2d` and what
+follows it up to the order of sums.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+Activation = Literal["none", "relu", "relu6"]
+CHANNELS_LAST = torch.channels_last
+_ONEDNN: dict[Activation, tuple[str, list[float]]] = {
+    "none": ("none", []),
+    "relu": ("relu", []),
+    "relu6": ("hardtanh", [0.0, 6.0]),
+}
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8  # malloc.h
+
+
+class FusedConv:
+    """activation(conv(x) + other). x is (N, C, H, W), channels last in memory, and so is what comes back."""
+
+    def __init__(self, conv: nn.Conv2d, activation: Activation = "none", pad_before: int | None = None) -> None:
+        """pad_before: rows and columns of zeros above and left, where they are fewer than below and right (TensorFlow's
+        SAME at stride 2). The kernel is then made one larger by a leading row and column of zeros, which computes the
+        same and needs no padded copy of the input.
+        """
+        weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+        padding = list(conv.padding) if not isinstance(conv.padding, str) else [0, 0]
+        if pad_before is not None:
+            weight, padding = F.pad(weight, (1, 0, 1, 0)), [pad_before + 1] * 2
+        self._weight, self._bias = weight.contiguous(memory_format=CHANNELS_LAST), bias
+        self._geometry = (padding, list(conv.stride), [1, 1], conv.groups)
+        self._activation: Activation = activation
+        self._onednn = _has_onednn(weight)
+
+    def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """`other`, of the result's shape, is added before the activation."""
+        if self._onednn:
+            return self._in_one_call(x, other)
+        padding, stride, dilation, groups = self._geometry
+        out = F.conv2d(x, self._weight, self._bias, stride, padding, dilation, groups)
+        return _activate(out if other is None else out.add_(other), self._activation)
+
+    def _in_one_call(self, x: Tensor, other: Tensor | None) -> Tensor:
+        name, scalars = _ONEDNN[self._activation]
+        if other is None:
+            return torch.ops.mkldnn._convolution_pointwise(
+                x, self._weight, self._bias, *self._geometry, name, scalars, ""
+            )
+        unary = "relu" if name == "relu" else None  # the only one that goes with a sum
+        other = other.contiguous(memory_format=CHANNELS_LAST)
+        out = torch.ops.mkldnn._convolution_pointwise.binary(
+            x, other, self._weight, self._bias, *self._geometry, "add", 1.0, unary, [], ""
+        )
+        return out if unary else _activate(out, self._activation)
+
+
+def _activate(x: Tensor, activation: Activation) -> Tensor:
+    if activation == "none":
+        return x
+    return x.relu_() if activation == "relu" else x.clamp_(0, 6)
+
+
+def _has_onednn(weight: Tensor) -> bool:
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    )
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of freed tensors up to 32 MB each, instead of asking the kernel for it again.
+
+    Fresh pages are the largest single cost of a small network's large activations: they fault in and are zeroed at
+    every layer. glibc only; elsewhere nothing happens.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_ARENA_MAX, 1)  # the arenas of other threads are too small for such tensors
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TOP_PAD, 64 << 20)
+    except (OSError, AttributeError):
+        return

@@ -1,0 +1,124 @@
+"""Segment Anything's image encoder (ViT with windows and decomposed relative positions), fast; the same function.
+
+What segment_anything/modeling/image_encoder.py computes, with its weights, but
+
+- attention is torch's fused kernel; the relative positions enter as its bias, made for a block of queries at a time,
+  so the (heads, 4096, 4096) scores of an image are never in memory;
+- windows that stick out of the image's grid are padded after the projections, not before: a padded token's are the
+  biases, and nothing is projected back for it;
+- the MLP's wide middle layer is computed for a block of tokens at a time on CPUs, where it would not fit a cache;
+- matrix products in `dtype`; the residual stream, layer norms and the neck stay float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling.image_encoder import get_rel_pos
+from torch import Tensor, nn
+
+BIAS_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 28}
+MLP_TOKENS = {"cpu": 1024, "cuda": 1 << 30}
+
+
+def preferred_dtype(device: str) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it, else float32. (A CPU without it is slower in bfloat16.)"""
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+class FastEncoder(nn.Module):
+    """(B, 3, S, S) normalised RGB float32 -> (B, out_chans, S/16, S/16) float32, as ImageEncoderViT."""
+
+    def __init__(self, encoder: ImageEncoderViT, dtype: torch.dtype = torch.float32) -> None:
+        """Takes the encoder's tensors (copies, in another dtype); `encoder` itself is left as it is."""
+        super().__init__()
+        device = encoder.pos_embed.device
+        self._patch, self._neck = encoder.patch_embed.proj, encoder.neck
+        self._position = encoder.pos_embed
+        grid = encoder.pos_embed.shape[1]
+        self._blocks = nn.ModuleList(_Block(block, grid, dtype) for block in encoder.blocks)
+        self.to(device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self._patch(images).permute(0, 2, 3, 1) + self._position
+        for block in self._blocks:
+            x = block(x)
+        return self._neck(x.permute(0, 3, 1, 2))
+
+
+class _Block(nn.Module):
+    def __init__(self, block: Any, grid: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._norm1, self._norm2 = block.norm1, block.norm2
+        self._attention = _Attention(block.attn, block.window_size, block.window_size or grid, dtype)
+        self._up, self._down = _linear(block.mlp.lin1, dtype), _linear(block.mlp.lin2, dtype)
+        self._dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, h, w, C) -> the same."""
+        x = x + self._attention(self._norm1(x).to(self._dtype))
+        tokens = self._norm2(x).to(self._dtype).flatten(0, 2)
+        step = MLP_TOKENS[x.device.type]
+        parts = [self._down(F.gelu(self._up(part))) for part in tokens.split(step)]
+        return x + (parts[0] if len(parts) == 1 else torch.cat(parts)).view_as(x)
+
+
+class _Attention(nn.Module):
+    """Of all tokens with one another, or within windows of `window` tokens on a side (0: all)."""
+
+    def __init__(self, attention: Any, window: int, side: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._heads, self._window = attention.num_heads, window
+        self._qkv, self._out = _linear(attention.qkv, dtype), _linear(attention.proj, dtype)
+        with torch.no_grad():
+            rows, columns = (get_rel_pos(side, side, axis) for axis in (attention.rel_pos_h, attention.rel_pos_w))
+        self.register_buffer("_rows", rows.to(dtype))  # (side, side, C): query row, key row
+        self.register_buffer("_columns", columns.to(dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, h, w, C) -> (B, h, w, C)."""
+        count, height, width, channels = x.shape
+        qkv = self._qkv(x)
+        if not self._window:
+            return self._out(self._attend(qkv).view(count, height, width, channels))
+        side = self._window
+        down, across = -(-height // side), -(-width // side)
+        if (down * side, across * side) != (height, width):
+            padded = self._qkv.bias.expand(count, down * side, across * side, -1).clone()
+            padded[:, :height, :width] = qkv
+            qkv = padded
+        windows = qkv.view(count, down, side, across, side, -1).transpose(2, 3).reshape(-1, side, side, 3 * channels)
+        out = self._attend(windows).view(count, down, across, side, side, channels).transpose(2, 3)
+        return self._out(out.reshape(count, down * side, across * side, channels)[:, :height, :width])
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """(B, h, w, 3C) -> (B, h * w, C)."""
+        count, height, width, _ = qkv.shape
+        query, key, value = qkv.view(count, height * width, 3, self._heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        grid = query.unflatten(2, (height, width))
+        by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, self._rows)
+        by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, self._columns)
+        step = max(1, BIAS_ELEMENTS[qkv.device.type] // (count * self._heads * width * height * width))
+        parts = []
+        for top in range(0, height, step):
+            rows = slice(top, top + step)
+            bias = (by_row[:, :, rows, :, :, None] + by_column[:, :, rows, :, None, :]).flatten(4).flatten(2, 3)
+            parts.append(F.scaled_dot_product_attention(grid[:, :, rows].flatten(2, 3), key, value, attn_mask=bias))
+        out = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        return out.transpose(1, 2).flatten(2)
+
+
+def _linear(linear: nn.Linear, dtype: torch.dtype) -> nn.Linear:
+    """The layer itself, or a copy of it in `dtype`."""
+    if linear.weight.dtype == dtype:
+        return linear
+    copied = nn.Linear(linear.in_features, linear.out_features, device="meta")
+    copied.weight = nn.Parameter(linear.weight.detach().to(dtype), requires_grad=False)
+    copied.bias = nn.Parameter(linear.bias.detach().to(dtype), requires_grad=False)
+    return copied

@@ -1,0 +1,88 @@
+"""Segment Anything's two-way transformer for inference: what depends on the position alone is computed once.
+
+Prompt tokens and image tokens attend to one another (segment_anything/modeling/transformer.py, whose weights these
+are). A projection of `keys + position` is one of `keys` plus a constant, so the three projections of the image's tokens
+in a layer are one matrix product. Agrees with the original up to the order of sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from segment_anything.modeling import TwoWayTransformer
+from torch import Tensor
+
+
+class TwoWay:
+    """(image tokens, prompt tokens) -> both, attended to. Made for one grid of positions."""
+
+    def __init__(self, transformer: TwoWayTransformer, position: Tensor) -> None:
+        """position: (L, C) of each image token."""
+        self._transformer = transformer
+        self._layers = [
+            _Projection(
+                [layer.cross_attn_token_to_image.k_proj, layer.cross_attn_image_to_token.q_proj],
+                layer.cross_attn_token_to_image.v_proj,
+                position,
+            )
+            for layer in transformer.layers
+        ]
+        final = transformer.final_attn_token_to_image
+        self._final = _Projection([final.k_proj], final.v_proj, position)
+
+    def __call__(self, image: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """image: (N, L, C); prompts: (N, T, C). Returns prompts (N, T, C) and image (N, L, C)."""
+        queries, keys = prompts, image
+        for layer, projection in zip(self._transformer.layers, self._layers, strict=True):
+            queries, keys = _block(layer, projection, queries, keys, prompts)
+        final = self._transformer.final_attn_token_to_image
+        key, value = self._final(keys)
+        attended = _attend(final, final.q_proj(queries + prompts), key, value)
+        return self._transformer.norm_final_attn(queries + attended), keys
+
+
+class _Projection:
+    """Several linear maps of the image's tokens in one: first those of keys + position, last that of keys alone."""
+
+    def __init__(self, positioned: list[Any], plain: Any, position: Tensor) -> None:
+        weights = [linear.weight.detach() for linear in (*positioned, plain)]
+        self._sizes = [len(weight) for weight in weights]
+        self._weight = torch.cat(weights)
+        offsets = [F.linear(position, linear.weight, linear.bias).detach() for linear in positioned]
+        self._offset = torch.cat([*offsets, plain.bias.detach().expand(len(position), -1)], dim=1)
+
+    def __call__(self, keys: Tensor) -> tuple[Tensor, ...]:
+        if len(keys) == 1:
+            projected = torch.addmm(self._offset, keys[0], self._weight.t())[None]
+        else:
+            projected = F.linear(keys, self._weight).add_(self._offset)
+        return projected.split(self._sizes, dim=2)
+
+
+def _block(layer: Any, projection: _Projection, queries: Tensor, keys: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+    own = layer.self_attn
+    if layer.skip_first_layer_pe:
+        queries = _attend(own, own.q_proj(queries), own.k_proj(queries), own.v_proj(queries))
+    else:
+        with_pe = queries + pe
+        queries = queries + _attend(own, own.q_proj(with_pe), own.k_proj(with_pe), own.v_proj(queries))
+    queries = layer.norm1(queries)
+    to_image, to_token = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+    key, image_query, value = projection(keys)
+    queries = layer.norm2(queries + _attend(to_image, to_image.q_proj(queries + pe), key, value))
+    queries = layer.norm3(queries + layer.mlp(queries))
+    attended = _attend(to_token, image_query, to_token.k_proj(queries + pe), to_token.v_proj(queries))
+    return queries, layer.norm4(keys + attended)
+
+
+def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Multi-head attention of projected tokens, (N, tokens, channels)."""
+    heads = attention.num_heads
+
+    def apart(x: Tensor) -> Tensor:
+        return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+    out = F.scaled_dot_product_attention(apart(query), apart(key), apart(value))
+    return attention.out_proj(out.transpose(1, 2).flatten(2))

@@ -1,0 +1,126 @@
+"""The chosen masks as what the page draws: a crop of the photograph, and both outlines as SVG paths over it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from pipeline import masks, pictures
+from pipeline.dataset.order import BLOCK_ROWS
+from pipeline.dataset.result import Result
+from pipeline.dataset.samples import Photos, ahead
+from pipeline.errors import ImageError, MaskError
+from pipeline.masks import Mask
+
+VIEW_PX = 560
+"""Long side of a crop on the page; outlines are in these pixels, whatever the size of the object."""
+
+WEBP_QUALITY = 72
+TOLERANCE_PX = 0.7  # by which an outline may leave the mask's edge, in pixels of the view
+NUMBERS = ("quality", "quality_coarse", "quality_refined", "coarse_iou", "area_ratio", "predicted_iou", "stability")
+ROW = ["mask_id", "image_uri", "source_mask_id", "category", "height", "width", "decision", "reason"]
+SCORES_SHOWN = [*NUMBERS, "coarse_rle", "refined_rle"]
+
+Item = dict[str, Any]
+
+
+def gallery(result: Result, shown: dict[str, list[str]], images_root: str | None, threads: int = 4) -> list[Item]:
+    """The masks in `shown` (id -> strata), as JSON-ready items in the order of `shown`.
+
+    A photograph that cannot be read gives an item without a picture, and says why.
+    """
+    by_image: dict[str, list[Item]] = defaultdict(list)
+    for row in read_masks(result, list(shown)):
+        by_image[row["image_uri"]].append(row)
+    photos = Photos.of(result, images_root)
+    items = {
+        item["id"]: item | {"strata": shown[item["id"]]}
+        for drawn in ahead(lambda rows: draw_image(photos, rows), by_image.values(), threads)
+        for item in drawn
+    }
+    return [items[mask_id] for mask_id in shown]
+
+
+def read_masks(result: Result, mask_ids: Sequence[str]) -> list[Item]:
+    """The rows of a few masks. Ids are looked for first; of the rest only the row groups that hold one are read."""
+    wanted = pa.array(mask_ids, pa.string())
+    found = []
+    for path in result.files():
+        ids = result.store.scan(path, {"mask_id": pc.field("mask_id")})["mask_id"]
+        rows = np.flatnonzero(pc.is_in(ids, wanted).to_numpy())
+        for near in np.split(rows, np.flatnonzero(np.diff(rows // BLOCK_ROWS)) + 1) if len(rows) else []:
+            first, count = int(near[0]), int(near[-1] - near[0] + 1)
+            found += result.store.read_rows(path, first, count, [*ROW, *SCORES_SHOWN]).take(near - first).to_pylist()
+    return found
+
+
+def digest(row: Item) -> str:
+    """Short hash of the two masks that a person sees: a verdict counts only for these."""
+    parts = (row[name]["counts"] if row[name] else "" for name in ("coarse_rle", "refined_rle"))
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def draw_image(photos: Photos, rows: Sequence[Item]) -> list[Item]:
+    """All chosen masks of one photograph."""
+    try:
+        photo = photos.read(rows[0]["image_uri"], (rows[0]["height"], rows[0]["width"]))
+    except ImageError as error:
+        return [{**describe(row), "problem": str(error.reason)} for row in rows]
+    return [{**describe(row), **draw(photo, row)} for row in rows]
+
+
+def describe(row: Item) -> Item:
+    """What the page says of a mask; numbers rounded to what it shows."""
+    said = {name: None if row[name] is None else round(float(row[name]), 4) for name in NUMBERS}
+    names = ("image_uri", "source_mask_id", "category", "decision", "reason")
+    return {"id": row["mask_id"], "digest": digest(row), **said, **{name: row[name] for name in names}}
+
+
+def draw(photo: npt.NDArray[np.uint8], row: Item) -> Item:
+    """photo (H, W, 3) -> {image: data URI, width, height: of the view, coarse, refined: SVG paths or null}."""
+    drawn: dict[str, Mask] = {}
+    for name in ("coarse", "refined"):
+        try:
+            if row[f"{name}_rle"] and tuple(row[f"{name}_rle"]["size"]) == photo.shape[:2]:
+                drawn[name] = masks.decode(row[f"{name}_rle"])
+        except MaskError:
+            continue  # a failed row keeps what came in, readable or not
+    crop = pictures.crop_around(list(drawn.values()), (photo.shape[0], photo.shape[1]))
+    pixels = photo[crop]
+    scale = VIEW_PX / max(pixels.shape[:2])
+    width, height = (max(1, round(side * scale)) for side in pixels.shape[1::-1])
+    if scale < 1:
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    paths = {name: outline(mask[crop], (width, height)) for name, mask in drawn.items()}
+    return {"image": as_webp(pixels), "width": width, "height": height, "coarse": None, "refined": None, **paths}
+
+
+def outline(mask: Mask, size_wh: tuple[int, int]) -> str:
+    """(h, w) {0, 1} -> an SVG path (even-odd) around its foreground, in a view of `size_wh`; "" for an empty mask."""
+    scaled = cv2.resize(np.ascontiguousarray(mask), size_wh, interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(scaled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    parts = []
+    for contour in contours:
+        points = cv2.approxPolyDP(contour, TOLERANCE_PX, closed=True)[:, 0]
+        steps = np.diff(points, axis=0).tolist()
+        line = "".join(f"l{dx} {dy}" for dx, dy in steps)
+        parts.append(f"M{points[0][0]} {points[0][1]}{line}z")
+    return "".join(parts)
+
+
+def as_webp(pixels: npt.NDArray[np.uint8]) -> str:
+    """(h, w, 3) uint8 RGB -> a data URI."""
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(data, "WEBP", quality=WEBP_QUALITY, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"

@@ -1,0 +1,271 @@
+"""A result -> the audit page: one HTML file, nothing loaded from anywhere.
+
+Whatever comes from the data (category names, paths, ids) is escaped where it stands in HTML, and reaches the script
+only as JSON that the script puts into text nodes. A strict Content-Security-Policy stands behind that: no network,
+and no script or style but the page's own, by hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+from pipeline.dataset.result import Result, open_result
+from pipeline.errors import REASONS
+from pipeline.report import charts, risk, verdicts
+from pipeline.report.gallery import gallery
+from pipeline.report.survey import STRATA, Category, Survey, survey
+from pipeline.storage import Access
+
+DECISIONS = {
+    "refined": ("Refined", "the refined mask is the one to train on"),
+    "kept_coarse": ("Kept coarse", "the gate did not trust the refined mask"),
+    "review": ("Review", "a person should look"),
+    "failed": ("Failed", "no mask to train on"),
+}
+MAX_CATEGORIES = 200
+PER_STRATUM = 60
+DASH = "–"
+
+
+def report(
+    output: str,
+    *,
+    access: Access | None = None,
+    ground_truth: str | None = None,
+    images_root: str | None = None,
+    per_stratum: int = PER_STRATUM,
+) -> str:
+    """The page of an output's current result, as HTML.
+
+    ground_truth: COCO JSON of true masks, for measured figures. images_root: where the photographs are now. Raises
+    RefusedError when there is no result, or the truth does not fit it.
+    """
+    access = access or Access()
+    result = open_result(output, access)
+    found = survey(result, per_stratum)
+    truth = risk.by_truth(result, ground_truth, access) if ground_truth else None
+    curve = truth.curve if truth else risk.by_verdicts(verdicts.judged(result))
+    curve = curve or risk.by_estimate(found.quality, result.manifest.get("calibration_id"))
+    items = gallery(result, found.shown, images_root)
+    earlier = {mask_id: one.verdict for mask_id, (one, _) in verdicts.standing(result).items()}
+    return render(result, found, truth, curve, items, earlier)
+
+
+def render(
+    result: Result,
+    found: Survey,
+    truth: risk.Truth | None,
+    curve: risk.Curve | None,
+    items: Sequence[Mapping[str, Any]],
+    earlier: Mapping[str, str],
+) -> str:
+    """Everything gathered -> HTML."""
+    style, script = (_asset(name) for name in ("page.css", "page.js"))
+    manifest = result.manifest
+    data = {
+        "kind": verdicts.KIND,
+        "schema_version": verdicts.VERSION,
+        "fingerprint": manifest["fingerprint"],
+        "generation": manifest["generation"],
+        "output": result.store.uri,
+        "strata": [[stratum.name, stratum.title] for stratum in STRATA],
+        "decisions": {name: title for name, (title, _) in DECISIONS.items()},
+        "reasons": REASONS,
+        "verdicts": dict(earlier),
+        "items": list(items),
+    }
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    body = "\n".join(
+        [
+            _header(result),
+            "<main>",
+            _totals(result, found, truth),
+            _decisions(manifest["counts"]),
+            _quality(found, curve, manifest.get("calibration_id")),
+            _categories(found.categories),
+            _asset("gallery.html"),
+            "</main>",
+            _asset("zoom.html"),
+        ]
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="referrer" content="no-referrer">
+<title>Audit of {escape(result.store.uri)}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+<script type="application/json" id="data">{as_json(data)}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def as_json(data: Any) -> str:
+    """JSON that can stand inside a script element: nothing in it opens or closes one."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _header(result: Result) -> str:
+    manifest = result.manifest
+    facts = [
+        ("Method", manifest["fingerprint"]),
+        ("Generation", manifest["generation"]),
+        ("Calibration", manifest.get("calibration_id") or DASH),
+        ("Photographs", manifest["images_root"]),
+    ]
+    listed = "".join(f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts)
+    return (
+        f'<header><p class="mark">relabel <span>audit</span></p><h1>{escape(result.store.uri)}</h1>'
+        f'<dl class="facts">{listed}</dl>'
+        '<nav aria-label="Sections"><a href="#overview">Overview</a><a href="#quality">Quality</a>'
+        '<a href="#categories">Categories</a><a href="#gallery">Gallery</a></nav></header>'
+    )
+
+
+def _totals(result: Result, found: Survey, truth: risk.Truth | None) -> str:
+    counts = result.manifest["counts"]
+    images = sum(counts["images"].values())
+    known = sum(category.quality_known for category in found.categories.values())
+    mean = sum(category.quality_sum for category in found.categories.values()) / known if known else None
+    tiles = [
+        (f"{found.masks:,}", "masks", f"on {images:,} images"),
+        (_share(counts["decisions"].get("refined", 0), found.masks), "refined", "the model’s mask was taken"),
+        (_share(_kept(counts["decisions"]), found.masks), "kept coarse", "the gate held the model’s mask back"),
+        (_share(counts["decisions"].get("failed", 0), found.masks), "failed", "no mask to train on"),
+        (DASH if mean is None else f"{mean:.3f}", "mean quality", "estimated IoU with the truth"),
+    ]
+    if truth is not None:
+        told = f"true IoU; {truth.coarse_iou:.3f} as it came in, {truth.masks:,} masks"
+        tiles.append((f"{truth.mask_iou:.3f}", "mean IoU", told))
+    drawn = "".join(
+        f"<li><strong>{escape(value)}</strong><span class=name>{escape(name)}</span><small>{escape(what)}</small></li>"
+        for value, name, what in tiles
+    )
+    heading = '<section id="overview" aria-labelledby="t-overview"><h2 id="t-overview">Overview</h2>'
+    return f'{heading}<ul class="tiles">{drawn}</ul></section>'
+
+
+def _decisions(counts: Mapping[str, Mapping[str, int]]) -> str:
+    decisions = [(name, counts["decisions"].get(name, 0)) for name in DECISIONS]
+    decisions = [(name, count) for name, count in decisions if count]
+    total = sum(count for _, count in decisions)
+    label = ", ".join(f"{DECISIONS[name][0]} {_share(count, total)}" for name, count in decisions)
+    legend = "".join(
+        f'<li><i class="dot {name}"></i><b>{DECISIONS[name][0]}</b> {count:,}<small>{DECISIONS[name][1]}</small></li>'
+        for name, count in decisions
+    )
+    reasons = [("mask", *entry) for entry in counts["mask_reasons"].items()]
+    reasons += [("image", *entry) for entry in counts["image_reasons"].items()]
+    rows = "".join(
+        f"<tr><th scope=row><code>{escape(code)}</code></th><td>{escape(REASONS.get(code, ''))}</td>"
+        f"<td class=n>{count:,} {kind}{'' if count == 1 else 's'}</td></tr>"
+        for kind, code, count in sorted(reasons, key=lambda reason: (-reason[2], reason[1]))
+    )
+    return (
+        '<section aria-labelledby="t-decisions"><h2 id="t-decisions">Decisions and reasons</h2><div class="panel">'
+        f'{charts.bar(decisions, label)}<ul class="legend">{legend}</ul>'
+        f'<div class="scroll"><table><thead><tr><th scope=col>Reason</th><th scope=col>What it means</th>'
+        f"<th scope=col class=n>Count</th></tr></thead><tbody>{rows}</tbody></table></div></div></section>"
+    )
+
+
+def _quality(found: Survey, curve: risk.Curve | None, calibration_id: str | None) -> str:
+    if not found.quality.any():
+        panel = "<div class=panel><p>No mask of this result has a quality: its refiner does not estimate one.</p></div>"
+        return f'<section id="quality" aria-labelledby="t-quality"><h2 id="t-quality">Quality</h2>{panel}</section>'
+    left = (
+        '<figure class="panel"><figcaption><h3>Estimated quality</h3>'
+        '<p><i class="dot kept"></i>masks kept <i class="dot line"></i>masks that came in</p></figcaption>'
+        f"{charts.histogram(found.quality, found.quality_coarse)}"
+        f"<p class=note>Estimates of the IoU with the truth, from {escape(str(calibration_id))}.</p></figure>"
+    )
+    right = ""
+    if curve is not None:
+        right = (
+            '<figure class="panel"><figcaption><h3>Risk and coverage</h3>'
+            f"<p>{escape(curve.risk_name)}, when only the surest masks are kept</p></figcaption>"
+            f"{charts.curve(curve.coverage, curve.risk, curve.risk_name)}"
+            f'<p class=note id="basis">Risk {escape(curve.basis)}.</p></figure>'
+        )
+    return (
+        '<section id="quality" aria-labelledby="t-quality"><h2 id="t-quality">Quality</h2>'
+        f'<div class="pair">{left}{right}</div></section>'
+    )
+
+
+def _categories(categories: Mapping[str | None, Category]) -> str:
+    ranked = sorted(categories.items(), key=lambda entry: (-entry[1].masks, str(entry[0])))
+    rows = [_category_row(escape(str(DASH if name is None else name)), one) for name, one in ranked[:MAX_CATEGORIES]]
+    if len(ranked) > MAX_CATEGORIES:
+        rest = _sum([one for _, one in ranked[MAX_CATEGORIES:]])
+        rows.append(_category_row(f"<em>{len(ranked) - MAX_CATEGORIES:,} more</em>", rest))
+    heads = "".join(
+        f"<th scope=col class=n>{name}</th>"
+        for name in ("Masks", "Refined", "Kept", "Failed", "Quality", "IoU to coarse")
+    )
+    return (
+        '<section id="categories" aria-labelledby="t-categories"><h2 id="t-categories">Categories'
+        f' <span class="count">{len(ranked):,}</span></h2>'
+        '<div class="panel scroll tall" tabindex="0" role="region" aria-label="Table of categories"><table>'
+        f"<thead><tr><th scope=col>Category</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        "</section>"
+    )
+
+
+def _category_row(name: str, one: Category) -> str:
+    """name: already HTML."""
+    shares = (one.decisions.get("refined", 0), _kept(one.decisions), one.decisions.get("failed", 0))
+    cells = [f"{one.masks:,}", *(_share(count, one.masks) for count in shares)]
+    cells.append(f"{one.quality_sum / one.quality_known:.3f}" if one.quality_known else DASH)
+    cells.append(f"{one.coarse_iou_sum / one.coarse_iou_known:.3f}" if one.coarse_iou_known else DASH)
+    return f"<tr><th scope=row>{name}</th>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _sum(several: Sequence[Category]) -> Category:
+    total = Category()
+    for one in several:
+        total.masks += one.masks
+        total.quality_sum += one.quality_sum
+        total.quality_known += one.quality_known
+        total.coarse_iou_sum += one.coarse_iou_sum
+        total.coarse_iou_known += one.coarse_iou_known
+        for name, count in one.decisions.items():
+            total.decisions[name] = total.decisions.get(name, 0) + count
+    return total
+
+
+def _kept(decisions: Mapping[str, int]) -> int:
+    return decisions.get("kept_coarse", 0) + decisions.get("review", 0)
+
+
+def _share(part: int, whole: int) -> str:
+    """A percentage that says 0 % only of nothing, and 100 % only of everything."""
+    if not whole or part in (0, whole):
+        return "100 %" if part else "0 %"
+    return f"{min(99.9, max(0.1, part / whole * 100)):.1f} %"
+
+
+def _asset(name: str) -> str:
+    return (resources.files("pipeline.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"

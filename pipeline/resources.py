@@ -1,0 +1,34 @@
+"""What the stages reserve of a cluster. No Ray here: numbers in, numbers out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.config import Operation
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Ray reservations. CPU numbers are shares for scheduling, not threads (see `reserve`)."""
+
+    actors: tuple[int, int]
+    gpus_per_actor: float
+    actor_cpus: float
+    task_cpus: float
+
+
+def reserve(operation: Operation, cluster: dict[str, float]) -> Resources:
+    """Reservations that let every stage run at once, down to two CPUs; a GPU an actor where the cluster has them.
+
+    Actors on CPU compute in `threads_per_actor` threads but reserve three quarters of a CPU, so that loading and
+    writing always find a slot; a reserved whole CPU per actor would leave them none on a small machine.
+    """
+    gpus = cluster.get("GPU", 0.0)
+    cpus = max(1.0, cluster.get("CPU", 1.0))
+    per_actor = operation.gpus_per_actor if operation.gpus_per_actor is not None else (1.0 if gpus else 0.0)
+    natural = int(gpus / per_actor) if per_actor else int(cpus / operation.threads_per_actor)
+    low = operation.actors_min or operation.actors_max or max(1, natural)
+    high = operation.actors_max or max(low, natural)
+    task_cpus = 0.25 if cpus < 8 or not per_actor else 1.0
+    wanted = 1.0 if per_actor else 0.75 * operation.threads_per_actor
+    return Resources((low, high), per_actor, round(min(wanted, max(0.05, (cpus - 2 * task_cpus) / low)), 2), task_cpus)

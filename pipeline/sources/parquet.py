@@ -1,0 +1,154 @@
+"""Parquet files, as Hugging Face datasets write them: a row an image, or a row a mask.
+
+    image      a column of bytes or {bytes, path} (`image`, ...): read in place, its URI is `file.parquet#000000000012`;
+               else a column of paths below the image root (`image_uri`, `file_name`, ...)
+    masks      a column as `cells.py` understands it (`objects`, `annotations`, `masks`, `mask`, `segmentation`, ...)
+    category   beside a column that is one mask: `category_id`, `category`, `label`
+Options, where the columns have other names: `parquet:image=photo,masks=labels`. Names of class labels come from the
+features that Hugging Face writes into the schema. `--masks` is a file or a folder; `--images` the same folder where the
+images are inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import RefusedError
+from pipeline.members import PARQUET, URI_COLUMNS, image_column, member_uri
+from pipeline.sources import containers
+from pipeline.sources.cells import CATEGORIES, CATEGORY_IDS, GEOMETRIES, IDS, LISTS, masks_in
+from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput, safe_relative
+from pipeline.storage import brief
+
+MASK_COLUMNS = (*LISTS, *GEOMETRIES, "label_map", "annotation")
+ID_COLUMNS = ("source_image_id", "image_id", "id")
+SIDES = ("height", "width")
+BATCH_ROWS = 64
+
+
+def scan(given: SourceInput) -> Iterator[PlannedImage]:
+    """Every row of every file. Raises RefusedError for files without the columns that are needed."""
+    store, found = containers.find(given, PARQUET)
+    for container in found:
+        problem = containers.problem_of(container.path, given.images)
+        try:
+            with store.open(container.path) as file:
+                yield from _scan_file(pq.ParquetFile(file), container.path, given, problem)
+        except pa.ArrowInvalid as error:
+            raise RefusedError(f"{store.uri}/{container.path} is not a Parquet file: {brief(error)}") from None
+
+
+def parse(options: Mapping[str, str]) -> None:
+    """Raises RefusedError for options that are none."""
+    if not options.keys() <= {"image", "masks"}:
+        raise RefusedError(f"source parquet takes image=COLUMN and masks=COLUMN, not {dict(options)}")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What is read of a file. own: the image column, None where images are named by `uri`."""
+
+    own: str | None
+    uri: str | None
+    masks: str
+    beside: list[str]
+    names: dict[int, str]
+
+    def read(self) -> list[str]:
+        masks = [] if self.masks in self.beside else [self.masks]
+        return [*masks, *self.beside, *([self.uri] if self.uri else [])]
+
+
+def _scan_file(
+    parquet: pq.ParquetFile, container: str, given: SourceInput, problem: str | None
+) -> Iterator[PlannedImage]:
+    columns = _columns(parquet.schema_arrow, container, given.options)
+    number = 0
+    for batch in parquet.iter_batches(BATCH_ROWS, columns=columns.read()):
+        for row in batch.to_pylist():
+            yield _planned(row, number, container, columns, problem)
+            number += 1
+
+
+def _columns(schema: pa.Schema, container: str, options: Mapping[str, str]) -> _Columns:
+    own = options.get("image") if options.get("image") in schema.names else image_column(schema)
+    if own is not None and not _is_bytes(schema.field(own).type):
+        own = None
+    named: tuple[str, ...] = (options.get("image", ""), *URI_COLUMNS)
+    uri = None if own else next((name for name in named if name in schema.names), None)
+    named = (options.get("masks", ""), *MASK_COLUMNS)
+    masks = next((name for name in named if name in schema.names and name not in (own, uri)), None)
+    if masks is None or (own or uri) is None:
+        what = "masks" if masks is None else "images"
+        raise RefusedError(
+            f"{container} has no column of {what} that is known; name it: --source parquet:image=COLUMN,masks=COLUMN. "
+            f"It has {', '.join(schema.names)}"
+        )
+    beside = [n for n in dict.fromkeys((*ID_COLUMNS, *IDS, *CATEGORY_IDS, *CATEGORIES, *SIDES)) if n in schema.names]
+    return _Columns(own, uri, masks, [n for n in beside if n not in (own, uri, masks)], _class_names(schema, masks))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return not (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _planned(row: dict[str, Any], number: int, container: str, columns: _Columns, problem: str | None) -> PlannedImage:
+    image_id = next((str(row[name]) for name in ID_COLUMNS if row.get(name) is not None), str(number))
+    uri = member_uri(container, number) if columns.own else str(row[columns.uri or ""] or "")
+    if not columns.own:
+        problem = None if safe_relative(uri) else "image_outside_root"
+    height, width = (row.get(side) for side in SIDES)
+    has_size = isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0
+    return PlannedImage(
+        image_uri=uri or f"unnamed-image-{image_id}",
+        source_image_id=image_id,
+        declared_hw=(height, width) if has_size else None,  # type: ignore[arg-type]
+        masks=_masks(row, columns, image_id),
+        problem=problem,
+        member={"container": container, "offset": number, "length": 0, "column": columns.own} if columns.own else None,
+    )
+
+
+def _masks(row: dict[str, Any], columns: _Columns, image_id: str) -> list[PlannedMask]:
+    """A cell that is one mask has its category and id in the columns beside it."""
+    cell = row[columns.masks]
+    beside = {name: row[name] for name in columns.beside if row[name] is not None}
+    alone = columns.masks not in LISTS and cell is not None and not isinstance(cell, list)
+    is_named = any(name in beside for name in (*CATEGORY_IDS, *CATEGORIES))
+    if alone and is_named and not isinstance(cell, bytes):
+        single = {**{k: v for k, v in beside.items() if k not in ID_COLUMNS or k in IDS}, "segmentation": cell}
+        return masks_in(single, image_id, columns.names)
+    return masks_in(cell, image_id, columns.names)
+
+
+def _class_names(schema: pa.Schema, masks: str) -> dict[int, str]:
+    """Names of the first ClassLabel among the features of the masks' column, or of the columns beside it."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    for feature in (features.get(masks), features):
+        names = _label_names(feature, 0)
+        if names is not None:
+            return dict(enumerate(names))
+    return {}
+
+
+def _label_names(feature: Any, depth: int) -> list[str] | None:
+    if depth > 6:
+        return None
+    if isinstance(feature, dict):
+        if feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list):
+            return [str(name) for name in feature["names"]]
+        feature = list(feature.values())
+    for part in feature if isinstance(feature, list) else ():
+        found = _label_names(part, depth + 1)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,157 @@
+"""The whole comparison: `make bench-quality`, or
+
+    python -m tests.benchmarks.quality --data ../shared/data --cache build/quality [--every 2] [--fit]
+
+Measures what is missing in the cache, fits estimators, margin and maps (train, dev-A), and prints the tables (dev-B).
+With --fit the calibrations are also written beside the packaged weights (`make fit-quality` stops there).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from pipeline import refiners
+from pipeline.calibration_files import PACKAGED_FOLDER
+from pipeline.geometry import Frame, resize_to_input
+from pipeline.models.weights import LITE_WEIGHTS, hash_file
+from pipeline.refiners import RefineImage, load_side
+from schemas.calibration import Calibration
+from schemas.config import OWN_MODELS, Method, resolve
+from tests.benchmarks.lite_dev import DEV_KINDS, UNSEEN
+from tests.benchmarks.quality import tables
+from tests.benchmarks.quality.cases import LIKE, Picture, dev_pictures, seen_instead, train_pictures
+from tests.benchmarks.quality.collect import Row, collect, load, with_weights
+from tests.benchmarks.quality.figures import table
+from tests.benchmarks.quality.fit import fit_calibration, without
+
+OWN = ("fast", "balanced", "best")
+PUBLISHED = ("published-code", "published-paper")
+TIMED_IMAGES, TIMED_ROUNDS = 12, 3
+DEFAULT_OWN = next(name for name in OWN if resolve(name).method == resolve().method)
+
+
+class Bench:
+    """Rows by split and method, from the cache or measured now."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+
+    def rows(self, split: str, method: Method, every: int = 1, control: str = "") -> list[Row]:
+        """Measured rows of a split ("train", "A", "B"); `control`: what is shown instead of the photographs."""
+        pictures = self.pictures(split, every)
+        pictures = seen_instead(pictures, control) if control else pictures
+        name = f"{split}{'-' + control if control else ''}"
+        return collect(pictures, method, self.options.weights, self.options.cache, name, self.options.workers)
+
+    def pictures(self, split: str, every: int) -> list[Picture]:
+        """A split's photographs with their cases."""
+        data, step = self.options.data, every * self.options.every
+        if split == "train":
+            return list(train_pictures(data / "train", step))
+        kinds = (*DEV_KINDS, *UNSEEN, "true") if split == "B" else DEV_KINDS
+        return list(dev_pictures(data / "dev", split, kinds, step))
+
+    def calibration(self, preset: str, leave_out: str = "") -> Calibration:
+        """Fitted on train and dev-A; without a kind and its like where asked."""
+        method = with_weights(resolve(preset).method, self.options.weights)
+        every = self.options.best_every if preset == "best" else 1
+        train, dev_a = self.rows("train", method), self.rows("A", method, every)
+        if leave_out:
+            train, dev_a = without(train, LIKE[leave_out]), without(dev_a, [leave_out])
+        return fit_calibration(train, dev_a, method, f"lite-{preset}")
+
+
+def seconds(preset: str, pictures: list[Picture], weights: str | None) -> float:
+    """CPU seconds of the whole refiner on some photographs with one mask of each kind, the best of a few rounds."""
+    method = resolve(preset).method
+    model = load(method.model, weights)
+    given = []
+    for picture in pictures:
+        frame = Frame((picture.image.shape[0], picture.image.shape[1]), model.input_side)
+        pixels = resize_to_input(picture.image, load_side(method, model.input_side))
+        given.append(RefineImage(pixels, frame, [case.coarse for case in picture.cases[:2]]))
+    refiners.refine(model, given[:1], method)
+    times = []
+    for _ in range(TIMED_ROUNDS):
+        start = time.process_time()
+        refiners.refine(model, given, method)
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def baselines(bench: Bench) -> dict[str, list[Row]]:
+    """Every baseline that can run here, always refining."""
+    found = {name: bench.rows("B", resolve(name).method) for name in PUBLISHED}
+    for name in ("none", "sam-box", "grabcut", "dense-crf"):
+        method = resolve("default", None, {"method": {"refiner": name, "model": OWN_MODELS.get(name)}}).method
+        found[name] = bench.rows("B", method, bench.options.crf_every if name == "dense-crf" else 1)
+    return found
+
+
+def report(bench: Bench) -> str:
+    """All tables."""
+    options = bench.options
+    default = resolve().method
+    rows = bench.rows("B", default)
+    whole = bench.calibration(DEFAULT_OWN)
+    apart = {kind: bench.calibration(DEFAULT_OWN, kind) for kind in DEV_KINDS}
+    masks = table(rows, whole, tables.GATE)
+    shown = {"photo": bench.rows("B", default, options.control_every)}
+    shown |= {name: bench.rows("B", default, options.control_every, name) for name in ("grey", "other")}
+    presets: dict[str, tuple[list[Row], Calibration | None]] = {}
+    for name in OWN:
+        every = options.best_every if name == "best" else 1
+        presets[name] = bench.rows("B", resolve(name).method, every), bench.calibration(name)
+    timed = bench.pictures("A", 1)[:TIMED_IMAGES]
+    cost = {name: seconds(name, timed, options.weights) for name in (*OWN, *PUBLISHED)}
+    others = baselines(bench)
+    published = {name: (others[name], None) for name in PUBLISHED}
+    parts = {
+        "Fitted without the kind that it is tested on; then two kinds never used in fitting": tables.left_out_table(
+            rows, apart, whole
+        ),
+        f"The default (`{DEFAULT_OWN}`, gate on)": tables.kinds_table(masks),
+        "The default minus each baseline, points [95 %]": tables.baselines_table(masks, others),
+        f"The gate (margin {whole.margin:+.4f})": tables.gate_table(masks),
+        "Quality of the kept mask": tables.score_table(masks),
+        f"Blind controls (every {options.control_every}th photograph, five kinds)": tables.controls_table(shown, whole),
+        "Presets, mean of five kinds": tables.presets_table(presets | published, cost),
+    }
+    return "\n\n".join(f"### {title}\n\n{text}" for title, text in parts.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--cache", type=Path, default=Path("build/quality"))
+    parser.add_argument("--weights", default=None, help="lite weights; default: the packaged ones")
+    parser.add_argument("--every", type=int, default=1, help="use every n-th photograph of everything")
+    parser.add_argument("--best-every", type=int, default=1, help="preset best on every n-th photograph of dev")
+    parser.add_argument("--control-every", type=int, default=4)
+    parser.add_argument("--crf-every", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--fit", action="store_true", help="write the packaged calibrations")
+    parser.add_argument("--only-fit", action="store_true", help="and stop there")
+    parser.add_argument("--output", type=Path, default=None, help="markdown of all tables")
+    options = parser.parse_args()
+    if not options.data.is_dir():
+        parser.exit(0, f"skipped: {options.data} is not here\n")
+    bench = Bench(options)
+    if options.fit or options.only_fit:
+        for preset in OWN:
+            path = PACKAGED_FOLDER / f"lite-{preset}.calibration.json"
+            path.write_text(bench.calibration(preset).model_dump_json() + "\n")
+            print(f"wrote {path.name}")
+    if options.only_fit:
+        return
+    weights = hash_file(Path(options.weights) if options.weights else LITE_WEIGHTS)
+    text = f"weights {weights[:12]}, every {options.every}\n\n{report(bench)}\n"
+    if options.output:
+        options.output.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

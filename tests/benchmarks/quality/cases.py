@@ -1,0 +1,112 @@
+"""What is measured on: coarse masks whose truth is known, image by image.
+
+train   photographs that the model's weights were not fitted to (lite_training/data.py, parts `iou` and `val`), damaged
+        by one or two of lite_training's kinds, 16 % true masks: everything that is fitted is fitted on these
+dev-A   the development set, split A: calibrations
+dev-B   split B: what is reported
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.masks import Mask, Rle, decode, encode, iou
+from pipeline.models.lite_training.damage import KINDS, MAX_IOU, MIN_IOU
+from pipeline.models.lite_training.data import load_photos
+from tests.benchmarks.lite_dev import DEV_KINDS, UNSEEN, Image, load_dev
+
+MASKS_PER_PHOTO = 4
+MIN_AREA = 300
+TRUE_SHARE, COMPOSED_SHARE = 0.16, 0.2
+TRIES = 6
+LIKE = {
+    "superpixel": ("superpixels", "majority"),
+    "morph": ("morphology", "scaled"),
+    "poly": ("polygon", "hull"),
+    "lowres": ("low_resolution", "blurred"),
+    "patches": ("patches", "cut"),
+}
+"""The training damage that is left out with each kind of the development set."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One coarse mask. `kinds`: what was done to the truth, `true` for nothing."""
+
+    mask_id: str
+    kinds: tuple[str, ...]
+    truth: Rle
+    coarse: Rle
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One photograph (H, W, 3) uint8 RGB with its cases."""
+
+    name: str
+    source: str
+    image: Image
+    cases: tuple[Case, ...]
+
+
+def train_pictures(folder: Path, every: int) -> Iterator[Picture]:
+    """Every n-th held-out training photograph."""
+    for photo in load_photos(folder, {"iou", "val"})[::every]:
+        rng = np.random.default_rng([len(photo.masks), *photo.name.encode()])
+        truths = [mask for mask in map(decode, photo.masks) if MIN_AREA <= mask.sum() < 0.9 * mask.size]
+        chosen = rng.permutation(len(truths))[:MASKS_PER_PHOTO]
+        cases = [_damaged(photo.image, truths[index], f"{photo.name}/{index}", rng) for index in chosen]
+        yield Picture(photo.name, photo.source, photo.image, tuple(cases))
+
+
+def _damaged(image: Image, truth: Mask, name: str, rng: np.random.Generator) -> Case:
+    for _ in range(TRIES):
+        if rng.random() < TRUE_SHARE:
+            break
+        kinds = list(rng.permutation(list(KINDS))[: 2 if rng.random() < COMPOSED_SHARE else 1])
+        coarse = truth
+        for kind in kinds:
+            coarse = KINDS[kind](image, coarse, rng) if coarse.any() and not coarse.all() else coarse
+        if coarse.any() and MIN_IOU <= iou(coarse, truth) <= MAX_IOU:
+            return Case(name, tuple(kinds), encode(truth), encode(coarse))
+    return Case(name, ("true",), encode(truth), encode(truth))
+
+
+def dev_pictures(folder: Path, split: str, kinds: tuple[str, ...], every: int) -> Iterator[Picture]:
+    """Every n-th photograph of a split ("A", "B") of the development set, with the kinds asked for."""
+    wanted = set(json.loads((folder / "split.json").read_text())[split])
+    photos = [photo for photo in load_dev(folder) if photo.name in wanted]
+    for photo in photos[::every]:
+        cases = []
+        for number, truth in zip(photo.ids, photo.truth, strict=True):
+            for kind in kinds:
+                coarse = _coarse(photo.image, truth, kind, number)
+                if kind in DEV_KINDS:
+                    coarse = photo.coarse[kind][photo.ids.index(number)]
+                if coarse is not None:
+                    cases.append(Case(str(number), (kind,), encode(truth), encode(coarse)))
+        yield Picture(photo.name, photo.source, photo.image, tuple(cases))
+
+
+def _coarse(image: Image, truth: Mask, kind: str, number: int) -> Mask | None:
+    if kind in UNSEEN:
+        return UNSEEN[kind](image, truth, number)
+    return truth if kind == "true" else None
+
+
+def seen_instead(pictures: list[Picture], control: str) -> list[Picture]:
+    """The pictures with grey, or another photograph of the list, in place of theirs."""
+    changed = []
+    for index, picture in enumerate(pictures):
+        seen = np.full_like(picture.image, 127)
+        if control == "other":
+            other = pictures[(index + len(pictures) // 2) % len(pictures)].image
+            seen = np.asarray(cv2.resize(other, picture.image.shape[1::-1], interpolation=cv2.INTER_AREA), np.uint8)
+        changed.append(Picture(picture.name, picture.source, seen, picture.cases))
+    return changed

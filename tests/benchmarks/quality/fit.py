@@ -1,0 +1,133 @@
+"""Everything that is fitted for `lite`: estimators of quality, the gate's margin, calibrations.
+
+Estimators and margin are fitted to the train rows alone, the maps on top of them to dev-A. Boosted trees are small and
+heavily smoothed: what they learn has to hold for damage that they never saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.ensemble import GradientBoostingRegressor
+
+from pipeline.calibrating import (
+    DRIFT_SCORES,
+    NO_GUARANTEE,
+    Sample,
+    fit_map,
+    fit_margin,
+    named,
+    with_promises,
+)
+from pipeline.calibration import apply_map, distribution, raw_estimate
+from schemas.calibration import Calibration, Estimator, Map, Side, Tree, method_key
+from schemas.config import Gate, Method
+from tests.benchmarks.quality.collect import Row
+
+SIDES: tuple[Side, Side] = ("coarse", "refined")
+FEATURES = [
+    "predicted_iou",
+    "stability",
+    "expected_iou",
+    "coarse_expected_iou",
+    "look_iou",
+    "colour_iou",
+    "coarse_colour_iou",
+    "coarse_iou",
+    "log_area_ratio",
+    "boundary_contrast",
+    "coarse_boundary_contrast",
+]
+"""Evidence from image and scores. Nothing of the outline's style: no counts of pieces or holes."""
+
+
+def as_sample(rows: Sequence[Row]) -> Sample:
+    """Measured rows as what calibrations are fitted to."""
+    return Sample(
+        [row["scores"] for row in rows],
+        np.array([row["true_coarse"] for row in rows]),
+        np.array([row["true_refined"] for row in rows]),
+        np.array([row["image"] for row in rows]),
+    )
+
+
+def without(rows: Sequence[Row], kinds: Collection[str]) -> list[Row]:
+    """The rows that none of the kinds of damage touched."""
+    return [row for row in rows if not set(kinds) & set(row["kinds"])]
+
+
+def fit_estimators(rows: Sequence[Row]) -> dict[Side, Estimator]:
+    """Boosted trees for either side, on the features that these rows have."""
+    sample = as_sample(rows)
+    known = {name: sample.columns[name] for name in FEATURES}
+    features = [name for name, values in known.items() if np.isfinite(values).all() and np.ptp(values) > 0]
+    table = np.stack([sample.columns[name] for name in features], axis=1).astype(np.float32)
+    fitted = {}
+    for side in SIDES:
+        trees = GradientBoostingRegressor(
+            n_estimators=120,
+            learning_rate=0.05,
+            max_depth=3,
+            min_samples_leaf=max(5, len(rows) // 60),
+            subsample=0.6,
+            max_features=0.5,
+            random_state=0,
+        )
+        fitted[side] = as_estimator(trees.fit(table, sample.iou(side)), features)
+    return fitted
+
+
+def fit_calibration(train: Sequence[Row], dev_a: Sequence[Row], method: Method, name: str = "lite") -> Calibration:
+    """Estimators and margin from the train rows, maps and bounds from dev-A."""
+    fitted = Calibration(
+        calibration_id="unnamed",
+        note=f"fitted to photographs that are not yours: {NO_GUARANTEE}",
+        method_key=method_key(method),
+        fitted_on={"train_masks": len(train), "dev_a_masks": len(dev_a)},
+        estimators=fit_estimators(train),
+    )
+    sample = as_sample(dev_a)
+    maps = {}
+    for side, estimator in fitted.estimators.items():
+        maps[side] = fit_map(raw_estimate(sample.columns, estimator, side), sample.iou(side))
+    drift = {score: distribution(sample.columns[score]) for score in DRIFT_SCORES}
+    fitted = fitted.model_copy(update={"maps": maps, "drift": drift, "margin": cross_fitted_margin(train, maps)})
+    promised = with_promises(fitted, sample, Gate(), ious=(), share=0.9, confidence=0.9)
+    return named(promised.model_copy(update={"certificates": [], "confidence": None}), name)
+
+
+def cross_fitted_margin(rows: Sequence[Row], maps: dict[Side, Map], folds: int = 5) -> float:
+    """The gate's margin, on (mapped) estimates for photographs that the estimators were not fitted to."""
+    images = sorted({row["image"] for row in rows})
+    fold = {image: index % folds for index, image in enumerate(images)}
+    estimated, gain = [], []
+    for held in range(folds):
+        inside = [row for row in rows if fold[row["image"]] != held]
+        outside = as_sample([row for row in rows if fold[row["image"]] == held])
+        estimators = fit_estimators(inside)
+        coarse, refined = (
+            apply_map(maps[side], raw_estimate(outside.columns, estimators[side], side)) for side in SIDES
+        )
+        estimated.append(refined - coarse)
+        gain.append(outside.refined_iou - outside.coarse_iou)
+    return fit_margin(np.concatenate(estimated), np.concatenate(gain))
+
+
+def as_estimator(fitted: Any, features: list[str]) -> Estimator:
+    """A fitted GradientBoostingRegressor (squared error) as trees that JSON can hold."""
+    trees = []
+    for [one] in fitted.estimators_:
+        tree = one.tree_
+        leaf = tree.children_left < 0
+        trees.append(
+            Tree(
+                feature=np.where(leaf, -1, tree.feature).tolist(),
+                threshold=np.where(leaf, 0, tree.threshold).round(5).tolist(),
+                left=np.where(leaf, 0, tree.children_left).tolist(),
+                right=np.where(leaf, 0, tree.children_right).tolist(),
+                value=(fitted.learning_rate * tree.value[:, 0, 0] * leaf).round(5).tolist(),
+            )
+        )
+    return Estimator(features=features, base=float(fitted.init_.constant_.ravel()[0]), trees=trees)

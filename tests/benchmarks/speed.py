@@ -1,0 +1,95 @@
+"""The peer comparison: the same masks, weights and iterations through a plain loop and through this project.
+
+    python -m tests.benchmarks.speed --data ../shared/data/dev      (make bench-speed)
+
+Ways are run in turn (A B A B ...), each in a process of its own; ratios are of medians within this one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline import masks
+
+
+def worker(module: str, *words: str) -> dict[str, Any]:
+    """Run `python -m tests.benchmarks.<module> ...`; what it prints last is JSON."""
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def lite(data: Path, images: int, rounds: int, iterations: int, threads: int | None) -> dict[str, Any]:
+    """(a) against (b): images/s, CPU-seconds per image, and whether the masks are the same ones."""
+    rates: dict[str, list[float]] = {"loop": [], "project": []}
+    cpu: dict[str, list[float]] = {"loop": [], "project": []}
+    answers: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(rounds):
+            for way, found in rates.items():
+                path = Path(folder) / f"{way}.json"
+                words = ["--data", str(data), "--images", str(images), "--iterations", str(iterations)]
+                words += ["--threads", str(threads)] if threads else []
+                result = worker("speed_lite", way, *words, "--masks-to", str(path))
+                found.append(result["images"] / result["seconds"])
+                cpu[way].append(result["cpu_seconds"] / result["images"])
+                answers[way] = json.loads(path.read_text())
+    pairs = [
+        masks.iou(masks.decode(a), masks.decode(b))
+        for of_image in zip(answers["loop"], answers["project"], strict=True)
+        for a, b in zip(*of_image, strict=True)
+    ]
+    loop, project = (statistics.median(rates[way]) for way in ("loop", "project"))
+    return {
+        "images_per_s": {way: [round(rate, 2) for rate in found] for way, found in rates.items()},
+        "ratio": round(project / loop, 2),
+        "cpu_s_per_image": {way: [round(seconds, 3) for seconds in found] for way, found in cpu.items()},
+        "cpu_ratio": round(statistics.median(cpu["loop"]) / statistics.median(cpu["project"]), 2),
+        "masks": len(pairs),
+        "mean_iou_between": round(statistics.mean(pairs), 4),
+        "least_iou_between": round(min(pairs), 4),
+    }
+
+
+def encoder(images: int, rounds: int) -> dict[str, Any]:
+    """ViT-B's image encoder, the package's against this project's."""
+    found: dict[str, list[dict[str, Any]]] = {"package": [], "project": []}
+    for number in range(rounds):
+        for way, results in found.items():
+            check = ["--check"] if way == "project" and number == 0 else []
+            results.append(worker("speed_encoder", way, "--images", str(images), *check))
+    package, project = (statistics.median(r["seconds_per_image"] for r in found[way]) for way in found)
+    return {**found, "ratio": round(package / project, 2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/dev"))
+    parser.add_argument("--parts", nargs="+", default=["lite", "encoder"])
+    parser.add_argument("--images", type=int, default=30)
+    parser.add_argument("--encoder-images", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="of either way; default: what each would take")
+    options = parser.parse_args()
+    found: dict[str, Any] = {"cores": os.cpu_count(), "load_before": os.getloadavg()}
+    if "lite" in options.parts:
+        if options.data.exists():
+            found["lite"] = lite(options.data, options.images, options.rounds, options.iterations, options.threads)
+        else:
+            found["lite"] = f"skipped: no data at {options.data}"
+    if "encoder" in options.parts:
+        found["encoder"] = encoder(options.encoder_images, options.rounds)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The benchmark's own arithmetic, on rows whose truth is made up: fitting, the gate's figures, pairing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.config import Gate, Method
+from schemas.records import SCORES
+from tests.benchmarks.lite_dev import DEV_KINDS, UNSEEN
+from tests.benchmarks.quality import tables
+from tests.benchmarks.quality.figures import SOURCES, harmed, kept_share, mean, table
+from tests.benchmarks.quality.fit import fit_calibration, without
+
+
+def made_up(kinds: tuple[str, ...], images: int, seed: int) -> list[dict[str, Any]]:
+    """Rows whose scores know the IoUs but for some noise; a third of the masks get worse by refining."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(images):
+        for kind in kinds:
+            coarse = 1.0 if kind == "true" else float(rng.uniform(0.5, 0.95))
+            refined = float(np.clip(coarse + rng.normal(0.05, 0.1), 0.1, 0.99))
+            scores = {name: 1.0 for name, _ in SCORES}
+            scores |= {
+                "expected_iou": refined + rng.normal(0, 0.03),
+                "coarse_expected_iou": coarse + rng.normal(0, 0.03),
+                "predicted_iou": refined - 0.1 + rng.normal(0, 0.05),
+                "coarse_iou": min(0.99, 1 - abs(refined - coarse)),
+            }
+            row = {"image": f"{seed}-{number}.jpg", "source": SOURCES[number % 2], "mask_id": str(number)}
+            row |= {"kinds": [kind], "area": 4000, "true_coarse": coarse, "true_refined": refined, "scores": scores}
+            rows.append(row | {"boundary_coarse": coarse - 0.1, "boundary_refined": refined - 0.1})
+    return rows
+
+
+def test_what_is_fitted_on_one_set_gates_another() -> None:
+    kinds = (*DEV_KINDS, *UNSEEN, "true")
+    train, dev_a = made_up(("polygon", "warp", "true"), 120, 1), made_up(DEV_KINDS, 60, 2)
+    fitted = fit_calibration(train, dev_a, Method())
+    masks = table(made_up(kinds, 80, 3), fitted, Gate())
+    for kind in (*DEV_KINDS, *UNSEEN):
+        mine = masks.of(kind)
+        assert mean(mine, mine.kept) > mean(mine, mine.coarse)
+        assert kept_share(mine) > 0.9
+        assert harmed(mine) < 0.1
+    true = masks.of("true")
+    assert mean(true, true.kept) > 0.99 > mean(true, true.refined)
+    text = "\n".join([tables.gate_table(masks), tables.score_table(masks), tables.kinds_table(masks)])
+    assert all(f"| {kind} |" in text for kind in kinds)
+    assert "nan" not in text
+
+
+def test_a_kind_can_be_left_out_with_its_like() -> None:
+    rows = made_up(("polygon", "warp"), 3, 0)
+    rows[0]["kinds"] = ["warp", "polygon"]
+    assert {kind for row in without(rows, ["polygon"]) for kind in row["kinds"]} == {"warp"}
+    assert len(without(rows, ["polygon"])) == 3
+
+
+def test_baselines_are_paired_mask_by_mask() -> None:
+    rows = made_up(DEV_KINDS, 20, 4)
+    worse = [{**row, "true_refined": row["true_coarse"]} for row in rows[::-1] if row["mask_id"] != "0"]
+    masks = table(rows, None)
+    text = tables.baselines_table(masks, {"none": worse})
+    mine, theirs = tables.paired(masks.of("poly"), table(worse, None).of("poly"))
+    assert len(mine.kept) == 19
+    assert (mine.mask_id == theirs.mask_id).all()
+    expected = mean(mine, mine.refined - mine.coarse)
+    assert f"{100 * expected:+.1f} [" in text
+
+
+def test_means_weigh_the_sources_alike() -> None:
+    rows = made_up(("poly",), 9, 5)  # five of one source, four of the other
+    masks = table(rows, None)
+    halves = [np.mean([row["true_coarse"] for row in rows if row["source"] == source]) for source in SOURCES]
+    assert mean(masks, masks.coarse) == pytest.approx(np.mean(halves))

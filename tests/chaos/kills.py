@@ -1,0 +1,167 @@
+"""Kill runs, again and again, and compare what comes out with an undisturbed run, byte for byte.
+
+    python -m tests.chaos.kills --kills 100 --seed 0 --folder /somewhere
+
+Each round is one output, on local disk or on an S3 server behind a proxy that injects faults into 10 % of the requests.
+It gets one to four kills: of the driver (with its whole cluster), of a model actor, or of a node of a cluster of three.
+A kill counts when it landed with work pending. Then the run goes on to its end, and the shards' hashes are compared.
+All is drawn from the seed. Finished rounds stand in FOLDER/rounds.jsonl, and the same command goes on after them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipeline.storage import Access, Store
+from tests.chaos.runs import Corpus, cluster, hashes, make_corpus, parts, s3_server, start, upload
+from tests.fault_proxy import FaultProxy
+
+IMAGES, CHUNK_IMAGES = 24, 2
+PAUSE_S = "0.15"  # for each mask: long enough for a kill to land
+KINDS = ("driver", "actor", "node")
+FAULTS = ("500", "503", "429", "reset", "reset_after", "truncated", "slow")
+LIMIT_S = 900.0
+
+
+@dataclass
+class Round:
+    """One output and what is done to it. `kind` is the same for its kills; nodes need a cluster of their own."""
+
+    number: int
+    kind: str
+    remote: bool
+    kills: int
+    landed: list[dict[str, Any]] = field(default_factory=list)
+
+
+def draw(seed: int, number: int) -> tuple[Round, random.Random]:
+    chance = random.Random(f"{seed}/{number}")
+    return Round(number, KINDS[number % len(KINDS)], number // len(KINDS) % 2 == 1, chance.randint(1, 4)), chance
+
+
+def play(round_: Round, chance: random.Random, corpus: Corpus, output: str, access: Access) -> None:
+    """Run with kills, then to the end."""
+    with ExitStack() as stack:
+        nodes = stack.enter_context(cluster(3)) if round_.kind == "node" else None
+        options = ["--actors", "2" if nodes else "1"]
+        options += ["--address", nodes.address] if nodes else []
+        options += ["--endpoint-url", access.endpoint_url] if access.endpoint_url else []
+        command = corpus.command(output, *options)
+        run: subprocess.Popen[bytes] | None = None
+        while len(round_.landed) < round_.kills:
+            run = run if run and run.poll() is None else start(command, KILLER_PAUSE_S=PAUSE_S)
+            before = parts(output, access)
+            if before >= corpus.chunks - 1 or not _wait(
+                run, output, access, chance.randint(before + 1, corpus.chunks - 1)
+            ):
+                break
+            time.sleep(chance.uniform(0, 0.3))
+            victim = _kill(round_.kind, run, nodes)
+            pending = corpus.chunks - parts(output, access)
+            if victim and pending > 0:
+                round_.landed.append({"kind": round_.kind, "remote": round_.remote, "pending": pending})
+        _finish(run, command)
+
+
+def _wait(run: subprocess.Popen[bytes], output: str, access: Access, wanted: int) -> bool:
+    """Until so many parts are there; False when the run ended first."""
+    deadline = time.monotonic() + LIMIT_S
+    while parts(output, access) < wanted:
+        if run.poll() is not None:
+            return False
+        assert time.monotonic() < deadline, f"{wanted} parts did not come in {LIMIT_S:.0f} s"
+        time.sleep(0.1)
+    return run.poll() is None
+
+
+def _kill(kind: str, run: subprocess.Popen[bytes], nodes: Any) -> bool:
+    """SIGKILL to a victim of this kind; whether there was one."""
+    if kind == "driver":
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait(60)
+        return True
+    if kind == "node":
+        nodes.remove_node(_a_worker(nodes), allow_graceful=False)
+        nodes.add_node(num_cpus=1)
+        return True
+    for process in psutil.Process(run.pid).children(recursive=True):
+        try:
+            if "MapWorker" in " ".join(process.cmdline()):
+                process.kill()
+                return True
+        except psutil.Error:
+            continue
+    return False
+
+
+def _a_worker(nodes: Any) -> Any:
+    return sorted(nodes.worker_nodes, key=lambda node: str(node.unique_id))[0]
+
+
+def _finish(run: subprocess.Popen[bytes] | None, command: list[str]) -> None:
+    """To the end: the run that is under way, or the same command again."""
+    code, text = 1, b""
+    for attempt in range(2):
+        run = run if attempt == 0 and run and run.poll() is None else start(command)
+        text = run.communicate(timeout=LIMIT_S)[1]
+        code = run.returncode
+        if code == 0:
+            return
+    raise AssertionError(f"the run ended with {code}: {text.decode()[-2000:]}")
+
+
+def kill(kills: int, seed: int, folder: Path, most_rounds: int = 1000) -> list[dict[str, Any]]:
+    """Rounds until so many kills landed, those of an earlier call counted. One entry for each round."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "rounds.jsonl"
+    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    local = make_corpus(folder / f"corpus-{time.time_ns()}", IMAGES, CHUNK_IMAGES)
+    undisturbed = str(folder / f"undisturbed-{time.time_ns()}")
+    _finish(None, local.command(undisturbed, "--actors", "1"))
+    expected = hashes(undisturbed, Access())
+    with s3_server() as upstream, FaultProxy(upstream, seed, share=0.1, kinds=FAULTS).running() as proxy:
+        remote = upload(local, Store("s3://chaos/in", Access(upstream)))
+        for number in range(len(done), most_rounds):
+            if sum(len(entry["landed"]) for entry in done) >= kills:
+                break
+            round_, chance = draw(seed, number)
+            access = Access(proxy.url) if round_.remote else Access()
+            output = f"s3://chaos/out-{number}" if round_.remote else str(folder / f"out-{time.time_ns()}")
+            begun = time.monotonic()
+            play(round_, chance, remote if round_.remote else local, output, access)
+            entry = {**vars(round_), "same": hashes(output, access) == expected, "s": round(time.monotonic() - begun)}
+            done.append(entry)
+            with log.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+            print(json.dumps(entry), flush=True)
+    return done
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/relabel-kills"))
+    given = parser.parse_args()
+    rounds = kill(given.kills, given.seed, given.folder)
+    landed = [kill for entry in rounds for kill in entry["landed"]]
+    same = sum(len(entry["landed"]) for entry in rounds if entry["same"])
+    print(f"{len(landed)} kills landed in {len(rounds)} rounds; byte-identical afterwards: {same} of {len(landed)}")
+    sys.exit(0 if same == len(landed) and all(entry["same"] for entry in rounds) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What the chaos scripts share: a small corpus, `relabel run` with the fake model as a process, a Ray cluster of
+several nodes, an S3 server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.dataset import open_result
+from pipeline.storage import Access, Store
+from tests.conftest import ROOT
+from tests.killers import picture
+
+RAY_ENV = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+S3_ENV = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "written-nowhere", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Pictures with square masks; all URIs may be local or s3."""
+
+    images: str
+    masks: str
+    weights: str
+    config: str
+    count: int
+    chunks: int
+
+    def command(self, output: str, *more: str) -> list[str]:
+        given = {"--images": self.images, "--masks": self.masks, "--output": output, "--checkpoint": self.weights}
+        options = [part for pair in given.items() for part in pair]
+        fixed = ["--refiner", "torchscript", "--config", self.config]
+        return [sys.executable, "-m", "tests.killers", "run", *options, *fixed, *more]
+
+
+def make_corpus(folder: Path, count: int, chunk_images: int, side: int = 48, different: int | None = None) -> Corpus:
+    """`count` images of which `different` are different files, the others hard links to them."""
+    images = folder / "images"
+    images.mkdir(parents=True)
+    different = min(different or count, count)
+    for number in range(count):
+        path = images / f"{number:07d}.{'jpg' if side > 100 else 'png'}"
+        if number < different:
+            picture(number, side=side).save(path)
+        else:
+            os.link(images / f"{number % different:07d}{path.suffix}", path)
+    names = sorted(path.name for path in images.iterdir())
+    low, high = side // 8, side - side // 8
+    square = {"category_id": 1, "segmentation": [[low, low, high, low, high, high, low, high]], "iscrowd": 0}
+    content = {
+        "images": [{"id": i, "file_name": name, "height": side, "width": side} for i, name in enumerate(names)],
+        "annotations": [{"id": i, "image_id": i, **square} for i in range(count)],
+        "categories": [{"id": 1, "name": "square"}],
+    }
+    (folder / "coarse.json").write_text(json.dumps(content))
+    (folder / "weights").write_text("any file")
+    operation = {"chunk_images": chunk_images, "chunk_decoded_mb": 4096}
+    (folder / "config.yaml").write_text(json.dumps({"operation": operation}))
+    paths = (str(folder / name) for name in ("images", "coarse.json", "weights", "config.yaml"))
+    return Corpus(*paths, count, -(-count // chunk_images))
+
+
+def upload(corpus: Corpus, target: Store) -> Corpus:
+    """The corpus on another store (the configuration and the weights stay)."""
+    for file in Store(corpus.images).list():
+        target.put(f"images/{file.path}", Store(corpus.images).read(file.path))
+    target.put("coarse.json", Path(corpus.masks).read_bytes())
+    return replace(corpus, images=f"{target.uri}/images", masks=f"{target.uri}/coarse.json")
+
+
+def start(command: Sequence[str], **env: str) -> subprocess.Popen[bytes]:
+    """A run as the leader of its own process group, silent."""
+    return subprocess.Popen(
+        list(command),
+        cwd=ROOT,
+        env={**os.environ, **RAY_ENV, **S3_ENV, **env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def hashes(output: str, access: Access) -> dict[str, list[str]]:
+    """Content hashes of the live shards."""
+    manifest = open_result(output, access).manifest
+    return {kind: [entry["sha256"] for entry in manifest[kind]] for kind in ("masks", "images")}
+
+
+def parts(output: str, access: Access) -> int:
+    """Finished chunks, over all methods."""
+    return sum("/parts/" in file.path for file in Store(output, access).list("runs"))
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """moto's S3 server in threads of this process, with a bucket `chaos`; credentials go into the environment."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    os.environ.update(S3_ENV)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="chaos")
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+@contextmanager
+def cluster(nodes: int, **head: Any) -> Iterator[Any]:
+    """A Ray cluster: a head without CPUs and `nodes` nodes of one CPU each, or a head alone that has them."""
+    os.environ.update(RAY_ENV)
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0 if nodes else 2, **head})
+    try:
+        for _ in range(nodes):
+            made.add_node(num_cpus=1)
+        yield made
+    finally:
+        made.shutdown()

@@ -1,0 +1,150 @@
+"""Whole runs whose storage, disk, head or nodes fail half-way: what is said, how it ends, and that it goes on."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.dataset import open_result
+from pipeline.storage import Access, Store
+from tests.chaos.runs import Corpus, cluster, hashes, make_corpus, parts, start, upload
+from tests.fault_proxy import FaultProxy
+from tests.killers import picture
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    return make_corpus(tmp_path / "corpus", count=12, chunk_images=2)
+
+
+def ended(run: subprocess.Popen[bytes], timeout_s: float = 600) -> tuple[int, str]:
+    said = run.communicate(timeout=timeout_s)[1].decode()
+    assert "Traceback" not in said
+    return run.returncode, said
+
+
+def until_parts(output: str, count: int, run: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 600
+    while parts(output, Access()) < count:
+        assert run.poll() is None, ended(run)
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_bucket_that_denies_writing_half_way(corpus: Corpus, s3_endpoint: str, bucket: str) -> None:
+    with FaultProxy(s3_endpoint).running() as proxy:
+        remote = upload(corpus, Store(f"s3://{bucket}/in", Access(s3_endpoint)))
+        output = f"s3://{bucket}/out"
+        command = remote.command(output, "--actors", "1", "--endpoint-url", proxy.url)
+        proxy.endless, proxy.after = ("PUT .*/parts/", "403"), 3
+        code, said = ended(start(command))
+        assert code == 1
+        assert "cannot write s3://" in said
+        assert parts(output, Access(s3_endpoint)) == 3
+        proxy.endless = None
+        assert ended(start(command))[0] == 0
+    assert open_result(output, Access(s3_endpoint)).images().num_rows == 12
+
+
+def test_credentials_revoked_half_way_fail_no_image(corpus: Corpus, s3_endpoint: str, bucket: str) -> None:
+    with FaultProxy(s3_endpoint).running() as proxy:
+        remote = upload(corpus, Store(f"s3://{bucket}/in", Access(s3_endpoint)))
+        output = f"s3://{bucket}/out"
+        command = remote.command(output, "--actors", "1", "--endpoint-url", proxy.url)
+        proxy.endless, proxy.after = ("GET .*/images/", "403"), 4
+        code, said = ended(start(command))
+        assert code == 1, said
+        proxy.endless = None
+        assert ended(start(command))[0] == 0
+    assert set(open_result(output, Access(s3_endpoint)).images()["status"].to_pylist()) == {"ok"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk can only be mounted by root")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk(corpus: Corpus, small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    command = corpus.command(str(small_disk / "out"), "--actors", "1")
+    run = start(command, KILLER_PAUSE_S="0.3")
+    until_parts(str(small_disk / "out"), 1, run)
+    with ballast.open("wb") as file:
+        try:
+            while True:
+                file.write(b"\0" * 512)
+                file.flush()
+        except OSError:
+            pass
+    code, said = ended(run)
+    assert code == 1
+    assert "No space left on device" in said
+    ballast.unlink()
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
+    assert ended(start(command))[0] == 0
+
+
+def test_sigterm_to_the_head_ends_the_run_soon(corpus: Corpus, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    head = subprocess.Popen(
+        [Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}",
+         "--include-dashboard=false"],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    output = str(tmp_path / "out")
+    try:
+        deadline = time.monotonic() + 120
+        while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
+            assert time.monotonic() < deadline, "the Ray head did not come up"
+            time.sleep(0.5)
+        run = start(corpus.command(output, "--actors", "1", "--address", f"127.0.0.1:{port}"), KILLER_PAUSE_S="0.5")
+        until_parts(output, 1, run)
+        head.send_signal(signal.SIGTERM)
+        assert ended(run, timeout_s=30)[0] != 0
+        assert parts(output, Access()) < corpus.chunks
+    finally:
+        head.kill()
+    assert ended(start(corpus.command(output, "--actors", "1")))[0] == 0
+
+
+def test_a_node_killed_beside_a_killer_blames_only_the_killer(corpus: Corpus, tmp_path: Path) -> None:
+    picture(99, "segfault").save(Path(corpus.images) / "0000005.png")
+    output = str(tmp_path / "out")
+    with cluster(3) as nodes:
+        command = corpus.command(output, "--actors", "2", "--address", nodes.address)
+        run = start(command, KILLER_PAUSE_S="0.5")
+        until_parts(output, 2, run)
+        nodes.remove_node(sorted(nodes.worker_nodes, key=lambda node: str(node.unique_id))[0], allow_graceful=False)
+        code, said = ended(run, 1200)
+    assert code == 3, said
+    images = open_result(output).images().to_pylist()
+    assert {row["image_id"]: row["reason"] for row in images if row["reason"]} == {"0000005.png": "killed_worker"}
+    assert len(images) == 12
+
+
+def test_more_actors_another_order_other_neighbours_same_bytes(corpus: Corpus, tmp_path: Path) -> None:
+    found = []
+    for actors in ("1", "2", "3"):
+        output = str(tmp_path / f"out{actors}")
+        assert ended(start(corpus.command(output, "--actors", actors)))[0] == 0
+        found.append(hashes(output, Access()))
+    assert found[0] == found[1] == found[2]

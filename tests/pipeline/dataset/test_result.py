@@ -1,0 +1,49 @@
+"""What a notebook does: open, filter, show one mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from pipeline import open as open_output
+from pipeline.dataset import Result
+from pipeline.errors import ImageError, RefusedError
+from tests.results import SIZE_HW, ellipse, mask_row, write_photo, write_result
+
+SHAPE = ellipse((40, 24), 9)
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Result:
+    write_photo(tmp_path / "photos" / "a.png", [SHAPE], 0)
+    rows = [
+        mask_row("a.png", 1, np.roll(SHAPE, 4, axis=1), SHAPE, quality=0.8),
+        mask_row("a.png", 2, SHAPE, SHAPE, decision="failed", category=None),
+        mask_row("gone.png", 3, SHAPE, SHAPE, decision="kept_coarse"),
+    ]
+    return write_result(tmp_path / "out", [rows[:2], rows[2:]], str(tmp_path / "photos"))
+
+
+def test_filters_and_columns(result: Result) -> None:
+    opened = open_output(result.store.uri)
+    table = opened.masks(pc.field("decision") == "refined", columns=["source_mask_id", "quality"])
+    assert table.to_pylist() == [{"source_mask_id": "1", "quality": pytest.approx(0.8)}]
+    assert opened.masks()["source_mask_id"].to_pylist() == ["1", "2", "3"]
+    assert opened.images(columns=["masks"])["masks"].to_pylist() == [2, 1]
+
+
+def test_one_mask_is_shown_beside_its_photograph(result: Result) -> None:
+    first, failed, missing = result.masks()["mask_id"].to_pylist()
+    picture = result.show(first)
+    assert picture.size[0] > 3 * SIZE_HW[0]  # three panels, cropped to the mask
+    pixels = np.asarray(picture)
+    assert (pixels == (255, 59, 48)).all(axis=2).any()  # the coarse outline
+    assert (pixels == (0, 230, 118)).all(axis=2).any()  # the refined one
+    assert not (np.asarray(result.show(failed)) == (0, 230, 118)).all(axis=2).any()
+    with pytest.raises(ImageError, match=r"image_missing.*gone.png"):
+        result.show(missing)
+    with pytest.raises(RefusedError, match="has no mask 'x'"):
+        result.show("x")

@@ -1,0 +1,70 @@
+"""The fast image encoder computes what segment-anything's does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor
+
+from pipeline.models import sam_encoder
+from pipeline.models.sam_encoder import FastEncoder, preferred_dtype
+from tests.pipeline.models_fixture import tiny_sam
+
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
+
+
+@pytest.fixture(scope="module")
+def encoder() -> ImageEncoderViT:
+    """Random, with relative positions that matter (segment-anything's start at zero)."""
+    torch.manual_seed(0)
+    encoder = tiny_sam().image_encoder.requires_grad_(False).eval()
+    for name, tensor in encoder.named_parameters():
+        if "rel_pos" in name or "pos_embed" in name or name.endswith("bias"):
+            torch.nn.init.normal_(tensor, std=0.5)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    torch.manual_seed(1)
+    return torch.randn(2, 3, 1024, 1024)
+
+
+@pytest.fixture(scope="module")
+def expected(encoder: ImageEncoderViT, images: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return encoder(images)
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@torch.inference_mode()
+def test_it_agrees(encoder: ImageEncoderViT, images: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    found = FastEncoder(encoder, dtype)(images)
+    assert found.dtype == torch.float32
+    assert relative_error(found, expected) < TOLERANCE[dtype]
+
+
+@torch.inference_mode()
+def test_blocks_of_any_size_agree(
+    encoder: ImageEncoderViT, images: Tensor, expected: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for elements, tokens in ((1, 100), (1 << 40, 1 << 40)):
+        monkeypatch.setitem(sam_encoder.BIAS_ELEMENTS, "cpu", elements)
+        monkeypatch.setitem(sam_encoder.MLP_TOKENS, "cpu", tokens)
+        assert relative_error(FastEncoder(encoder)(images[:1]), expected[:1]) < 1e-5
+
+
+def test_the_original_is_left_as_it_is(encoder: ImageEncoderViT) -> None:
+    before = {name: tensor.dtype for name, tensor in encoder.state_dict().items()}
+    FastEncoder(encoder, torch.bfloat16)
+    assert {name: tensor.dtype for name, tensor in encoder.state_dict().items()} == before
+
+
+def test_a_cpu_without_bfloat16_computes_in_float32() -> None:
+    supported = torch.cpu._is_avx512_bf16_supported()
+    assert preferred_dtype("cpu") == (torch.bfloat16 if supported else torch.float32)

@@ -1,0 +1,249 @@
+"""The page in a real browser: it renders, filters, takes verdicts by key, downloads them, and calls nobody."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.dataset import Result
+from pipeline.report import verdicts
+from pipeline.report.page import report
+from tests.pipeline.report.conftest import HOSTILE
+from tests.results import write_result
+
+selenium = pytest.importorskip("selenium", reason="selenium is not installed")
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.chrome.options import Options  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
+
+SWITCHES = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+)
+SIZES = {1280: 900, 390: 844}
+KEY_CODES = {"Enter": 13, "Escape": 27}
+CONTRAST = 4.5  # WCAG 2.2 AA, text of ordinary size
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Any]:
+    options = Options()
+    options.binary_location = CHROMIUM or ""
+    for switch in (*SWITCHES.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, Service(DRIVER))
+    driver.set_script_timeout(60)
+    driver.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads), "eventsEnabled": True}
+    )
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(result: Result, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(report(result.store.uri, per_stratum=20))
+    return path.as_uri()
+
+
+@pytest.fixture
+def opened(browser: Any, page: str) -> Iterator[Any]:
+    """The page, freshly opened, 1280 pixels wide; afterwards: no word on the console and no request to anywhere."""
+    resize(browser, 1280)
+    browser.get(page)
+    browser.execute_script("localStorage.clear()")
+    browser.get_log("performance")  # what the browser itself loaded before
+    browser.get(page)
+    wait(lambda: cards(browser))  # on a machine that is very busy, the driver is sometimes ahead of the page
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in urls), urls
+
+
+def resize(browser: Any, width: int, scheme: str = "light") -> None:
+    size = {"width": width, "height": SIZES[width], "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def key(browser: Any, *names: str) -> None:
+    for name in names:
+        text = {"text": name} if len(name) == 1 else {"text": "\r"} if name == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            code = {"windowsVirtualKeyCode": KEY_CODES[name]} if name in KEY_CODES else {}
+            event = {"type": kind, "key": name, **code, **(text if kind == "keyDown" else {})}
+            browser.execute_cdp_cmd("Input.dispatchKeyEvent", event)
+
+
+def wait(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("the page did not come to it in a minute")
+
+
+def cards(browser: Any) -> int:
+    return browser.execute_script("return document.querySelectorAll('.card').length")
+
+
+def text(browser: Any, css: str) -> str:
+    return browser.execute_script("return document.querySelector(arguments[0]).textContent", css)
+
+
+def test_it_renders_and_hostile_names_do_nothing(opened: Any) -> None:
+    assert cards(opened) == 18
+    assert text(opened, "#shown") == "18 of 18 sampled masks"
+    loaded = (
+        "return [...document.querySelectorAll('.card image')].filter(i => i.href.baseVal.startsWith('data:')).length"
+    )
+    assert opened.execute_script(loaded) == 0  # photographs below the fold wait
+    opened.execute_script("document.getElementById('gallery').scrollIntoView()")
+    wait(lambda: opened.execute_script(loaded) > 0)
+    assert opened.execute_script("return document.scripts.length") == 2
+    names = opened.execute_script("return [...document.querySelectorAll('.what .name')].map(e => e.textContent)")
+    assert set(names) == {*HOSTILE, "plain cat"}
+    assert opened.execute_script("return document.querySelectorAll('img, .what svg, .what script').length") == 0
+
+
+def test_filters(opened: Any) -> None:
+    def choose(control: str, value: str) -> int:
+        found = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+        opened.execute_script(f"{found} e.dispatchEvent(new Event('input'))", control, value)
+        return cards(opened)
+
+    assert choose("by-category", "plain cat") == 6
+    assert choose("by-decision", "failed") == 2
+    assert choose("by-category", HOSTILE[0]) == 1
+    assert choose("by-verdict", "better") == 0
+    assert opened.execute_script("return document.getElementById('nothing').hidden") is False
+    for control in ("by-category", "by-decision", "by-verdict"):
+        choose(control, "")
+    assert choose("by-quality", "0.5") == 3
+    assert choose("by-quality", "1") == 18
+    opened.execute_script("document.querySelector('[data-stratum=kept]').click()")
+    assert cards(opened) == 6
+    tags = opened.execute_script("return [...document.querySelectorAll('.tag')].map(e => e.textContent)")
+    assert set(tags) == {"Kept coarse"}
+    opened.execute_script("document.querySelector('[data-stratum=changed]').click()")
+    told = opened.execute_script("return [...document.querySelectorAll('.figures')].map(e => e.textContent.slice(-4))")
+    assert told == sorted(told)
+
+
+def test_keys_judge_move_and_zoom_and_verdicts_come_back(
+    opened: Any, downloads: Path, result: Result, tmp_path: Path
+) -> None:
+    at = "const c = document.activeElement.closest('.card'); return c && [...c.parentNode.children].indexOf(c)"
+    key(opened, "ArrowRight", "ArrowRight", "ArrowRight")
+    assert opened.execute_script(at) == 2
+    key(opened, "b", "ArrowLeft", "w")
+    assert text(opened, "#tally") == "2 of 18 judged: 1 better, 1 worse"
+    key(opened, "Enter")
+    assert opened.execute_script("return document.getElementById('zoom').open")
+    box = opened.execute_script("return document.getElementById('stage').getAttribute('viewBox')")
+    key(opened, "+", "+")
+    assert opened.execute_script("return document.getElementById('stage').getAttribute('viewBox')") != box
+    key(opened, "0", "c")
+    assert opened.execute_script("return document.getElementById('stage').getAttribute('viewBox')") == box
+    assert (
+        opened.execute_script("return getComputedStyle(document.querySelector('#stage .of-coarse')).display") == "none"
+    )
+    key(opened, "ArrowRight", "ArrowRight", "r", "u")  # a verdict goes on to the next mask; nothing to undo there
+    assert text(opened, "#tally") == "3 of 18 judged: 1 better, 1 worse, 1 reject"
+    key(opened, "Escape")
+    wait(lambda: not opened.execute_script("return document.getElementById('zoom').open"))
+    opened.refresh()  # verdicts outlive a reload
+    assert text(opened, "#tally") == "3 of 18 judged: 1 better, 1 worse, 1 reject"
+    opened.execute_script("document.getElementById('download').click()")
+    [path] = wait(lambda: list(downloads.glob("verdicts-*.json")))
+    assert path.name == "verdicts-feedc0ffee00-0.json"
+    copy = write_result(tmp_path / "copy", [result.masks().to_pylist()], str(tmp_path))
+    kept = verdicts.review(copy.store.uri, str(path))
+    assert kept.taken == {"better": 1, "reject": 1, "worse": 1}
+    assert len(verdicts.rejected(copy.store.uri)) == 1
+
+
+@pytest.mark.parametrize("width", SIZES)
+def test_it_fits_and_can_be_read(opened: Any, width: int) -> None:
+    for scheme in ("light", "dark"):
+        resize(opened, width, scheme)
+        for zoomed in (False, True):
+            if zoomed:
+                opened.execute_script("document.querySelector('.open').click()")
+            assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+            assert opened.execute_script(FAINT, CONTRAST) == [], f"{width} {scheme}"
+        opened.execute_script("document.getElementById('close').click()")
+
+
+def test_everything_that_acts_has_a_name(opened: Any) -> None:
+    opened.execute_script("document.querySelector('.open').click()")
+    nodes = opened.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    opened.execute_script("document.getElementById('close').click()")
+    nodes += opened.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    acting = ("button", "link", "checkbox", "combobox", "slider", "dialog", "img", "image", "group", "status", "region")
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        role = node.get("role", {}).get("value", "")
+        if not node["ignored"] and role.lower() in acting and role != "status":
+            found.setdefault(role.lower(), []).append(node.get("name", {}).get("value", ""))
+    assert {"button", "link", "checkbox", "combobox", "slider", "dialog"} <= set(found)
+    assert not [role for role, names in found.items() if not all(names)]
+
+
+FAINT = """
+// Texts whose contrast with what is behind them is below the limit. Backgrounds are opaque here or inherited.
+const rgb = (text) => { const m = text.match(/[0-9.]+/g).map(Number); return m.length < 4 ? [...m, 1] : m; };
+const light = ([r, g, b]) => {
+  const [x, y, z] = [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+};
+const over = (top, under) => [0, 1, 2].map((i) => top[i] * top[3] + under[i] * (1 - top[3]));
+function behind(element) {
+  const layers = [];
+  for (let e = element; e; e = e.parentElement) {
+    const colour = rgb(getComputedStyle(e).backgroundColor);
+    if (colour[3] > 0) layers.push(colour);
+    if (colour[3] === 1) break;
+  }
+  return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255]);
+}
+const faint = [];
+const walker = document.createTreeWalker(document.querySelector("dialog[open]") || document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const element = walker.currentNode.parentElement;
+  const text = walker.currentNode.textContent.trim();
+  if (!text || !element.checkVisibility()) continue;
+  if (element.closest("script, noscript, option, .open, #stage, :disabled")) continue;
+  const style = getComputedStyle(element);
+  const below = behind(element);
+  let opacity = 1;
+  for (let e = element; e; e = e.parentElement) opacity *= Number(getComputedStyle(e).opacity);
+  const colour = rgb(element.closest("svg") ? style.fill : style.color);
+  const ink = over([...colour.slice(0, 3), colour[3] * opacity], below);
+  const [high, low] = [light(ink), light(below)].sort((a, b) => b - a);
+  const ratio = (high + 0.05) / (low + 0.05);
+  if (ratio < arguments[0]) faint.push(`${text.slice(0, 40)} (${element.className}): ${ratio.toFixed(2)}`);
+}
+return faint;
+"""

@@ -1,0 +1,44 @@
+"""A whole run without Ray or a cluster: plan, load, refine, write and seal, in this process, as the stages do it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline import seal, work
+from pipeline.dataset import Result, open_result
+from pipeline.plan import ChunkLimits, plan, read_plan
+from pipeline.sources import SourceInput, scan
+from pipeline.storage import Access, Store
+from pipeline.work import Inputs, Task
+from schemas.config import Gate, Method
+
+FINGERPRINT = "feedc0ffee00"
+
+
+def coco(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> Path:
+    """Write a COCO file; missing ids are numbers in order, a missing category is 1."""
+    for number, image in enumerate(images):
+        image.setdefault("id", number)
+    for number, annotation in enumerate(annotations):
+        annotation.setdefault("id", number)
+        annotation.setdefault("category_id", 1)
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def run_here(images: Path, masks: Path, output: Path, model: Any, method: Method, chunk_images: int = 16) -> Result:
+    """The sealed result. Raises what the stages would treat as a failure of the chunk: nothing should."""
+    store, source = Store(str(output)), Store(str(images))
+    run = Store(f"{output}/runs/{FINGERPRINT}")
+    listed = {file.path: file for file in source.list()}
+    plan(store, scan("coco", SourceInput(str(masks), Access(), listed)), listed, ChunkLimits(chunk_images, 1 << 28))
+    planned = read_plan(store)
+    for chunk in planned.chunks:
+        task = Task(chunk, chunk.images)
+        loaded = work.load(task.rows(store), Inputs(source, None), method, model.input_side, 2)
+        work.write(work.refine(loaded, model, method), task, run, "test; 1 threads")
+    seal.seal(store, run, FINGERPRINT, planned, Gate(), shard_bytes=1 << 24, images_root=str(images))
+    return open_result(str(output))
