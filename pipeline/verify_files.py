@@ -17,7 +17,7 @@ from pipeline.generations import SHARD_FOLDERS, Manifest
 from pipeline.parts import PART_NAME
 from pipeline.retry import round_path
 from pipeline.storage import Store, StoredFile
-from schemas.config import ConfigError, fingerprint, resolve
+from schemas.config import ConfigError, fingerprint, is_whole, resolve
 
 EXAMPLES = 5
 READERS = 16
@@ -161,9 +161,9 @@ def check_run_files(check: Check, manifest: Manifest) -> None:
         try:
             text = check.output.read(f"{run}/config.yaml").decode()
             method = resolve("default", text).method
-            if not text.endswith("\n"):  # what is left of a truncated file can be a configuration too
-                check.report.add("truncated", f"{run}/config.yaml", "ends in the middle of a line")
-            if fingerprint(method) != manifest["fingerprint"]:
+            if not is_whole(text):
+                check.report.add("altered", f"{run}/config.yaml", "is not what its last line says it was")
+            elif fingerprint(method) != manifest["fingerprint"]:
                 check.report.add("altered", f"{run}/config.yaml", f"is of the method {fingerprint(method)}")
         except (ConfigError, UnicodeDecodeError):
             check.report.add("altered", f"{run}/config.yaml", "is no configuration")

@@ -242,8 +242,19 @@ def parse_config(text: str) -> Config:
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved configuration in the form that `--config` takes."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    """The resolved configuration as `--config` takes it; `is_whole` tells a damaged copy by its last line."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return text + _checksum_line(text)
+
+
+def is_whole(text: str) -> bool:
+    """Whether the text of `to_yaml` is as it was written."""
+    body = text[: text.rfind("\n", 0, -1) + 1]
+    return text == body + _checksum_line(body)
+
+
+def _checksum_line(text: str) -> str:
+    return f"# SHA-256 of the lines above: {hashlib.sha256(text.encode()).hexdigest()}\n"
 
 
 def _parse(text: str | None) -> Mapping[str, Any]:

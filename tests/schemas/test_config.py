@@ -25,7 +25,10 @@ def test_iterations_follow_the_model_unless_given() -> None:
 
 def test_the_written_configuration_is_one_that_can_be_given() -> None:
     resolved = resolve("published-code", "gate: {min_coarse_iou: 0.1}")
-    assert resolve("default", config.to_yaml(resolved)) == resolved
+    text = config.to_yaml(resolved)
+    assert resolve("default", text) == resolved
+    assert config.is_whole(text)
+    assert not any(config.is_whole(damaged) for damaged in (text[:-1], text[:200], text.replace("8", "9", 1), ""))
 
 
 def test_the_fingerprint_is_of_the_method_alone() -> None:
