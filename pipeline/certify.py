@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
 
 from schemas.calibration import Certificate
 
@@ -69,9 +68,11 @@ def shares_by_image(happened: npt.NDArray[np.bool_], image: npt.NDArray[np.int64
 
 def hoeffding_bentkus(mean: float, count: int, risk: float) -> float:
     """p-value of "the expected loss exceeds `risk`" from `count` independent losses in [0, 1] with this mean."""
+    from scipy.special import bdtr  # the binomial distribution function; slow to import
+
     below = min(mean, risk)
     hoeffding = math.exp(-count * _divergence(below, risk))
-    bentkus = math.e * float(binom.cdf(math.ceil(count * mean - 1e-9), count, risk))
+    bentkus = math.e * float(bdtr(math.ceil(count * mean - 1e-9), count, risk))
     return min(1.0, hoeffding, bentkus)
 
 

@@ -48,9 +48,10 @@ RAY_SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about a coming default
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nobody asked the user, and it is a process more
     "RAY_task_oom_retries": "2",  # without end by default, see stages.RETRIES
 }
-"""Ray's own messages would bury the progress; its log files keep them."""
+"""Unless the environment has others. Messages of Ray would bury the progress; its log files keep them."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, RefusedError, StorageError
@@ -154,6 +153,8 @@ class Store:
 
     def scan(self, path: str, columns: dict[str, pc.Expression], where: pc.Expression | None = None) -> pa.Table:
         """Columns of a Parquet file computed by expressions, rows in order; only what those need is fetched."""
+        import pyarrow.dataset as ds  # it imports pandas, which takes longer than all else that a command needs
+
         with self._undamaged(path), self.open(path) as file:
             fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
             return fragment.to_table(columns=columns, filter=where)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import boto3
 import pytest
@@ -44,6 +49,20 @@ def relabel() -> Cli:
     return run
 
 
+class Demo(NamedTuple):
+    """What `relabel demo` wrote, and how it ended."""
+
+    folder: Path
+    done: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, relabel: Cli) -> Demo:
+    """One for all tests: read it, do not change it."""
+    folder = tmp_path_factory.mktemp("demo")
+    return Demo(folder, relabel("demo", "--output", folder))
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """moto's server as a process; credentials for it stand in the environment."""
@@ -72,12 +91,44 @@ def bucket(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
     return name
 
 
+class RayHead(NamedTuple):
+    """A running `ray start --head`."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def ray_head(**env: str) -> Iterator[RayHead]:
+    """A Ray head as a process, with a folder of its own: from the common one later drivers would take its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tempfile.mkdtemp(prefix="r")  # short: Ray's sockets lie below
+    command = [Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
+    head = subprocess.Popen(
+        [*command, "--include-dashboard=false", f"--temp-dir={folder}"],
+        env={**os.environ, **env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        _wait_for(port, head)
+        yield RayHead(f"127.0.0.1:{port}", head)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)
+        head.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        assert server.poll() is None, "the S3 server died"
+        assert server.poll() is None, f"{server.args} ended"
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise TimeoutError("the S3 server did not come up")
+    raise TimeoutError(f"{server.args} did not come up")

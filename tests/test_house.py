@@ -1,6 +1,8 @@
 """The rules of the house: which module may import what."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,9 @@ def test_the_top_level_is_fixed() -> None:
     visible = {path.name for path in ROOT.iterdir() if not path.name.startswith(".") and path.is_dir()}
     allowed = {"pipeline", "jobs", "schemas", "tests", "infra", "demo", "build"}
     assert {name for name in visible if not name.endswith(".egg-info")} <= allowed
+
+
+def test_the_command_line_starts_without_the_slow_libraries() -> None:
+    script = "import sys, jobs.cli; print(*{'torch', 'ray', 'pandas', 'scipy', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

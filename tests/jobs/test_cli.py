@@ -2,13 +2,7 @@
 
 import io
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +16,7 @@ import pipeline
 from pipeline import masks
 from pipeline.dataset import open_result
 from schemas.records import MASKS
-from tests.conftest import DEMO, Cli
+from tests.conftest import DEMO, Cli, Demo, ray_head
 
 PHOTOS, COARSE = DEMO / "images", DEMO / "coarse.json"
 HOSTILE_REASONS = {
@@ -33,13 +27,7 @@ HOSTILE_REASONS = {
 }
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory, relabel: Cli) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    folder = tmp_path_factory.mktemp("demo")
-    return folder, relabel("demo", "--output", folder)
-
-
-def test_demo_writes_a_dataset_that_plain_readers_open(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_demo_writes_a_dataset_that_plain_readers_open(demo: Demo) -> None:
     import duckdb
 
     folder, done = demo
@@ -58,16 +46,16 @@ def test_demo_writes_a_dataset_that_plain_readers_open(demo: tuple[Path, subproc
     assert "Traceback" not in done.stderr
 
 
-def test_demo_really_refines(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    table = pipeline.open(str(demo[0] / "result")).masks()
+def test_demo_really_refines(demo: Demo) -> None:
+    table = pipeline.open(str(demo.folder / "result")).masks()
     changed = [row for row in table.to_pylist() if row["decision"] == "refined" and row["coarse_iou"] < 0.99]
     assert len(changed) >= 7
     contrast = [row["boundary_contrast"] - row["coarse_boundary_contrast"] for row in changed]
     assert np.mean(contrast) > 0.02  # outlines moved to where colours change
 
 
-def test_status_and_files(demo: tuple[Path, subprocess.CompletedProcess[str]], relabel: Cli) -> None:
-    output = demo[0] / "result"
+def test_status_and_files(demo: Demo, relabel: Cli) -> None:
+    output = demo.folder / "result"
     [status] = json.loads(relabel("status", output, "--json").stdout)
     assert (status["planned"], status["done"], status["failed"], status["pending"]) == (
         [5, 10],
@@ -193,6 +181,7 @@ def test_limit_is_exact_and_the_rest_follows(tmp_path: Path, relabel: Cli) -> No
     assert result.masks().num_rows == 10
 
 
+@pytest.mark.slow
 def test_png_masks(tmp_path: Path, relabel: Cli) -> None:
     """A folder of mask PNGs beside the photographs gives the masks that the COCO file gives."""
     content = json.loads(COARSE.read_text())
@@ -219,27 +208,9 @@ AUTHENTICATION = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "5eed" * 16}
 
 @pytest.fixture
 def cluster() -> Iterator[str]:
-    """A Ray head with token authentication as a process of its own; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ray = Path(sys.executable).parent / "ray"
-    head = subprocess.Popen(
-        [ray, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--include-dashboard=false"],
-        env={**os.environ, **AUTHENTICATION},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
-            assert time.monotonic() < deadline, "the Ray head did not come up"
-            time.sleep(0.2)
-        yield f"127.0.0.1:{port}"
-    finally:
-        os.killpg(head.pid, signal.SIGKILL)
-        head.wait(30)
+    """The address of a Ray head with token authentication."""
+    with ray_head(**AUTHENTICATION) as head:
+        yield head.address
 
 
 def test_an_existing_cluster(cluster: str, tmp_path: Path, relabel: Cli) -> None:

@@ -56,6 +56,7 @@ class Run:
         return failed
 
 
+@pytest.mark.slow
 def test_a_killer_among_200_good_images(tmp_path: Path) -> None:
     run = Run(tmp_path, chunk_images=16)
     for index in range(200):
@@ -68,6 +69,7 @@ def test_a_killer_among_200_good_images(tmp_path: Path) -> None:
     assert "nothing pending" in again.stderr  # it is not tried again on every run
 
 
+@pytest.mark.slow
 def test_killers_of_every_kind_in_load_and_in_the_model(tmp_path: Path) -> None:
     run = Run(tmp_path, chunk_images=4, worker_memory_mb=4096)
     for index in range(10):
