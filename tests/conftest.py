@@ -91,6 +91,17 @@ def bucket(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def cluster(s3_endpoint: str) -> Iterator[dict[str, str]]:
+    """A Ray cluster with token authentication that outlives the runs: the environment in which `relabel` uses it.
+
+    It starts after the S3 server: its workers need the credentials, too.
+    """
+    authentication = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "5eed" * 16}
+    with ray_head(**authentication) as head:
+        yield {"RAY_ADDRESS": head.address, **authentication}
+
+
 class RayHead(NamedTuple):
     """A running `ray start --head`."""
 
