@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import RefusedError
 from pipeline.generations import Manifest
 from pipeline.ledger import Ledger
-from pipeline.plan import Chunk, Plan, chunk_digest, read_plan
+from pipeline.plan import Chunk, Plan, read_plan
+from pipeline.plan_rows import chunk_digest
 from pipeline.quality import tenth
 from pipeline.sources import mask_id
 from pipeline.storage import Access, Store

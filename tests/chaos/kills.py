@@ -1,17 +1,19 @@
 """Kill runs, again and again, and compare what comes out with an undisturbed run, byte for byte.
 
-    python -m tests.chaos.kills --kills 100 --seed 0 --folder /somewhere
+    python -m tests.chaos.kills --kills 100 --seed 0 --folder /somewhere [--for-s 300]
 
 Each round is one output, on local disk or on an S3 server behind a proxy that injects faults into 10 % of the requests.
 It gets one to four kills: of the driver (with its whole cluster), of a model actor, or of a node of a cluster of three.
 A kill counts when it landed with work pending. Then the run goes on to its end, and the shards' hashes are compared.
-All is drawn from the seed. Finished rounds stand in FOLDER/rounds.jsonl, and the same command goes on after them.
+All is drawn from the seed. Finished rounds stand in FOLDER/rounds.jsonl, and the same command goes on after them; with
+--for-s it begins no round after so many seconds, and ends with 3 while kills are missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -64,9 +66,8 @@ def play(round_: Round, chance: random.Random, corpus: Corpus, output: str, acce
         while len(round_.landed) < round_.kills:
             run = run if run and run.poll() is None else start(command, KILLER_PAUSE_S=PAUSE_S)
             before = parts(output, access)
-            if before >= corpus.chunks - 1 or not _wait(
-                run, output, access, chance.randint(before + 1, corpus.chunks - 1)
-            ):
+            most = (corpus.chunks - 1 - before) // (round_.kills - len(round_.landed))  # leave some for the others
+            if most < 1 or not _wait(run, output, access, before + chance.randint(1, most)):
                 break
             time.sleep(chance.uniform(0, 0.3))
             victim = _kill(round_.kind, run, nodes)
@@ -123,21 +124,19 @@ def _finish(run: subprocess.Popen[bytes] | None, command: list[str]) -> None:
     raise AssertionError(f"the run ended with {code}: {text.decode()[-2000:]}")
 
 
-def kill(kills: int, seed: int, folder: Path, most_rounds: int = 1000) -> list[dict[str, Any]]:
+def kill(kills: int, seed: int, folder: Path, for_s: float = math.inf) -> list[dict[str, Any]]:
     """Rounds until so many kills landed, those of an earlier call counted. One entry for each round."""
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "rounds.jsonl"
+    log, until = folder / "rounds.jsonl", time.monotonic() + for_s
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     local = make_corpus(folder / f"corpus-{time.time_ns()}", IMAGES, CHUNK_IMAGES)
-    undisturbed = str(folder / f"undisturbed-{time.time_ns()}")
+    undisturbed = str(folder / "undisturbed")
     _finish(None, local.command(undisturbed, "--actors", "1"))
     expected = hashes(undisturbed, Access())
     with s3_server() as upstream, FaultProxy(upstream, seed, share=0.1, kinds=FAULTS).running() as proxy:
         remote = upload(local, Store("s3://chaos/in", Access(upstream)))
-        for number in range(len(done), most_rounds):
-            if sum(len(entry["landed"]) for entry in done) >= kills:
-                break
-            round_, chance = draw(seed, number)
+        while _landed(done) < kills and time.monotonic() < until:
+            round_, chance = draw(seed, number := len(done))
             access = Access(proxy.url) if round_.remote else Access()
             output = f"s3://chaos/out-{number}" if round_.remote else str(folder / f"out-{time.time_ns()}")
             begun = time.monotonic()
@@ -150,17 +149,21 @@ def kill(kills: int, seed: int, folder: Path, most_rounds: int = 1000) -> list[d
     return done
 
 
+def _landed(rounds: list[dict[str, Any]]) -> int:
+    return sum(len(entry["landed"]) for entry in rounds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/relabel-kills"))
+    parser.add_argument("--for-s", type=float, default=math.inf)
     given = parser.parse_args()
-    rounds = kill(given.kills, given.seed, given.folder)
-    landed = [kill for entry in rounds for kill in entry["landed"]]
-    same = sum(len(entry["landed"]) for entry in rounds if entry["same"])
-    print(f"{len(landed)} kills landed in {len(rounds)} rounds; byte-identical afterwards: {same} of {len(landed)}")
-    sys.exit(0 if same == len(landed) and all(entry["same"] for entry in rounds) else 1)
+    rounds = kill(given.kills, given.seed, given.folder, given.for_s)
+    landed, same = _landed(rounds), _landed([entry for entry in rounds if entry["same"]])
+    print(f"{landed} kills landed in {len(rounds)} rounds; byte-identical afterwards: {same} of {landed}")
+    sys.exit(1 if not all(entry["same"] for entry in rounds) else 3 if landed < given.kills else 0)
 
 
 if __name__ == "__main__":
