@@ -3,7 +3,7 @@
     python -m tests.chaos.kills --kills 100 --seed 0 --folder /somewhere [--for-s 300]
 
 Each round is one output, on local disk or on an S3 server behind a proxy that injects faults into 10 % of the requests.
-It gets one to four kills: of the driver (with its whole cluster), of a model actor, or of a node of a cluster of three.
+It gets up to eight kills: of the driver (with its whole cluster), of a model actor, or of a node of a cluster of three.
 A kill counts when it landed with work pending. Then the run goes on to its end, and the shards' hashes are compared.
 All is drawn from the seed. Finished rounds stand in FOLDER/rounds.jsonl, and the same command goes on after them; with
 --for-s it begins no round after so many seconds, and ends with 3 while kills are missing.
@@ -31,7 +31,8 @@ from pipeline.storage import Access, Store
 from tests.chaos.runs import Corpus, cluster, hashes, make_corpus, parts, s3_server, start, upload
 from tests.fault_proxy import FaultProxy
 
-IMAGES, CHUNK_IMAGES = 24, 2
+IMAGES, CHUNK_IMAGES = 48, 2
+PER_ROUND = 8
 PAUSE_S = "0.15"  # for each mask: long enough for a kill to land
 KINDS = ("driver", "actor", "node")
 FAULTS = ("500", "503", "429", "reset", "reset_after", "truncated", "slow")
@@ -49,9 +50,10 @@ class Round:
     landed: list[dict[str, Any]] = field(default_factory=list)
 
 
-def draw(seed: int, number: int) -> tuple[Round, random.Random]:
+def draw(seed: int, number: int, per_round: int) -> tuple[Round, random.Random]:
     chance = random.Random(f"{seed}/{number}")
-    return Round(number, KINDS[number % len(KINDS)], number // len(KINDS) % 2 == 1, chance.randint(1, 4)), chance
+    kills = chance.randint((per_round + 1) // 2, per_round)
+    return Round(number, KINDS[number % len(KINDS)], number // len(KINDS) % 2 == 1, kills), chance
 
 
 def play(round_: Round, chance: random.Random, corpus: Corpus, output: str, access: Access) -> None:
@@ -124,7 +126,9 @@ def _finish(run: subprocess.Popen[bytes] | None, command: list[str]) -> None:
     raise AssertionError(f"the run ended with {code}: {text.decode()[-2000:]}")
 
 
-def kill(kills: int, seed: int, folder: Path, for_s: float = math.inf) -> list[dict[str, Any]]:
+def kill(
+    kills: int, seed: int, folder: Path, per_round: int = PER_ROUND, for_s: float = math.inf
+) -> list[dict[str, Any]]:
     """Rounds until so many kills landed, those of an earlier call counted. One entry for each round."""
     folder.mkdir(parents=True, exist_ok=True)
     log, until = folder / "rounds.jsonl", time.monotonic() + for_s
@@ -136,7 +140,7 @@ def kill(kills: int, seed: int, folder: Path, for_s: float = math.inf) -> list[d
     with s3_server() as upstream, FaultProxy(upstream, seed, share=0.1, kinds=FAULTS).running() as proxy:
         remote = upload(local, Store("s3://chaos/in", Access(upstream)))
         while _landed(done) < kills and time.monotonic() < until:
-            round_, chance = draw(seed, number := len(done))
+            round_, chance = draw(seed, number := len(done), per_round)
             access = Access(proxy.url) if round_.remote else Access()
             output = f"s3://chaos/out-{number}" if round_.remote else str(folder / f"out-{time.time_ns()}")
             begun = time.monotonic()
@@ -160,7 +164,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("/tmp/relabel-kills"))
     parser.add_argument("--for-s", type=float, default=math.inf)
     given = parser.parse_args()
-    rounds = kill(given.kills, given.seed, given.folder, given.for_s)
+    rounds = kill(given.kills, given.seed, given.folder, for_s=given.for_s)
     landed, same = _landed(rounds), _landed([entry for entry in rounds if entry["same"]])
     print(f"{landed} kills landed in {len(rounds)} rounds; byte-identical afterwards: {same} of {landed}")
     sys.exit(1 if not all(entry["same"] for entry in rounds) else 3 if landed < given.kills else 0)
