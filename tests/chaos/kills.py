@@ -3,7 +3,8 @@
     python -m tests.chaos.kills --kills 100 --seed 0 --folder /somewhere [--for-s 300]
 
 Each round is one output, on local disk or on an S3 server behind a proxy that injects faults into 10 % of the requests.
-It gets up to eight kills: of the driver (with its whole cluster), of a model actor, or of a node of a cluster of three.
+It gets up to eight kills: of the driver with its whole cluster ("machine"); or of the driver alone, of a model actor,
+or of a node, on a cluster of three nodes that outlives the rounds. Nodes that were killed are replaced.
 A kill counts when it landed with work pending. Then the run goes on to its end, and the shards' hashes are compared.
 All is drawn from the seed. Finished rounds stand in FOLDER/rounds.jsonl, and the same command goes on after them; with
 --for-s it begins no round after so many seconds, and ends with 3 while kills are missing.
@@ -34,14 +35,15 @@ from tests.fault_proxy import FaultProxy
 IMAGES, CHUNK_IMAGES = 48, 2
 PER_ROUND = 8
 PAUSE_S = "0.15"  # for each mask: long enough for a kill to land
-KINDS = ("driver", "actor", "node")
+KINDS = ("machine", *3 * ("driver", "actor", "node"))
+"""Of the rounds, again and again; one that starts its own cluster for each kill takes the longest."""
 FAULTS = ("500", "503", "429", "reset", "reset_after", "truncated", "slow")
 LIMIT_S = 900.0
 
 
 @dataclass
 class Round:
-    """One output and what is done to it. `kind` is the same for its kills; nodes need a cluster of their own."""
+    """One output and what is done to it. `kind` is the same for its kills."""
 
     number: int
     kind: str
@@ -53,30 +55,28 @@ class Round:
 def draw(seed: int, number: int, per_round: int) -> tuple[Round, random.Random]:
     chance = random.Random(f"{seed}/{number}")
     kills = chance.randint((per_round + 1) // 2, per_round)
-    return Round(number, KINDS[number % len(KINDS)], number // len(KINDS) % 2 == 1, kills), chance
+    remote = (number + number // len(KINDS)) % 2 == 1
+    return Round(number, KINDS[number % len(KINDS)], remote, kills), chance
 
 
-def play(round_: Round, chance: random.Random, corpus: Corpus, output: str, access: Access) -> None:
-    """Run with kills, then to the end."""
-    with ExitStack() as stack:
-        nodes = stack.enter_context(cluster(3)) if round_.kind == "node" else None
-        options = ["--actors", "2" if nodes else "1"]
-        options += ["--address", nodes.address] if nodes else []
-        options += ["--endpoint-url", access.endpoint_url] if access.endpoint_url else []
-        command = corpus.command(output, *options)
-        run: subprocess.Popen[bytes] | None = None
-        while len(round_.landed) < round_.kills:
-            run = run if run and run.poll() is None else start(command, KILLER_PAUSE_S=PAUSE_S)
-            before = parts(output, access)
-            most = (corpus.chunks - 1 - before) // (round_.kills - len(round_.landed))  # leave some for the others
-            if most < 1 or not _wait(run, output, access, before + chance.randint(1, most)):
-                break
-            time.sleep(chance.uniform(0, 0.3))
-            victim = _kill(round_.kind, run, nodes)
-            pending = corpus.chunks - parts(output, access)
-            if victim and pending > 0:
-                round_.landed.append({"kind": round_.kind, "remote": round_.remote, "pending": pending})
-        _finish(run, command)
+def play(round_: Round, chance: random.Random, corpus: Corpus, output: str, access: Access, nodes: Any) -> None:
+    """Run with kills, then to the end. nodes: the cluster, None for one that is the run's own."""
+    options = ["--actors", "2", "--address", nodes.address] if nodes else ["--actors", "1"]
+    options += ["--endpoint-url", access.endpoint_url] if access.endpoint_url else []
+    command = corpus.command(output, *options)
+    run: subprocess.Popen[bytes] | None = None
+    while len(round_.landed) < round_.kills:
+        run = run if run and run.poll() is None else start(command, KILLER_PAUSE_S=PAUSE_S)
+        before = parts(output, access)
+        most = (corpus.chunks - 1 - before) // (round_.kills - len(round_.landed))  # leave some for the others
+        if most < 1 or not _wait(run, output, access, before + chance.randint(1, most)):
+            break
+        time.sleep(chance.uniform(0, 0.3))
+        victim = _kill(round_.kind, run, nodes)
+        pending = corpus.chunks - parts(output, access)
+        if victim and pending > 0:
+            round_.landed.append({"kind": round_.kind, "remote": round_.remote, "pending": pending})
+    _finish(run, command)
 
 
 def _wait(run: subprocess.Popen[bytes], output: str, access: Access, wanted: int) -> bool:
@@ -92,7 +92,7 @@ def _wait(run: subprocess.Popen[bytes], output: str, access: Access, wanted: int
 
 def _kill(kind: str, run: subprocess.Popen[bytes], nodes: Any) -> bool:
     """SIGKILL to a victim of this kind; whether there was one."""
-    if kind == "driver":
+    if kind in ("machine", "driver"):
         os.killpg(run.pid, signal.SIGKILL)
         run.wait(60)
         return True
@@ -100,7 +100,7 @@ def _kill(kind: str, run: subprocess.Popen[bytes], nodes: Any) -> bool:
         nodes.remove_node(_a_worker(nodes), allow_graceful=False)
         nodes.add_node(num_cpus=1)
         return True
-    for process in psutil.Process(run.pid).children(recursive=True):
+    for process in psutil.Process().children(recursive=True):
         try:
             if "MapWorker" in " ".join(process.cmdline()):
                 process.kill()
@@ -137,14 +137,20 @@ def kill(
     undisturbed = str(folder / "undisturbed")
     _finish(None, local.command(undisturbed, "--actors", "1"))
     expected = hashes(undisturbed, Access())
-    with s3_server() as upstream, FaultProxy(upstream, seed, share=0.1, kinds=FAULTS).running() as proxy:
+    with ExitStack() as stack:
+        upstream = stack.enter_context(s3_server())
+        proxy = stack.enter_context(FaultProxy(upstream, seed, share=0.1, kinds=FAULTS).running())
+        nodes = None
         remote = upload(local, Store("s3://chaos/in", Access(upstream)))
         while _landed(done) < kills and time.monotonic() < until:
             round_, chance = draw(seed, number := len(done), per_round)
             access = Access(proxy.url) if round_.remote else Access()
             output = f"s3://chaos/out-{number}" if round_.remote else str(folder / f"out-{time.time_ns()}")
             begun = time.monotonic()
-            play(round_, chance, remote if round_.remote else local, output, access)
+            if round_.kind != "machine":
+                nodes = nodes or stack.enter_context(cluster(3))
+            given = remote if round_.remote else local
+            play(round_, chance, given, output, access, None if round_.kind == "machine" else nodes)
             entry = {**vars(round_), "same": hashes(output, access) == expected, "s": round(time.monotonic() - begun)}
             done.append(entry)
             with log.open("a") as file:
