@@ -13,7 +13,8 @@ from pipeline import sources
 from pipeline.calibration_files import NAMED
 from pipeline.models.weights import MODELS, resolve, with_adapter
 from pipeline.refiners import REFINERS, check_refiner
-from pipeline.storage import Access, Store, check_readable
+from pipeline.start_checks import check_readable, check_writable
+from pipeline.storage import Access, Store
 from schemas.config import PRESETS, Config
 
 PANEL_METHOD = "Method: what is computed"
@@ -235,7 +236,7 @@ def _check(config: Config, images: str, output: str) -> Access:
     access = Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
     check_refiner(config.method.refiner)
     check_readable(images, access, "image folder")
-    Store(output, access).probe_writable()
+    check_writable(Store(output, access))
     return access
 
 

@@ -22,7 +22,7 @@ from pipeline.geometry import FloatArray, Frame, resize_to_input, tight_box_xyxy
 from pipeline.masks import Mask, Rle
 from pipeline.models import PromptBatch
 from pipeline.models.adapter import AdaptableModel, Ranking, head_inputs, join, predicted_iou, train
-from pipeline.plan import as_rows
+from pipeline.plan_rows import as_rows
 from pipeline.refiners import RefineImage
 from pipeline.refiners.semantic import regions_of
 from pipeline.sources import PlannedImage

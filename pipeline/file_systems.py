@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
+
+Entry = tuple[str, dict[str, Any]]
+"""A file's path as the file system takes it, and what a listing tells of it."""
 
 
 def options(uri: str, endpoint_url: str | None, timeout_s: float) -> dict[str, Any]:
@@ -39,3 +45,44 @@ def modified_s(info: dict[str, Any]) -> float | None:
         if isinstance(value, datetime):
             return value.timestamp()
     return None
+
+
+def local_entries(root: str) -> Iterator[Entry]:
+    """Files below a folder of this machine, one at a time; links to files, but not what links to folders lead to."""
+    folders = [root]
+    while folders:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                    continue
+                with suppress(FileNotFoundError):  # gone since
+                    found = entry.stat(follow_symlinks=entry.is_file())
+                    yield entry.path, {"size": found.st_size, "mtime": found.st_mtime}
+
+
+def s3_entries(root: str, ask: Callable[..., dict[str, Any]]) -> Iterator[Entry]:
+    """An S3 listing page by page, each with its own tries: a million files are a thousand requests.
+
+    ask: sends one ListObjectsV2 with the parameters that it is given.
+    """
+    bucket, _, key = root.partition("/")
+    page: dict[str, Any] = {"IsTruncated": True}
+    while page["IsTruncated"]:
+        more = {"ContinuationToken": page["NextContinuationToken"]} if "NextContinuationToken" in page else {}
+        try:
+            page = ask(Bucket=bucket, Prefix=f"{key.rstrip('/')}/" if key else "", **more)
+        except FileNotFoundError:
+            return
+        for entry in page.get("Contents", []):
+            if not entry["Key"].endswith("/"):  # consoles put such empty objects in place of folders
+                yield f"{bucket}/{entry['Key']}", entry
+
+
+def found_entries(fs: Any, find: Callable[[], dict[str, dict[str, Any]]]) -> Iterator[Entry]:
+    """What any other file system finds, at once."""
+    fs.invalidate_cache()
+    try:
+        yield from find().items()
+    except FileNotFoundError:
+        return

@@ -26,6 +26,8 @@ from pipeline.storage import Store, parquet_bytes
 from schemas.records import SEALED_PARTS
 
 SHARD_FOLDERS = ("masks", "images")
+UNSEEN = {"generation": None, "groups": None}
+"""What may differ between manifests of the same result: keys of groups change when a result is copied."""
 Manifest = dict[str, Any]
 
 
@@ -67,7 +69,7 @@ def commit(
     current = read_current(output)
     if current and current["fingerprint"] == manifest["fingerprint"]:
         previous = read_manifest(run, current["generation"])
-        if {**previous, "generation": None} == {**manifest, "generation": None}:
+        if {**previous, **UNSEEN} == {**manifest, **UNSEEN}:
             _retire(run, current["generation"], retention, fence)
             return Sealed(current["generation"], previous, changed=False)
     generation = max(_numbers(run, ""), default=-1) + 1

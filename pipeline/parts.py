@@ -31,13 +31,17 @@ PART_NAME = re.compile(r"(?P<chunk>\d{4,}-\d{7,}-[0-9a-f]{12})(\.first(?P<cut>\d
 
 @dataclass(frozen=True)
 class FinishedPart:
-    """A chunk's finished images: `images` of them, all unless a limit cut it; `size` bytes, retries included."""
+    """A chunk's finished images: `images` of them, all unless a limit cut it; `size` bytes, retries included.
+
+    stamps: of each file, what tells it from another one of its name.
+    """
 
     chunk: Chunk
     path: str
     size: int
     images: int
     retries: tuple[str, ...] = ()
+    stamps: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -117,5 +121,12 @@ def failures(row: Row) -> int:
 
 
 def _finished(chunk: Chunk, images: int, file: StoredFile, retries: Sequence[tuple[int, StoredFile]]) -> FinishedPart:
-    size = file.size + sum(retry.size for _, retry in retries)
-    return FinishedPart(chunk, file.path, size, images, tuple(retry.path for _, retry in retries))
+    files = [file, *(retry for _, retry in retries)]
+    return FinishedPart(
+        chunk,
+        file.path,
+        sum(one.size for one in files),
+        images,
+        tuple(one.path for one in files[1:]),
+        tuple(f"{one.path} {one.size} {one.etag or one.modified_s}" for one in files),
+    )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,8 @@ import pyarrow.compute as pc
 
 from pipeline.errors import RefusedError
 from pipeline.lease import Fence, Hold, unguarded
-from pipeline.sources import PlannedImage, mask_id
+from pipeline.plan_rows import chunk_digest, difference, finish, to_row
+from pipeline.sources import PlannedImage
 from pipeline.spill import Row, Spill, hash_range
 from pipeline.storage import Store, StoredFile
 from schemas.records import CHUNKS, MEMBER, PLAN, SUPERSEDED, conform
@@ -127,7 +128,7 @@ def plan(
         spill = Spill(Path(folder))
         for image in images:
             container = image.member["container"] if image.member else image.image_uri
-            spill.add(_row(image, listed.get(container)))
+            spill.add(to_row(image, listed.get(container)))
             on_image(1)
         if spill.rows == 0:
             raise RefusedError("no image matched: the source has no images. Check --images and --masks")
@@ -135,12 +136,6 @@ def plan(
             before = committed(output)
             _discard_uncommitted(output, before)
             return _commit(output, before, spill, limits, prune, fence)
-
-
-def as_rows(images: Iterable[PlannedImage], listed: Mapping[str, StoredFile]) -> pa.Table:
-    """Images as plan rows (schema PLAN) that belong to no plan, sorted by image id."""
-    rows = _finish([_row(image, listed.get(image.image_uri)) for image in images])
-    return conform(pa.Table.from_pylist(rows, PLAN), PLAN)
 
 
 def _commit(output: Store, before: list[int], spill: Spill, limits: ChunkLimits, prune: bool, fence: Fence) -> Planned:
@@ -155,7 +150,7 @@ def _commit(output: Store, before: list[int], spill: Spill, limits: ChunkLimits,
 
     for low, high in spill.buckets():
         known = _known(output, before, low, high)
-        rows, old, same = _difference(_finish(spill.read(low, high)), known, prune)
+        rows, old, same = difference(finish(spill.read(low, high)), known, prune)
         replaced += old
         unchanged += same
         if rows:
@@ -173,24 +168,6 @@ def _commit(output: Store, before: list[int], spill: Spill, limits: ChunkLimits,
     fence()
     output.put(f"{_folder(number)}/_COMMITTED", json.dumps({**vars(planned), "sha256": files}).encode())
     return planned
-
-
-def _difference(rows: list[Row], known: dict[str, Row], prune: bool) -> tuple[list[Row], list[dict[str, str]], int]:
-    """Sorted new and changed rows, the known rows they replace (or that are gone, with `prune`), unchanged count."""
-    found = {row["image_id"] for row in rows}
-    fresh = [row for row in rows if _changed(row, known.get(row["image_id"]))]
-    gone = {row["image_id"] for row in fresh} | ((known.keys() - found) if prune else set())
-    replaced = [
-        {"image_id": image_id, "chunk_id": known[image_id]["chunk_id"]} for image_id in sorted(gone & known.keys())
-    ]
-    return fresh, replaced, len(rows) - len(fresh)
-
-
-def _changed(row: Row, known: Row | None) -> bool:
-    if known is None or row["masks_digest"] != known["masks_digest"]:
-        return True
-    both_tagged = row["etag"] is not None and known["etag"] is not None
-    return bool(row["size_bytes"] != known["size_bytes"] or (both_tagged and row["etag"] != known["etag"]))
 
 
 def _cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, path: str) -> list[Chunk]:
@@ -213,49 +190,6 @@ def _cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, pat
         chunks.append(Chunk(chunk_id, path, start, len(members), sum(len(row["masks"]) for row in members)))
         start = end
     return chunks
-
-
-def chunk_digest(rows: Iterable[Row]) -> str:
-    """The last part of a chunk's id: 12 hex digits of what its rows are."""
-    content = json.dumps([[row["image_id"], row["masks_digest"]] for row in rows])
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
-
-
-def _row(image: PlannedImage, file: StoredFile | None) -> Row:
-    height, width = image.declared_hw or (None, None)
-    return {
-        "chunk_id": "",
-        "image_id": image.image_uri,
-        "image_uri": image.image_uri,
-        "source_image_id": image.source_image_id,
-        "height": height,
-        "width": width,
-        "etag": file.etag if file else None,
-        "size_bytes": file.size if file else None,
-        "problem": image.problem,
-        "member": image.member,
-        "masks": [dict(vars(mask)) for mask in image.masks],
-        "masks_digest": image.digest_extra,
-    }
-
-
-def _finish(rows: list[Row]) -> list[Row]:
-    """Merge rows of one image, give each mask its id, digest the masks, sort by image id."""
-    merged: dict[str, Row] = {}
-    for row in rows:
-        first = merged.setdefault(row["image_id"], row)
-        if first is not row:
-            first["masks"] = first["masks"] + row["masks"]
-            first["masks_digest"] += row["masks_digest"]
-    for row in merged.values():
-        seen: dict[str, int] = defaultdict(int)
-        for mask in row["masks"]:
-            source_id = mask["source_mask_id"]
-            mask["mask_id"] = mask_id(row["image_id"], source_id, seen[source_id])
-            seen[source_id] += 1
-        content = [row["masks"], row["masks_digest"], row["height"], row["width"], row["problem"]]
-        row["masks_digest"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return sorted(merged.values(), key=lambda row: str(row["image_id"]))
 
 
 def _known(output: Store, increments: list[int], low: int, high: int) -> dict[str, Row]:

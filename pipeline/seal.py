@@ -1,16 +1,16 @@
 """Sealing: parts -> calibration, gate -> training-ready shards -> manifest -> the switch.
 
 Chunks in plan order are grouped by the size of their parts; each group becomes one shard of masks and one of images,
-named by the hash of their content. Grouping, gate and sorting depend on plan, parts, gate and calibration alone, so a
-seal repeated anywhere gives the same bytes. Every planned image and mask of a sealed chunk is checked to be there
-exactly once before `current.json` is switched. What a row becomes is `shard_rows.py`'s business.
+named by the hash of their content; a group that the last seal had is not read again (`groups.py`). Grouping, gate and
+sorting depend on plan, parts, gate and calibration alone, so a seal repeated anywhere gives the same bytes. Every
+planned image and mask of a sealed chunk is checked to be there exactly once before `current.json` is switched. What a
+row becomes is `shard_rows.py`'s business.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,9 +20,10 @@ from pipeline import quality
 from pipeline.calibration import drifted
 from pipeline.errors import JobError, RefusedError
 from pipeline.generations import KEEP_ONE, Retention, Sealed, commit
+from pipeline.groups import Group, group_parts, sealed_before, to_manifest
 from pipeline.lease import Fence
 from pipeline.parts import FinishedPart, PartFile, find_parts, read_part
-from pipeline.plan import Chunk, Plan
+from pipeline.plan import Plan
 from pipeline.retry import read_rounds, rounds_done
 from pipeline.shard_rows import Row, add_counts, add_drift, count, seal_masks
 from pipeline.storage import Store, parquet_bytes
@@ -31,16 +32,7 @@ from schemas.config import Gate, digest
 from schemas.records import IMAGES, MASKS, SCHEMA_VERSION
 
 ROW_GROUP_ROWS = 16_384
-PART_TO_SHARD = 1.5  # a shard is about this much larger than its parts: it adds the chosen mask
 IN_FLIGHT = 16
-
-
-@dataclass(frozen=True)
-class Group:
-    """The parts of one shard, and the image ids in them that later increments superseded."""
-
-    parts: list[FinishedPart]
-    superseded: frozenset[tuple[str, str]]
 
 
 def seal(
@@ -66,36 +58,18 @@ def seal(
     parts = find_parts(run, plan)
     if not parts:
         raise RefusedError(f"nothing to seal: {run.uri} has no finished part")
+    groups = {group.key(gate, calibration): group for group in group_parts(parts, plan, shard_bytes)}
+    known = sealed_before(run)
+    fresh = _seal_groups(output, run, gate, calibration, [group for key, group in groups.items() if key not in known])
     entries = []
-    groups = list(group_parts(parts, plan, shard_bytes))
-    for group, entry in zip(groups, _seal_groups(output, run, gate, calibration, groups), strict=True):
-        entries.append(entry)
+    for key, group in groups.items():
+        entries.append({**(known.get(key) or next(fresh)), "key": key})
         on_parts(len(group.parts))
     files = [PartFile(*file) for entry in entries for file in entry["parts"]]
     manifest = _manifest(fingerprint, plan, gate, calibration, parts, entries, images_root)
     rounds = read_rounds(run)
     manifest["retries"] = {"done": rounds_done(rounds, plan, parts), "sha256": [one.sha256 for one in rounds]}
     return commit(output, run, manifest, files, retention, fence)
-
-
-def group_parts(parts: Sequence[FinishedPart], plan: Plan, shard_bytes: int) -> Iterator[Group]:
-    """Consecutive parts of one increment, about `shard_bytes` of shard each."""
-    held: list[FinishedPart] = []
-    size = 0.0
-
-    def group() -> Group:
-        ids = {part.chunk.chunk_id for part in held}
-        return Group(held, frozenset(pair for pair in plan.superseded if pair[0] in ids))
-
-    for part in parts:
-        full = size + part.size * PART_TO_SHARD > shard_bytes
-        if held and (full or _increment(held[-1].chunk) != _increment(part.chunk)):
-            yield group()
-            held, size = [], 0.0
-        held.append(part)
-        size += part.size * PART_TO_SHARD
-    if held:
-        yield group()
 
 
 def seal_group(output: Store, run: Store, gate: Gate, calibration: Calibration | None, group: Group) -> dict[str, Any]:
@@ -193,11 +167,8 @@ def _manifest(
         "counts": counts,
         "masks": [{**entry["masks"], "path": f"{folder}/{entry['masks']['path']}"} for entry in entries],
         "images": [{**entry["images"], "path": f"{folder}/{entry['images']['path']}"} for entry in entries],
+        "groups": to_manifest(entries),
     }
     if sum(entry["rows"] for entry in manifest["images"]) != sealed_images:
         raise JobError("the shards' rows and the counted images differ")
     return manifest
-
-
-def _increment(chunk: Chunk) -> str:
-    return chunk.chunk_id.partition("-")[0]

@@ -12,10 +12,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
@@ -25,8 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import JobError, RefusedError, StorageError
-from pipeline.file_systems import etag, modified_s, options
+from pipeline.errors import JobError, StorageError
+from pipeline.file_systems import Entry, etag, found_entries, local_entries, modified_s, options, s3_entries
 from pipeline.local_files import TEMPORARY_PREFIX, create_local, local_writer, put_local
 from pipeline.ranges import Ranges
 from pipeline.retries import ANSWERS, deadline_s, retried
@@ -36,8 +35,6 @@ T = TypeVar("T")
 UNKNOWN_BYTES = 1 << 30
 """Bounds the time of a read whose size nobody told."""
 BLOCK_BYTES = 1 << 20
-START_TRIES = 6
-"""Before any work, a wrong endpoint should be told sooner than by all the tries."""
 
 
 class StoredFile(NamedTuple):
@@ -250,51 +247,30 @@ class Store:
 
         temporary: list what unfinished writes left behind, and nothing else.
         """
+        return sorted(self.walk(folder, temporary))
+
+    def walk(self, folder: str = "", temporary: bool = False) -> Iterator[StoredFile]:
+        """As `list`, one at a time and in no order: a listing of millions need not be held."""
         prefix = self.full("").rstrip("/") + "/"
-        return sorted(
-            StoredFile(
-                path.removeprefix(prefix), int(info.get("size") or info.get("Size") or 0), etag(info), modified_s(info)
-            )
-            for path, info in (self._pages(folder) if self._is_s3 else self._find(folder))
-            if path.rpartition("/")[2].startswith(TEMPORARY_PREFIX) == temporary
-        )
+        for path, info in self._entries(folder):
+            if path.rpartition("/")[2].startswith(TEMPORARY_PREFIX) == temporary:
+                size = int(info.get("size") or info.get("Size") or 0)
+                yield StoredFile(path.removeprefix(prefix), size, etag(info), modified_s(info))
 
-    def _find(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        self._fs_and_root[0].invalidate_cache()
-        try:
-            found = self._retried("list", folder, lambda: self._fs_and_root[0].find(self.full(folder), detail=True))
-        except FileNotFoundError:
-            return
-        yield from found.items()
-
-    def _pages(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """An S3 listing page by page, each with its own tries: a million files are a thousand requests."""
-        bucket, _, key = self.full(folder).partition("/")
-        page: dict[str, Any] = {"IsTruncated": True}
-        while page["IsTruncated"]:
-            more = {"ContinuationToken": page["NextContinuationToken"]} if "NextContinuationToken" in page else {}
-            asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", **more}
+    def _entries(self, folder: str) -> Iterator[Entry]:
+        fs = self._fs_and_root[0]
+        if self.is_local:
             try:
-                page = self._retried("list", folder, partial(self._timed, "call_s3", "list_objects_v2", **asked))
-            except FileNotFoundError:
-                return
-            for entry in page.get("Contents", []):
-                if not entry["Key"].endswith("/"):  # consoles put such empty objects in place of folders
-                    yield f"{bucket}/{entry['Key']}", entry
-
-    def probe_writable(self) -> None:
-        """Write and delete a small file; raises RefusedError with the reason when that fails."""
-        name = f"{TEMPORARY_PREFIX}probe-{uuid.uuid4().hex}"
-        impatient = Store(self.uri, replace(self.access, tries=START_TRIES, timeout_s=5))
-        try:
-            impatient.put(name, b"")
-            impatient.delete(name)
-        except Exception as error:
-            raise RefusedError(f"cannot write to the output {self.uri}: {brief(error)}") from None
-
-    @property
-    def _is_s3(self) -> bool:
-        return hasattr(self._fs_and_root[0], "call_s3")
+                yield from local_entries(self.full(folder))
+            except OSError as error:  # a folder left out would be images left out
+                raise StorageError(f"cannot list {self.uri}/{folder}: {brief(error)}") from None
+        elif hasattr(fs, "call_s3"):
+            ask = partial(self._timed, "call_s3", "list_objects_v2")
+            tried = partial(self._retried, "list", folder)
+            yield from s3_entries(self.full(folder), lambda **asked: tried(partial(ask, **asked)))
+        else:
+            find = partial(fs.find, self.full(folder), detail=True)
+            yield from found_entries(fs, partial(self._retried, "list", folder, find))
 
     def _call(self, what: str, method: str, path: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
         """One method of the file system on one path, with time limit and retries. `moved`: bytes of the body."""
@@ -324,19 +300,6 @@ def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows)
     return bytes(sink.getvalue().to_pybytes())
-
-
-def check_readable(uri: str, access: Access, what: str) -> None:
-    """Raise RefusedError unless `uri` exists and can be listed or read."""
-    store = Store(uri, replace(access, tries=START_TRIES))
-    try:
-        present = store.exists("") or store.has_entries()
-    except FileNotFoundError:
-        present = False
-    except Exception as error:  # each store has exceptions of its own
-        raise RefusedError(f"cannot read the {what} {uri}: {brief(error)}") from None
-    if not present:
-        raise RefusedError(f"the {what} {uri} does not exist")
 
 
 def split_uri(uri: str, access: Access) -> tuple[Store, str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import RefusedError
 from pipeline.generations import Manifest
 from pipeline.ledger import Ledger
-from pipeline.plan import Chunk, Plan, chunk_digest, read_plan
+from pipeline.plan import Chunk, Plan, read_plan
+from pipeline.plan_rows import chunk_digest
 from pipeline.quality import tenth
 from pipeline.sources import mask_id
 from pipeline.storage import Access, Store
@@ -41,6 +43,7 @@ from pipeline.verify_rows import check_image, check_mask
 from schemas.records import CHUNKS, IMAGES, MASKS, PLAN, SUPERSEDED
 
 BATCH_ROWS = 1024
+SEALED = re.compile(r"runs/[^/]+/seals/\d+/_SUCCESS")
 
 Row = dict[str, Any]
 
@@ -52,7 +55,7 @@ def verify(uri: str, access: Access, on_file: Callable[[int, int], None] = lambd
     """
     output = Store(uri, access)
     files = {file.path: file for file in output.list()}
-    if not any(path == "current.json" or path.endswith("/_SUCCESS") for path in files):
+    if not any(path == "current.json" or SEALED.fullmatch(path) for path in files):
         raise RefusedError(f"{uri} holds no sealed result: there is nothing to verify")
     report = Report(uri)
     with tempfile.TemporaryDirectory(prefix="relabel-verify-") as folder:

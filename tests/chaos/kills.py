@@ -1,17 +1,20 @@
 """Kill runs, again and again, and compare what comes out with an undisturbed run, byte for byte.
 
-    python -m tests.chaos.kills --kills 100 --seed 0 --folder /somewhere
+    python -m tests.chaos.kills --kills 100 --seed 0 --folder /somewhere [--for-s 300]
 
 Each round is one output, on local disk or on an S3 server behind a proxy that injects faults into 10 % of the requests.
-It gets one to four kills: of the driver (with its whole cluster), of a model actor, or of a node of a cluster of three.
+It gets up to eight kills: of the driver with its whole cluster ("machine"); or of the driver alone, of a model actor,
+or of a node, on a cluster of three nodes that outlives the rounds. Nodes that were killed are replaced.
 A kill counts when it landed with work pending. Then the run goes on to its end, and the shards' hashes are compared.
-All is drawn from the seed. Finished rounds stand in FOLDER/rounds.jsonl, and the same command goes on after them.
+All is drawn from the seed. Finished rounds stand in FOLDER/rounds.jsonl, and the same command goes on after them; with
+--for-s it begins no round after so many seconds, and ends with 3 while kills are missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -29,16 +32,18 @@ from pipeline.storage import Access, Store
 from tests.chaos.runs import Corpus, cluster, hashes, make_corpus, parts, s3_server, start, upload
 from tests.fault_proxy import FaultProxy
 
-IMAGES, CHUNK_IMAGES = 24, 2
+IMAGES, CHUNK_IMAGES = 48, 2
+PER_ROUND = 8
 PAUSE_S = "0.15"  # for each mask: long enough for a kill to land
-KINDS = ("driver", "actor", "node")
+KINDS = ("machine", *3 * ("driver", "actor", "node"))
+"""Of the rounds, again and again; one that starts its own cluster for each kill takes the longest."""
 FAULTS = ("500", "503", "429", "reset", "reset_after", "truncated", "slow")
 LIMIT_S = 900.0
 
 
 @dataclass
 class Round:
-    """One output and what is done to it. `kind` is the same for its kills; nodes need a cluster of their own."""
+    """One output and what is done to it. `kind` is the same for its kills."""
 
     number: int
     kind: str
@@ -47,33 +52,31 @@ class Round:
     landed: list[dict[str, Any]] = field(default_factory=list)
 
 
-def draw(seed: int, number: int) -> tuple[Round, random.Random]:
+def draw(seed: int, number: int, per_round: int) -> tuple[Round, random.Random]:
     chance = random.Random(f"{seed}/{number}")
-    return Round(number, KINDS[number % len(KINDS)], number // len(KINDS) % 2 == 1, chance.randint(1, 4)), chance
+    kills = chance.randint((per_round + 1) // 2, per_round)
+    remote = (number + number // len(KINDS)) % 2 == 1
+    return Round(number, KINDS[number % len(KINDS)], remote, kills), chance
 
 
-def play(round_: Round, chance: random.Random, corpus: Corpus, output: str, access: Access) -> None:
-    """Run with kills, then to the end."""
-    with ExitStack() as stack:
-        nodes = stack.enter_context(cluster(3)) if round_.kind == "node" else None
-        options = ["--actors", "2" if nodes else "1"]
-        options += ["--address", nodes.address] if nodes else []
-        options += ["--endpoint-url", access.endpoint_url] if access.endpoint_url else []
-        command = corpus.command(output, *options)
-        run: subprocess.Popen[bytes] | None = None
-        while len(round_.landed) < round_.kills:
-            run = run if run and run.poll() is None else start(command, KILLER_PAUSE_S=PAUSE_S)
-            before = parts(output, access)
-            if before >= corpus.chunks - 1 or not _wait(
-                run, output, access, chance.randint(before + 1, corpus.chunks - 1)
-            ):
-                break
-            time.sleep(chance.uniform(0, 0.3))
-            victim = _kill(round_.kind, run, nodes)
-            pending = corpus.chunks - parts(output, access)
-            if victim and pending > 0:
-                round_.landed.append({"kind": round_.kind, "remote": round_.remote, "pending": pending})
-        _finish(run, command)
+def play(round_: Round, chance: random.Random, corpus: Corpus, output: str, access: Access, nodes: Any) -> None:
+    """Run with kills, then to the end. nodes: the cluster, None for one that is the run's own."""
+    options = ["--actors", "2", "--address", nodes.address] if nodes else ["--actors", "1"]
+    options += ["--endpoint-url", access.endpoint_url] if access.endpoint_url else []
+    command = corpus.command(output, *options)
+    run: subprocess.Popen[bytes] | None = None
+    while len(round_.landed) < round_.kills:
+        run = run if run and run.poll() is None else start(command, KILLER_PAUSE_S=PAUSE_S)
+        before = parts(output, access)
+        most = (corpus.chunks - 1 - before) // (round_.kills - len(round_.landed))  # leave some for the others
+        if most < 1 or not _wait(run, output, access, before + chance.randint(1, most)):
+            break
+        time.sleep(chance.uniform(0, 0.3))
+        victim = _kill(round_.kind, run, nodes)
+        pending = corpus.chunks - parts(output, access)
+        if victim and pending > 0:
+            round_.landed.append({"kind": round_.kind, "remote": round_.remote, "pending": pending})
+    _finish(run, command)
 
 
 def _wait(run: subprocess.Popen[bytes], output: str, access: Access, wanted: int) -> bool:
@@ -89,7 +92,7 @@ def _wait(run: subprocess.Popen[bytes], output: str, access: Access, wanted: int
 
 def _kill(kind: str, run: subprocess.Popen[bytes], nodes: Any) -> bool:
     """SIGKILL to a victim of this kind; whether there was one."""
-    if kind == "driver":
+    if kind in ("machine", "driver"):
         os.killpg(run.pid, signal.SIGKILL)
         run.wait(60)
         return True
@@ -97,7 +100,7 @@ def _kill(kind: str, run: subprocess.Popen[bytes], nodes: Any) -> bool:
         nodes.remove_node(_a_worker(nodes), allow_graceful=False)
         nodes.add_node(num_cpus=1)
         return True
-    for process in psutil.Process(run.pid).children(recursive=True):
+    for process in psutil.Process().children(recursive=True):
         try:
             if "MapWorker" in " ".join(process.cmdline()):
                 process.kill()
@@ -123,25 +126,31 @@ def _finish(run: subprocess.Popen[bytes] | None, command: list[str]) -> None:
     raise AssertionError(f"the run ended with {code}: {text.decode()[-2000:]}")
 
 
-def kill(kills: int, seed: int, folder: Path, most_rounds: int = 1000) -> list[dict[str, Any]]:
+def kill(
+    kills: int, seed: int, folder: Path, per_round: int = PER_ROUND, for_s: float = math.inf
+) -> list[dict[str, Any]]:
     """Rounds until so many kills landed, those of an earlier call counted. One entry for each round."""
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "rounds.jsonl"
+    log, until = folder / "rounds.jsonl", time.monotonic() + for_s
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     local = make_corpus(folder / f"corpus-{time.time_ns()}", IMAGES, CHUNK_IMAGES)
-    undisturbed = str(folder / f"undisturbed-{time.time_ns()}")
+    undisturbed = str(folder / "undisturbed")
     _finish(None, local.command(undisturbed, "--actors", "1"))
     expected = hashes(undisturbed, Access())
-    with s3_server() as upstream, FaultProxy(upstream, seed, share=0.1, kinds=FAULTS).running() as proxy:
+    with ExitStack() as stack:
+        upstream = stack.enter_context(s3_server())
+        proxy = stack.enter_context(FaultProxy(upstream, seed, share=0.1, kinds=FAULTS).running())
+        nodes = None
         remote = upload(local, Store("s3://chaos/in", Access(upstream)))
-        for number in range(len(done), most_rounds):
-            if sum(len(entry["landed"]) for entry in done) >= kills:
-                break
-            round_, chance = draw(seed, number)
+        while _landed(done) < kills and time.monotonic() < until:
+            round_, chance = draw(seed, number := len(done), per_round)
             access = Access(proxy.url) if round_.remote else Access()
             output = f"s3://chaos/out-{number}" if round_.remote else str(folder / f"out-{time.time_ns()}")
             begun = time.monotonic()
-            play(round_, chance, remote if round_.remote else local, output, access)
+            if round_.kind != "machine":
+                nodes = nodes or stack.enter_context(cluster(3))
+            given = remote if round_.remote else local
+            play(round_, chance, given, output, access, None if round_.kind == "machine" else nodes)
             entry = {**vars(round_), "same": hashes(output, access) == expected, "s": round(time.monotonic() - begun)}
             done.append(entry)
             with log.open("a") as file:
@@ -150,17 +159,21 @@ def kill(kills: int, seed: int, folder: Path, most_rounds: int = 1000) -> list[d
     return done
 
 
+def _landed(rounds: list[dict[str, Any]]) -> int:
+    return sum(len(entry["landed"]) for entry in rounds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/relabel-kills"))
+    parser.add_argument("--for-s", type=float, default=math.inf)
     given = parser.parse_args()
-    rounds = kill(given.kills, given.seed, given.folder)
-    landed = [kill for entry in rounds for kill in entry["landed"]]
-    same = sum(len(entry["landed"]) for entry in rounds if entry["same"])
-    print(f"{len(landed)} kills landed in {len(rounds)} rounds; byte-identical afterwards: {same} of {len(landed)}")
-    sys.exit(0 if same == len(landed) and all(entry["same"] for entry in rounds) else 1)
+    rounds = kill(given.kills, given.seed, given.folder, for_s=given.for_s)
+    landed, same = _landed(rounds), _landed([entry for entry in rounds if entry["same"]])
+    print(f"{landed} kills landed in {len(rounds)} rounds; byte-identical afterwards: {same} of {landed}")
+    sys.exit(1 if not all(entry["same"] for entry in rounds) else 3 if landed < given.kills else 0)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ several nodes, an S3 server.
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -68,6 +71,31 @@ def make_corpus(folder: Path, count: int, chunk_images: int, side: int = 48, dif
     return Corpus(*paths, count, -(-count // chunk_images))
 
 
+def make_tars(folder: Path, count: int, chunk_images: int, side: int = 64, per_tar: int = 1000) -> Corpus:
+    """`count` samples in WebDataset tars: one of eight pictures each, and a square mask that is another one each."""
+    tars = folder / "tars"
+    tars.mkdir(parents=True)
+    pictures = []
+    for seed in range(8):
+        sink = io.BytesIO()
+        picture(seed, side=side).save(sink, "JPEG")
+        pictures.append(sink.getvalue())
+    for first in range(0, count, per_tar):
+        with tarfile.open(tars / f"{first // per_tar:05d}.tar", "w") as tar:
+            for number in range(first, min(first + per_tar, count)):
+                low, high = 2 + number % 11, side - 2 - number % 13
+                polygon = [low, low, high, low, high, high, low, high]
+                masks = {"annotations": [{"id": number, "category_id": 1, "segmentation": [polygon]}]}
+                for suffix, data in (("jpg", pictures[number % 8]), ("json", json.dumps(masks).encode())):
+                    info = tarfile.TarInfo(f"{number:07d}.{suffix}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    (folder / "weights").write_text("any file")
+    config = folder / "config.yaml"
+    config.write_text(json.dumps({"operation": {"chunk_images": chunk_images}}))
+    return Corpus(str(tars), str(tars), str(folder / "weights"), str(config), count, -(-count // chunk_images))
+
+
 def upload(corpus: Corpus, target: Store) -> Corpus:
     """The corpus on another store (the configuration and the weights stay)."""
     for file in Store(corpus.images).list():
@@ -106,6 +134,7 @@ def s3_server() -> Iterator[str]:
     from moto.server import ThreadedMotoServer
 
     os.environ.update(S3_ENV)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for every request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     try:

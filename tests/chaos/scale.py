@@ -1,10 +1,11 @@
 """What the machinery itself costs, and whether the driver grows: many images, a model that does next to nothing.
 
     python -m tests.chaos.scale --images 20000
-    python -m tests.chaos.scale --images 2000 --side 2048 --object-store-mb 256 --worker-memory-mb 1024
+    python -m tests.chaos.scale --images 400 --side 2048 --chunk-images 4 --object-store-mb 256 --worker-memory-mb 1536
 
-The images are hard links to a few files. Measured: peak private memory (USS) of the driver, its slope over the images
-done while refining, and CPU time of all processes for each image.
+The images lie in WebDataset tars; with --side they are JPEG files of their own (hard links to a few), for what is about
+pixels. Measured: private memory (USS, so without shared memory) of the driver, its slope over the images done while
+refining; that of the largest worker; and CPU time of all processes for each image, starting and ending included.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ import argparse
 import json
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 
-from tests.chaos.runs import cluster, make_corpus, start
+from tests.chaos.runs import cluster, make_corpus, make_tars, start
 
 MIB = 1 << 20
+EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -32,33 +34,48 @@ class Figures:
     error: str
     wall_s: float
     cpu_ms_per_image: float
-    peak_uss_mb: float
-    slope_kb_per_image: float
+    driver_cpu_ms_per_image: float
+    driver_peak_mb: float
+    driver_peak_mb_until_first_part: float
+    driver_slope_kb_per_image: float
+    worker_peak_mb: float
 
 
 class _Watch:
-    """Samples the driver's private memory, and the CPU time of it and its descendants."""
+    """Samples private memory and CPU time of the driver and its descendants (of Ray's processes too, if it began them).
 
-    def __init__(self, pid: int, attempts: Path, chunk_images: int) -> None:
-        self.samples: list[tuple[int, int]] = []  # images done, USS in bytes
-        self.cpu_s: dict[int, float] = {}
-        self._root = psutil.Process(pid)
+    Of what a process does between its last sample and its end, nothing is seen: at most EVERY_S of it.
+    """
+
+    def __init__(self, pid: int, attempts: Path, chunk_images: int, root: psutil.Process | None) -> None:
+        self.driver: list[tuple[int, int]] = []  # images done, USS in bytes
+        self.worker_peak = 0
+        self.cpu_s: dict[tuple[int, float], float] = {}
+        self._driver, self._root = psutil.Process(pid), root or psutil.Process(pid)
         self._attempts, self._chunk_images = attempts, chunk_images
 
     def sample(self) -> None:
-        try:
-            done = self._attempts.read_text().count(" finished ") if self._attempts.exists() else 0
-            self.samples.append((done * self._chunk_images, self._root.memory_full_info().uss))
-            for process in [self._root, *self._root.children(recursive=True)]:
-                times = process.cpu_times()
-                self.cpu_s[process.pid] = times.user + times.system
-        except psutil.Error:
-            pass
+        done = self._attempts.read_text().count(" finished ") if self._attempts.exists() else 0
+        with suppress(psutil.Error):
+            self.driver.append((done * self._chunk_images, self._driver.memory_full_info().uss))
+        with suppress(psutil.Error):
+            for process in [self._driver, *self._root.children(recursive=True)]:
+                self._note(process)
+
+    def _note(self, process: psutil.Process) -> None:
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            self.cpu_s[process.pid, process.create_time()] = times.user + times.system
+            if process.pid != self._driver.pid and "ray::" in process.name():
+                self.worker_peak = max(self.worker_peak, process.memory_full_info().uss)
+
+    def driver_cpu_s(self) -> float:
+        return sum(seconds for (pid, _), seconds in self.cpu_s.items() if pid == self._driver.pid)
 
     def slope_bytes(self) -> float:
-        """Of a line through the samples between a quarter and all of the images."""
-        most = max(done for done, _ in self.samples)
-        chosen = np.array([sample for sample in self.samples if most / 4 <= sample[0] and sample[0] > 0], float)
+        """Of a line through the samples between a quarter and all of the images, while refining."""
+        most = max(done for done, _ in self.driver)
+        chosen = np.array([sample for sample in self.driver if most / 4 <= sample[0] < most], float)
         if len(chosen) < 3 or chosen[:, 0].min() == chosen[:, 0].max():
             return float("nan")
         return float(np.polyfit(chosen[:, 0], chosen[:, 1], 1)[0])
@@ -67,32 +84,35 @@ class _Watch:
 def measure(
     folder: Path,
     images: int,
-    side: int = 64,
+    side: int | None = None,
     chunk_images: int = 64,
     object_store_mb: int | None = None,
     worker_memory_mb: int | None = None,
 ) -> Figures:
-    """One run from nothing. CPU time is of the driver and the local cluster that it starts (none with a given one)."""
-    corpus = make_corpus(folder / f"corpus-{time.time_ns()}", images, chunk_images, side, different=8)
-    attempts = folder / "attempts.log"
+    """One run from nothing. side: JPEG files of so many pixels a side; None: small images in tars."""
+    place = folder / f"corpus-{time.time_ns()}"
+    corpus = (
+        make_corpus(place, images, chunk_images, side, different=8) if side else make_tars(place, images, chunk_images)
+    )
+    attempts = place / "attempts.log"
     operation = {"chunk_images": chunk_images, "chunk_decoded_mb": 4096, "attempt_log": str(attempts)}
     if worker_memory_mb:
         operation["worker_memory_mb"] = worker_memory_mb
     Path(corpus.config).write_text(json.dumps({"operation": operation}))
     with ExitStack() as stack:
-        options = ["--actors", "1"]
+        options, root = ["--actors", "1"], None
         if object_store_mb:
             head = stack.enter_context(cluster(0, object_store_memory=object_store_mb * MIB))
-            options += ["--address", head.address]
+            options, root = [*options, "--address", head.address], psutil.Process()
         begun = time.monotonic()
         run = start(corpus.command(str(folder / f"out-{time.time_ns()}"), *options))
-        watch = _Watch(run.pid, attempts, chunk_images)
+        watch = _Watch(run.pid, attempts, chunk_images, root)
         error: list[bytes] = []
         reader = threading.Thread(target=lambda: error.append(run.stderr.read() if run.stderr else b""))
         reader.start()
         while run.poll() is None:
             watch.sample()
-            time.sleep(1.0)
+            time.sleep(EVERY_S)
         reader.join()
     return Figures(
         images,
@@ -100,15 +120,18 @@ def measure(
         b"".join(error).decode()[-2000:],
         round(time.monotonic() - begun, 1),
         round(1000 * sum(watch.cpu_s.values()) / images, 2),
-        round(max(uss for _, uss in watch.samples) / MIB, 1),
+        round(1000 * watch.driver_cpu_s() / images, 2),
+        round(max(uss for _, uss in watch.driver) / MIB, 1),
+        round(max(uss for done, uss in watch.driver if done == 0) / MIB, 1),
         round(watch.slope_bytes() / 1024, 3),
+        round(watch.worker_peak / MIB, 1),
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--side", type=int)
     parser.add_argument("--chunk-images", type=int, default=64)
     parser.add_argument("--object-store-mb", type=int)
     parser.add_argument("--worker-memory-mb", type=int)

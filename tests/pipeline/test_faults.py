@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import RefusedError, StorageError
-from pipeline.storage import Access, Store, check_readable
+from pipeline.start_checks import check_readable, check_writable
+from pipeline.storage import Access, Store
 from tests.fault_proxy import KINDS, MOST_IN_A_ROW, FaultProxy
 
 BODY = bytes(range(256)) * 500
@@ -108,9 +109,9 @@ def test_a_start_amid_faults_is_not_refused_but_a_dead_store_is(proxy: FaultProx
     Store(f"s3://{bucket}/in", access).put("x", b"1")
     proxy.share, proxy.kinds = 0.4, ("500", "429", "reset")
     check_readable(f"s3://{bucket}/in", access, "masks")
-    store_behind(proxy, bucket).probe_writable()
+    check_writable(store_behind(proxy, bucket))
     proxy.endless = ("", "500")
     with pytest.raises(RefusedError, match="cannot read the masks"):
         check_readable(f"s3://{bucket}/in", access, "masks")
     with pytest.raises(RefusedError, match="cannot write to the output"):
-        store_behind(proxy, bucket).probe_writable()
+        check_writable(store_behind(proxy, bucket))

@@ -76,6 +76,44 @@ def test_a_changed_image_rewrites_only_the_shard_that_held_it(tmp_path: Path) ->
     assert sound(output)
 
 
+def test_a_seal_reads_only_parts_that_the_last_one_did_not(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    read = Store.read
+
+    def noted(store: Store, path: str, size_bytes: int | None = None) -> bytes:
+        reads.append(path)
+        return read(store, path, size_bytes)
+
+    def sealed_from(gate: Gate | None = None, shard_bytes: int = 1) -> int:
+        """How many parts a seal reads, whose result is sound."""
+        reads.clear()
+        output.seal(gate, shard_bytes=shard_bytes)
+        count = sum(path.startswith("parts/") for path in reads)
+        assert sound(output)
+        return count
+
+    monkeypatch.setattr(Store, "read", noted)
+    assert sealed_from() == 3  # in other groups than the fixture's
+    assert sealed_from() == 0
+    output.plan({**CORPUS, 9: (1, "")})
+    output.refine(output.pending())
+    assert sealed_from() == 1
+    before = read_current(output.store)
+    shard = output.folder / next(path for path in shards(output) if "/masks/" in path)
+    held = shard.read_bytes()
+    shard.unlink()
+    assert sealed_from() == 1
+    assert shard.read_bytes() == held
+    assert read_current(output.store) == before
+    assert sealed_from(STRICT) == 4
+    part = next(output.folder.glob("runs/*/parts/*.parquet"))
+    os.utime(part, (1, 1))  # written by somebody else
+    assert sealed_from(STRICT) == 1
+    output.plan({**CORPUS, 9: (1, ""), 4: (3, "redrawn")})
+    output.refine(output.pending())
+    assert sealed_from(STRICT) == 1 + 1 + 1  # the new part, the one that lost a row, the one with another time
+
+
 def test_a_changed_method_stands_beside_the_old_result(output: Output) -> None:
     before = shards(output)
     old = read_current(output.store)

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.errors import RefusedError, StorageError
 from pipeline.retries import retried
-from pipeline.storage import Access, Store, check_readable
+from pipeline.start_checks import check_readable, check_writable
+from pipeline.storage import Access, Store
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -84,9 +85,9 @@ def test_s3_listings_have_etags(s3_endpoint: str, bucket: str) -> None:
 
 def test_what_cannot_be_written_is_refused(s3_endpoint: str) -> None:
     with pytest.raises(RefusedError, match="cannot write to the output s3://no-such-bucket"):
-        Store("s3://no-such-bucket/out", Access(s3_endpoint)).probe_writable()
+        check_writable(Store("s3://no-such-bucket/out", Access(s3_endpoint)))
     with pytest.raises(RefusedError, match="cannot write to the output /proc/out"):
-        Store("/proc/out").probe_writable()
+        check_writable(Store("/proc/out"))
 
 
 def test_what_is_not_there_is_refused(s3_endpoint: str, bucket: str, tmp_path: Path) -> None:

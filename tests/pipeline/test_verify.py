@@ -235,6 +235,7 @@ def test_many_findings_of_one_kind_are_counted(output: Output) -> None:
     assert "more like this" in found[-1]
 
 
-def test_where_nothing_was_sealed_there_is_nothing_to_verify(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match="nothing to verify"):
-        verify(str(tmp_path), Access())
+def test_where_nothing_was_sealed_there_is_nothing_to_verify(output: Output, tmp_path: Path) -> None:
+    for folder in (tmp_path / "empty", output.folder.parent):  # the folder around a result is none
+        with pytest.raises(RefusedError, match="nothing to verify"):
+            verify(str(folder), Access())

@@ -1,0 +1,58 @@
+"""A listing of millions of files that is looked up by path and not held in memory: SQLite in a temporary file."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from pipeline.storage import StoredFile
+
+_TABLE = "CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, etag TEXT, modified_s REAL) WITHOUT ROWID"
+
+
+class Listing(Mapping[str, StoredFile]):
+    """Files by path, in the order of their paths."""
+
+    def __init__(self, files: sqlite3.Connection) -> None:
+        self._files = files
+        [(self._count,)] = files.execute("SELECT COUNT(*) FROM files")
+
+    def __getitem__(self, path: str) -> StoredFile:
+        row = self._files.execute("SELECT size, etag, modified_s FROM files WHERE path = ?", (_key(path),)).fetchone()
+        if row is None:
+            raise KeyError(path)
+        return StoredFile(path, *row)
+
+    def __iter__(self) -> Iterator[str]:
+        return (_path(key) for (key,) in self._files.execute("SELECT path FROM files ORDER BY path"))
+
+    def __len__(self) -> int:
+        return self._count
+
+
+@contextmanager
+def listing(files: Iterable[StoredFile]) -> Iterator[Listing]:
+    """The files of a store's `walk`, for as long as the context lasts."""
+    with tempfile.TemporaryDirectory(prefix="relabel-listing-") as folder:
+        connection = sqlite3.connect(Path(folder) / "files.db", isolation_level=None, check_same_thread=False)
+        with closing(connection):
+            for setting in ("journal_mode = OFF", "synchronous = OFF"):  # nobody reads it after a crash
+                connection.execute(f"PRAGMA {setting}")
+            connection.execute(_TABLE)
+            connection.execute("BEGIN")
+            rows = ((_key(file.path), file.size, file.etag, file.modified_s) for file in files)
+            connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+            connection.execute("COMMIT")
+            yield Listing(connection)
+
+
+def _key(path: str) -> bytes:
+    """Names of files need not be text, and those in an annotation file need not be names."""
+    return path.encode("utf-8", "surrogatepass")
+
+
+def _path(key: bytes) -> str:
+    return key.decode("utf-8", "surrogatepass")
