@@ -8,6 +8,7 @@ read the files too; no extra has them, since they pin other versions of OpenCV a
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -152,7 +153,7 @@ def test_label_studios_own_code_takes_the_tasks(result: Result, tmp_path: Path) 
     config = interface.LabelInterface((tmp_path / "to" / "label_config.xml").read_text())
     config.validate()
     for task in tasks:
-        assert config.validate_task(task)
+        assert config.validate_task({"data": task["data"]})
         [prediction] = task["predictions"]
         assert config.validate_prediction(prediction, return_errors=True) == []
         for region in prediction["result"]:
@@ -161,23 +162,26 @@ def test_label_studios_own_code_takes_the_tasks(result: Result, tmp_path: Path) 
 
 
 def test_cvats_own_code_takes_labels_and_masks(result: Result, tmp_path: Path) -> None:
-    sdk = pytest.importorskip("cvat_sdk", reason="cvat-sdk is not installed: it pins Pillow")
+    reason = "cvat-sdk is not installed: it pins Pillow"
+    models = pytest.importorskip("cvat_sdk.models", reason=reason)
+    coded = pytest.importorskip("cvat_sdk.masks", reason=reason)
     root, labels = cvat(result, tmp_path / "to")
     for label in labels:
-        attributes = [sdk.models.AttributeRequest(**attribute) for attribute in label["attributes"]]
-        sdk.models.PatchedLabelRequest(**{**label, "attributes": attributes})
+        attributes = [models.AttributeRequest(**attribute) for attribute in label["attributes"]]
+        models.PatchedLabelRequest(**{**label, "attributes": attributes})
     for mask in root.iter("mask"):
         left, top, width, height = (int(mask.attrib[key]) for key in ("left", "top", "width", "height"))
         runs = [int(run) for run in mask.attrib["rle"].split(",")]
         points = [*runs, left, top, left + width - 1, top + height - 1]  # CVAT's form of the same in its API
-        pixels = sdk.masks.decode_mask(points, image_width=SIZE[1], image_height=SIZE[0])
+        pixels = coded.decode_mask(points, image_width=SIZE[1], image_height=SIZE[0])
         assert np.array_equal(pixels, CLASSES[mask.attrib["label"]].astype(bool))
 
 
 def test_datumaro_reads_the_cvat_annotations(result: Result, tmp_path: Path) -> None:
-    """The library that CVAT itself imports and exports with."""
+    """A library that reads CVAT's archives, photographs and annotations together."""
     datumaro = pytest.importorskip("datumaro", reason="datumaro is not installed: it pins OpenCV and NumPy")
     cvat(result, tmp_path / "to")
+    shutil.copytree(tmp_path / "images", tmp_path / "to" / "images")
     dataset = datumaro.Dataset.import_from(str(tmp_path / "to" / "annotations.xml"), "cvat")
     names = [label.name for label in dataset.categories()[datumaro.AnnotationType.label]]
     assert names == list(CLASSES)
