@@ -42,7 +42,7 @@ def test_the_table_of_requests_is_the_formula() -> None:
     assert [row[0] for row in rows(REQUESTS)] == [1e4, 1e5, 1e6, 1e7]
     for images, chunks, gets, puts, lists, cost in rows(REQUESTS):
         assert chunks == math.ceil(images / 64)
-        assert gets == images + 6 * chunks
+        assert gets == images + 3 * chunks
         assert chunks < puts < 1.01 * chunks
         assert lists == math.ceil((images + chunks) / 1000)
         assert cost == pytest.approx(0.4e-6 * gets + 5e-6 * (puts + lists), abs=0.005)
