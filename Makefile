@@ -28,7 +28,8 @@ lint: setup ## Style and types
 test: lint ## The gate: style, types, tests
 	$(BIN)/python -m pytest
 
-test-slow: setup ## Tests that take minutes each
+test-slow: setup ## Tests that take minutes each; one of them submits a job to Ray, which takes the extra `cluster`
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,cluster]'
 	$(BIN)/python -m pytest -m slow
 
 bench-speed: setup ## This project against a plain loop, its encoder against the package's

@@ -34,6 +34,7 @@ from pipeline.resources import Resources, reserve
 from pipeline.retry import next_round
 from pipeline.seal import seal
 from pipeline.stages import refine_chunks
+from pipeline.standard_error import without_lines
 from pipeline.storage import Access, Store, brief
 from pipeline.work import Inputs, Job, Task
 from schemas.config import OWN_MODELS, Config, fingerprint, to_yaml
@@ -224,7 +225,8 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
 def _connect(address: str) -> None:
     for attempt in range(1, STARTS + 1):
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+            with without_lines(b"RAY_BACKEND_LOG_LEVEL"):  # of which Ray's core says that it is set
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             hint = "; one with token authentication needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN) here too"
             raise RefusedError(f"no Ray cluster at {address}: {brief(error)}{hint}") from None

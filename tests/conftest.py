@@ -66,9 +66,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, relabel: Cli) -> Demo:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """moto's server as a process; credentials for it stand in the environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="written-nowhere", AWS_DEFAULT_REGION="us-east-1")
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -112,9 +110,7 @@ class RayHead(NamedTuple):
 @contextmanager
 def ray_head(**env: str) -> Iterator[RayHead]:
     """A Ray head as a process, with a folder of its own: from the common one later drivers would take its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     folder = tempfile.mkdtemp(prefix="r")  # short: Ray's sockets lie below
     command = [Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
     head = subprocess.Popen(
@@ -132,6 +128,17 @@ def ray_head(**env: str) -> Iterator[RayHead]:
             os.killpg(head.pid, signal.SIGKILL)
         head.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of this machine on which nothing listens now."""
+    probes = [socket.socket() for _ in range(number)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:

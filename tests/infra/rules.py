@@ -1,7 +1,7 @@
 """Rules that a cluster would hold our objects to, as plain functions: object in, list of complaints out.
 
 crd_errors        strict: unknown fields too (an API server would drop them silently)
-kuberay_errors    KubeRay's own validation, ported from its operator's validation.go
+kuberay_errors    KubeRay's own validation, ported from its operator's validation.go: what any of 1.5.1 to 1.7.0 refuses
 restricted_errors the pod security standard "restricted", and this project's own additions
 allowed           does a set of NetworkPolicies let a connection through
 """
@@ -55,10 +55,18 @@ def kuberay_errors(job: Json) -> list[str]:
     if not DNS_1035.fullmatch(name):
         errors.append("the name is no DNS label")
     if kind == "RayCronJob":
-        if "TZ" in spec["schedule"]:
-            errors.append("no time zone in the schedule")
+        errors += _schedule_errors(spec["schedule"])
         spec = spec["jobTemplate"]
     return errors + _job_errors(spec) + _cluster_errors(spec["rayClusterSpec"])
+
+
+def _schedule_errors(schedule: str) -> list[str]:
+    return _true(
+        {
+            "no time zone in the schedule": "TZ" in schedule,
+            "the schedule has no five fields": len(schedule.split()) != 5 and not schedule.startswith("@"),
+        }
+    )
 
 
 def _job_errors(spec: Json) -> list[str]:
@@ -75,13 +83,14 @@ def _job_errors(spec: Json) -> list[str]:
             "ttlSecondsAfterFinished needs shutdownAfterJobFinishes": ttl > 0 and not shutdown,
             "ttlSecondsAfterFinished is negative": ttl < 0,
             "activeDeadlineSeconds is not positive": spec.get("activeDeadlineSeconds", 1) <= 0,
+            "preRunningDeadlineSeconds is not positive": spec.get("preRunningDeadlineSeconds", 1) <= 0,
             "backoffLimit is negative": retries < 0,
             "InteractiveMode excludes backoffLimit": spec.get("submissionMode") == "InteractiveMode" and retries > 0,
             "SidecarMode excludes a submitter template": sidecar
             and {"submitterPodTemplate", "submitterConfig"} & set(spec),
             "SidecarMode needs restartPolicy Never": sidecar and head.get("restartPolicy", "Never") != "Never",
             "clusterSelector excludes suspend": spec.get("clusterSelector") and spec.get("suspend"),
-            "deletionStrategy needs a feature gate that is off by default": "deletionStrategy" in spec,
+            "deletionStrategy needs a feature gate that is off before 1.6": "deletionStrategy" in spec,
         }
     )
 
@@ -91,11 +100,16 @@ def _cluster_errors(cluster: Json) -> list[str]:
     scaling = cluster.get("enableInTreeAutoscaling", False)
     v2 = scaling and cluster.get("autoscalerOptions", {}).get("version") == "v2"
     head_env = {entry["name"] for entry in head["template"]["spec"]["containers"][0].get("env", [])}
-    token = cluster.get("authOptions", {}).get("mode") == "token"
+    auth = cluster.get("authOptions", {})
+    token = auth.get("mode") == "token"
     version = tuple(int(part) for part in cluster.get("rayVersion", "0").split("."))
     errors = _true(
         {
             "autoscaler v2 is set twice": v2 and "RAY_enable_autoscaler_v2" in head_env,
+            "autoscaler v2 without enableInTreeAutoscaling": not scaling and "RAY_enable_autoscaler_v2" in head_env,
+            "idleTimeoutSeconds is negative": cluster.get("autoscalerOptions", {}).get("idleTimeoutSeconds", 0) < 0,
+            "Redis without gcsFaultToleranceOptions": "RAY_REDIS_ADDRESS" in head_env,
+            "Kubernetes' own tokens are not for a RayJob": auth.get("enableK8sTokenAuth"),
             "upgradeStrategy is not for the cluster of a RayJob": "upgradeStrategy" in cluster,
             "token authentication needs rayVersion 2.52": token and version < (2, 52),
         }

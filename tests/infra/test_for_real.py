@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ import pytest
 from pipeline.dataset import open_result
 from pipeline.metrics import RunMetrics
 from pipeline.storage import Access
-from tests.conftest import DEMO, ROOT
+from tests.conftest import DEMO, ROOT, free_ports
 from tests.infra.rendered import Json, objects, of_kind, ray_job
 from tests.infra.test_monitoring import RAYS_OWN
 
@@ -115,16 +114,6 @@ def environment_value(entry: Json, config: dict[str, str], mounts: dict[str, str
 def environment(pod: Pod, **more: str) -> dict[str, str]:
     base = {"PATH": f"{BIN}:/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT))}
     return {**base, "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", **pod.env, **more}
-
-
-def free_ports(number: int) -> list[int]:
-    probes = [socket.socket() for _ in range(number)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @contextmanager

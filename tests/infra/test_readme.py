@@ -9,24 +9,43 @@ import yaml
 from tests.conftest import ROOT, Cli
 
 README = (ROOT / "infra" / "README.md").read_text()
-ROW = re.compile(r"^\| ([\d ]+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \| (\d+) \| ([\d ]+) \| ([\d ]+) \|", re.MULTILINE)
+GPUS, REQUESTS = 9, 6  # columns of the two tables of "Sizing"
 
 
-def number(text: str) -> float:
-    return float(text.replace(" ", ""))
+def rows(columns: int) -> list[list[float]]:
+    """The numbers of the table of "Sizing" that has so many columns."""
+    section = README[README.index("## Sizing") : README.index("## Runbook")]
+    lines = [line.strip("| ").split("|") for line in section.splitlines() if re.match(r"\| \d", line)]
+    return [
+        [float(re.sub(r"[^0-9.]", "", cell.replace("GiB", ""))) for cell in line]
+        for line in lines
+        if len(line) == columns
+    ]
 
 
 def test_the_sizing_table_is_the_formula() -> None:
-    share, hours = 0.7, 8
-    rows = [[number(cell) for cell in row] for row in ROW.findall(README.replace("1 417", "1417"))]
-    assert [row[0] for row in rows] == [1e4, 1e5, 1e6, 1e7]
-    for images, *by_model, chunks, gets in rows:
-        for rate, (gpu_hours, gpus) in zip((12.1, 2.8), (by_model[:2], by_model[2:]), strict=True):
+    share, hours, price, memory = 0.7, 8, 2, 28
+    assert [row[0] for row in rows(GPUS)] == [1e4, 1e5, 1e6, 1e7]
+    for images, *by_model in rows(GPUS):
+        for rate, (gpu_hours, gpus, gib, cost) in zip((12.1, 2.8), (by_model[:4], by_model[4:]), strict=True):
             exact = images / (3600 * rate * share)
             assert gpu_hours == pytest.approx(exact, rel=0.1)
             assert gpus == math.ceil(exact / hours)
+            assert gib == memory * gpus
+            assert cost == pytest.approx(exact * price, rel=0.1)
+    worker = yaml.safe_load((ROOT / "infra/kubernetes/base/rayjob.yaml").read_text())
+    [group] = worker["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] == f"{memory}Gi"
+
+
+def test_the_table_of_requests_is_the_formula() -> None:
+    assert [row[0] for row in rows(REQUESTS)] == [1e4, 1e5, 1e6, 1e7]
+    for images, chunks, gets, puts, lists, cost in rows(REQUESTS):
         assert chunks == math.ceil(images / 64)
-        assert gets == pytest.approx(images + 6 * chunks, rel=0.02)
+        assert gets == images + 3 * chunks
+        assert chunks < puts < 1.01 * chunks
+        assert lists == math.ceil((images + chunks) / 1000)
+        assert cost == pytest.approx(0.4e-6 * gets + 5e-6 * (puts + lists), abs=0.005)
 
 
 def test_files_that_it_names_exist() -> None:

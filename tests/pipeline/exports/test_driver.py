@@ -11,7 +11,7 @@ from pipeline.dataset import Result
 from pipeline.errors import RefusedError
 from pipeline.exports import EXPORTS, driver
 from pipeline.exports.types import Export
-from pipeline.storage import Store
+from pipeline.storage import Access, Store
 from tests.conftest import Cli
 from tests.pipeline.exports.results import ImageCase, MaskCase, make_result, write
 
@@ -93,6 +93,35 @@ def test_another_export_is_refused_or_replaced(result: Result, tmp_path: Path) -
     assert names == {"notes.txt", "instances_a.json", "instances_b.json", "export.json"}
     with pytest.raises(RefusedError, match="not empty"):
         write(result, tmp_path / "images", "coco")
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_to_an_object_store(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: str, s3_endpoint: str
+) -> None:
+    """Stopped after a shard and gone on with, the objects are the files that a folder gets."""
+    pixels = np.tril(np.ones((12, 16), np.uint8))
+    cases = [ImageCase(f"{n}.png", (12, 16), [MaskCase(pixels), MaskCase(1 - pixels, 2, "dog")]) for n in range(4)]
+    made = make_result(tmp_path, cases, shards=2)
+    photos, real = Store(made.manifest["images_root"]), EXPORTS[name]
+    options = driver.Options(splits=(("train", 0.5), ("val", 0.5)), with_images=real.copies_images)
+    target = Store(f"s3://{bucket}/to", Access(s3_endpoint))
+
+    def dies_at_the_second(job: object, group: object, index: int) -> object:
+        if index == 1:
+            raise KeyboardInterrupt
+        return real.write(job, group, index)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(EXPORTS, name, real._replace(write=dies_at_the_second))  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        driver.export(made, target, photos, name, options)
+    monkeypatch.setitem(EXPORTS, name, real)
+    assert driver.export(made, target, photos, name, options).groups == 1
+    folder = Store(str(tmp_path / "to"))
+    driver.export(made, folder, photos, name, options)
+    objects, files = ({file.path: store.read(file.path) for file in store.list()} for store in (target, folder))
+    assert objects == files
+    assert len(files) > 4
 
 
 def test_the_command(result: Result, tmp_path: Path, relabel: Cli) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from pipeline.dataset import Result
 from pipeline.report import verdicts
 from pipeline.report.page import report
 from tests.pipeline.report.conftest import HOSTILE
+from tests.pipeline.report.large import write_large
 from tests.results import write_result
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
@@ -32,6 +35,10 @@ SWITCHES = (
 )
 SIZES = {1280: 900, 390: 844}
 KEY_CODES = {"Enter": 13, "Escape": 27}
+MEASURED = (
+    "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+)
 CONTRAST = 4.5  # WCAG 2.2 AA, text of ordinary size
 
 
@@ -77,6 +84,29 @@ def opened(browser: Any, page: str) -> Iterator[Any]:
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     assert all(url.startswith(("file:", "data:", "blob:")) for url in urls), urls
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_masks(browser: Any, tmp_path: Path) -> None:
+    """The page holds a sample, so its size, and what a browser and the command need, do not grow with the result."""
+    output = write_large(tmp_path, 100_000)
+    started = time.monotonic()
+    command = [sys.executable, "-m", "jobs.cli", "report", str(output), "--to", str(tmp_path / "report.html")]
+    done = subprocess.run([sys.executable, "-c", MEASURED, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seconds, peak_mb = time.monotonic() - started, int(done.stdout.split()[-1]) >> 10
+    megabytes = (tmp_path / "report.html").stat().st_size / 1e6
+    started = time.monotonic()
+    browser.get((tmp_path / "report.html").as_uri())
+    wait(lambda: cards(browser))
+    opened_s = time.monotonic() - started
+    shown = text(browser, "#shown")
+    print(f"{shown}: {megabytes:.1f} MB, {seconds:.0f} s, {peak_mb} MB of memory; opened in {opened_s:.1f} s")
+    assert "100,000" in text(browser, ".tiles")
+    assert 150 < cards(browser) <= 300
+    assert megabytes < 20
+    assert peak_mb < 1024
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
 
 
 def resize(browser: Any, width: int, scheme: str = "light") -> None:
