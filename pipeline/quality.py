@@ -30,6 +30,7 @@ OF_THE_MODEL = (
     "expected_iou",
     "coarse_expected_iou",
     "look_iou",
+    "outline_logit",
 )
 """Score components that only a model with logits can give."""
 

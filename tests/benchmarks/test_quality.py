@@ -49,6 +49,9 @@ def test_what_is_fitted_on_one_set_gates_another() -> None:
     true = masks.of("true")
     assert mean(true, true.kept) > 0.99 > mean(true, true.refined)
     text = "\n".join([tables.gate_table(masks), tables.score_table(masks), tables.kinds_table(masks)])
+    assert "mean of five" in tables.ungated_table(made_up(kinds, 80, 3))
+    sizes = tables.sizes_table(made_up(kinds, 80, 3), fitted)
+    assert f"| {80 * len(DEV_KINDS)} |" in sizes  # every mask of the five kinds is of one size
     assert all(f"| {kind} |" in text for kind in kinds)
     assert "nan" not in text
 

@@ -37,6 +37,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self._pictures: dict[tuple[str, int], list[Picture]] = {}
 
     def rows(self, split: str, method: Method, every: int = 1, control: str = "") -> list[Row]:
         """Measured rows of a split ("train", "A", "B"); `control`: what is shown instead of the photographs."""
@@ -46,7 +47,12 @@ class Bench:
         return collect(pictures, method, self.options.weights, self.options.cache, name, self.options.workers)
 
     def pictures(self, split: str, every: int) -> list[Picture]:
-        """A split's photographs with their cases."""
+        """A split's photographs with their cases; made once: GrabCut's masks take a minute."""
+        if (split, every) not in self._pictures:
+            self._pictures[split, every] = self._make(split, every)
+        return self._pictures[split, every]
+
+    def _make(self, split: str, every: int) -> list[Picture]:
         data, step = self.options.data, every * self.options.every
         if split == "train":
             return list(train_pictures(data / "train", step))
@@ -56,8 +62,8 @@ class Bench:
     def calibration(self, preset: str, leave_out: str = "") -> Calibration:
         """Fitted on train and dev-A; without a kind and its like where asked."""
         method = with_weights(resolve(preset).method, self.options.weights)
-        every = self.options.best_every if preset == "best" else 1
-        train, dev_a = self.rows("train", method), self.rows("A", method, every)
+        every = 1 if preset == DEFAULT_OWN else self.options.others_every
+        train, dev_a = self.rows("train", method, every), self.rows("A", method, every)
         if leave_out:
             train, dev_a = without(train, LIKE[leave_out]), without(dev_a, [leave_out])
         return fit_calibration(train, dev_a, method, f"lite-{preset}")
@@ -83,10 +89,11 @@ def seconds(preset: str, pictures: list[Picture], weights: str | None) -> float:
 
 def baselines(bench: Bench) -> dict[str, list[Row]]:
     """Every baseline that can run here, always refining."""
-    found = {name: bench.rows("B", resolve(name).method) for name in PUBLISHED}
+    every = bench.options.others_every
+    found = {name: bench.rows("B", resolve(name).method, every) for name in PUBLISHED}
     for name in ("none", "sam-box", "grabcut", "dense-crf"):
         method = resolve("default", None, {"method": {"refiner": name, "model": OWN_MODELS.get(name)}}).method
-        found[name] = bench.rows("B", method, bench.options.crf_every if name == "dense-crf" else 1)
+        found[name] = bench.rows("B", method, bench.options.crf_every if name == "dense-crf" else every)
     return found
 
 
@@ -102,8 +109,8 @@ def report(bench: Bench) -> str:
     shown |= {name: bench.rows("B", default, options.control_every, name) for name in ("grey", "other")}
     presets: dict[str, tuple[list[Row], Calibration | None]] = {}
     for name in OWN:
-        every = options.best_every if name == "best" else 1
-        presets[name] = bench.rows("B", resolve(name).method, every), bench.calibration(name)
+        rows_of_preset = bench.rows("B", resolve(name).method, options.others_every)
+        presets[name] = rows_of_preset, bench.calibration(name)
     timed = bench.pictures("A", 1)[:TIMED_IMAGES]
     cost = {name: seconds(name, timed, options.weights) for name in (*OWN, *PUBLISHED)}
     others = baselines(bench)
@@ -115,10 +122,13 @@ def report(bench: Bench) -> str:
         f"The default (`{DEFAULT_OWN}`, gate on)": tables.kinds_table(masks),
         "The default minus each baseline, points [95 %]": tables.baselines_table(masks, others),
         f"The gate (margin {whole.margin:+.4f})": tables.gate_table(masks),
+        "By size and by how good the coarse mask was": tables.sizes_table(rows, whole),
         "Quality of the kept mask": tables.score_table(masks),
         f"Blind controls (every {options.control_every}th photograph, five kinds)": tables.controls_table(shown, whole),
         "Presets, mean of five kinds": tables.presets_table(presets | published, cost),
     }
+    five = [row for row in rows if row["kinds"][0] in DEV_KINDS]
+    parts["The default without its gate, all of dev (A and B)"] = tables.ungated_table(bench.rows("A", default) + five)
     return "\n\n".join(f"### {title}\n\n{text}" for title, text in parts.items())
 
 
@@ -128,9 +138,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("build/quality"))
     parser.add_argument("--weights", default=None, help="lite weights; default: the packaged ones")
     parser.add_argument("--every", type=int, default=1, help="use every n-th photograph of everything")
-    parser.add_argument("--best-every", type=int, default=1, help="preset best on every n-th photograph of dev")
+    parser.add_argument("--others-every", type=int, default=1, help="baselines and other presets: every n-th of those")
     parser.add_argument("--control-every", type=int, default=4)
-    parser.add_argument("--crf-every", type=int, default=3)
+    parser.add_argument("--crf-every", type=int, default=3, help="DenseCRF takes seconds for each mask")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--fit", action="store_true", help="write the packaged calibrations")
     parser.add_argument("--only-fit", action="store_true", help="and stop there")

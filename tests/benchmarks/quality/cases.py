@@ -21,7 +21,7 @@ from pipeline.models.lite_training.damage import KINDS, MAX_IOU, MIN_IOU
 from pipeline.models.lite_training.data import load_photos
 from tests.benchmarks.lite_dev import DEV_KINDS, UNSEEN, Image, load_dev
 
-MASKS_PER_PHOTO = 4
+CASES_PER_PHOTO, CASES_PER_MASK = 5, 3
 MIN_AREA = 300
 TRUE_SHARE, COMPOSED_SHARE = 0.16, 0.2
 TRIES = 6
@@ -60,8 +60,11 @@ def train_pictures(folder: Path, every: int) -> Iterator[Picture]:
     for photo in load_photos(folder, {"iou", "val"})[::every]:
         rng = np.random.default_rng([len(photo.masks), *photo.name.encode()])
         truths = [mask for mask in map(decode, photo.masks) if MIN_AREA <= mask.sum() < 0.9 * mask.size]
-        chosen = rng.permutation(len(truths))[:MASKS_PER_PHOTO]
-        cases = [_damaged(photo.image, truths[index], f"{photo.name}/{index}", rng) for index in chosen]
+        chosen = np.tile(rng.permutation(len(truths)), CASES_PER_MASK)[:CASES_PER_PHOTO]
+        cases = [
+            _damaged(photo.image, truths[index], f"{photo.name}/{index}/{number}", rng)
+            for number, index in enumerate(chosen)
+        ]
         yield Picture(photo.name, photo.source, photo.image, tuple(cases))
 
 

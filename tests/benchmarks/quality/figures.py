@@ -22,12 +22,14 @@ HARM = 0.02
 
 @dataclass(frozen=True)
 class Table:
-    """N masks as columns; `kept_*` is what the gate chose, with its `quality`; boundary IoUs beside IoUs."""
+    """N masks as columns. `area`: of the true mask in pixels; `kept_*` is what the gate chose, with its `quality`;
+    boundary IoUs beside IoUs."""
 
     mask_id: npt.NDArray[np.str_]
     image: npt.NDArray[np.str_]
     source: npt.NDArray[np.str_]
     kind: npt.NDArray[np.str_]
+    area: Floats
     coarse: Floats
     refined: Floats
     coarse_boundary: Floats
@@ -64,6 +66,7 @@ def table(rows: Sequence[Row], calibration: Calibration | None, gate: Gate | Non
         image=np.array([row["image"] for row in rows]),
         source=np.array([row["source"] for row in rows]),
         kind=np.array([row["kinds"][0] for row in rows]),
+        area=column("area"),
         coarse=coarse,
         refined=refined,
         coarse_boundary=edge,

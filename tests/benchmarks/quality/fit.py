@@ -33,6 +33,7 @@ FEATURES = [
     "expected_iou",
     "coarse_expected_iou",
     "look_iou",
+    "outline_logit",
     "colour_iou",
     "coarse_colour_iou",
     "coarse_iou",
@@ -67,12 +68,12 @@ def fit_estimators(rows: Sequence[Row]) -> dict[Side, Estimator]:
     fitted = {}
     for side in SIDES:
         trees = GradientBoostingRegressor(
-            n_estimators=120,
-            learning_rate=0.05,
+            n_estimators=300,
+            learning_rate=0.03,
             max_depth=3,
-            min_samples_leaf=max(5, len(rows) // 60),
+            min_samples_leaf=max(5, len(rows) // 50),
             subsample=0.6,
-            max_features=0.5,
+            max_features=0.3,
             random_state=0,
         )
         fitted[side] = as_estimator(trees.fit(table, sample.iou(side)), features)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
+from pipeline.evaluation.scores import spearman
 from schemas.calibration import Calibration
 from schemas.config import Gate
 from tests.benchmarks.lite_dev import DEV_KINDS, UNSEEN
+from tests.benchmarks.lite_tables import IOU_BINS, SIZES
 from tests.benchmarks.quality.collect import Row
 from tests.benchmarks.quality.figures import (
     Table,
@@ -43,6 +46,43 @@ def arrow(masks: Table) -> str:
 
 def share(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.0%}"
+
+
+def ungated_table(rows: Sequence[Row]) -> str:
+    """Always refine: error removed, and what the predicted IoU knows (Spearman as `lite_quality` has it)."""
+    lines = head("kind", "IoU", "gain [95 %]", "boundary IoU", "error removed", "Spearman of predicted IoU")
+    removed, known = [], []
+    whole = table(rows, None)
+    for kind in (*DEV_KINDS, *(kind for kind in (*UNSEEN, "true") if kind in whole.kind)):
+        mine = whole.of(kind)
+        before, after = mean(mine, mine.coarse), mean(mine, mine.refined)
+        edges = f"{mean(mine, mine.coarse_boundary):.3f} → {mean(mine, mine.refined_boundary):.3f}"
+        cells = [f"{before:.3f} → {after:.3f}", with_interval(mine, mine.refined - mine.coarse), edges]
+        if kind != "true":
+            removed.append((after - before) / (1 - before))
+            known.append(spearman(mine.predicted_iou, mine.refined))
+            cells += [f"{removed[-1]:.1%}", f"{known[-1]:.2f}"]
+        lines.append(line(kind, *cells, *[""] * (5 - len(cells))))
+    five = len(DEV_KINDS)
+    lines.append(
+        line("mean of five", "", "", "", f"**{np.mean(removed[:five]):.1%}**", f"**{np.mean(known[:five]):.3f}**")
+    )
+    return "\n".join(lines)
+
+
+def sizes_table(rows: Sequence[Row], calibration: Calibration) -> str:
+    """Coarse, always refined, kept, by object size and by coarse IoU; the five kinds and both sources pooled."""
+    masks = table([row for row in rows if row["kinds"][0] in DEV_KINDS], calibration, GATE)
+    lines = head("masks that", "number", "coarse → always → gate", "better", "worse by > 2")
+    bins = [(name, masks.area, low, high) for name, (low, high) in SIZES.items()]
+    bins += [(f"start at {a:.1f}–{min(b, 1.0):.1f} IoU", masks.coarse, a, b) for a, b in pairwise(IOU_BINS)]
+    for name, values, low, high in bins:
+        mine = masks.take((values >= low) & (values < high))
+        if len(mine.kept):
+            cells = " → ".join(f"{column.mean():.3f}" for column in (mine.coarse, mine.refined, mine.kept))
+            better = float(np.mean(mine.kept > mine.coarse))
+            lines.append(line(name, len(mine.kept), cells, f"{better:.0%}", f"{harmed(mine):.1%}"))
+    return "\n".join(lines)
 
 
 def left_out_table(rows: Sequence[Row], apart: Mapping[str, Calibration], whole: Calibration) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from pipeline import masks
 from pipeline.geometry import Frame, resize_to_input
 from pipeline.refiners import REFINERS, RefineImage, load_side
-from pipeline.refiners.colour import colour_cut
+from pipeline.refiners.colour import colour_cut, vote
 from pipeline.refiners.looks import Look, cut, evidence, fuse, mirrored, object_window
 from schemas.config import Method, resolve
 from tests.fakes import FakeModel
@@ -61,6 +62,9 @@ def test_where_looks_disagree_the_mask_is_less_certain() -> None:
     assert found[0]["look_iou"] > 0.95 > found[1]["look_iou"]
     assert found[0]["expected_iou"] > found[1]["expected_iou"]
     assert found[0]["coarse_expected_iou"] > found[1]["coarse_expected_iou"]
+    assert found[0]["outline_logit"] > 0
+    sharper = evidence(sure, own, 2 * fused, mask, mask)
+    assert sharper["outline_logit"] == pytest.approx(2 * evidence(sure, own, fused, mask, mask)["outline_logit"])
     single = evidence(sure[:1], own[:1], fused, mask, mask)
     assert single["look_iou"] == 1.0
 
@@ -79,6 +83,15 @@ def test_colours_find_the_edge_that_the_logits_leave_open() -> None:
     flat = np.full((*SIZE_HW, 3), 90, np.uint8)
     assert masks.iou(colour_cut(flat, logits, coarse), coarse) > 0.5  # nothing to tell apart: no crash, no invention
     assert not colour_cut(image, np.full(SIZE_HW, -9, np.float32), coarse).any()
+    half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    assert masks.iou(colour_cut(half, logits, coarse), truth) > 0.95  # at the model's size: the same edge
+
+
+def test_small_objects_are_voted_on_by_their_coarse_mask() -> None:
+    coarse, coloured = box(60, 30, 100, 70), box(80, 30, 120, 70)
+    logits = np.where(box(50, 20, 120, 80) > 0, 2, -2).astype(np.float32)  # 4200 pixels
+    assert ((vote(logits, coarse, coloured, 1.0) > 0) == (coloured > 0)).all()
+    assert ((vote(logits, coarse, coloured, 0.5) > 0) == (coarse > 0)).all()  # 1050 of the model's
 
 
 def photo(size_hw: tuple[int, int]) -> RefineImage:
@@ -95,14 +108,14 @@ def test_presets_look_as_often_as_they_say() -> None:
         assert load_side(method, 1024) == (0 if preset == "best" else 1024)
         [[first, _]] = REFINERS["samrefiner"](model, [image], method)
         assert [len(shown) for shown in model.shown] == passes, preset
-        assert ("colour_iou" in first.scores) == (preset == "best")
+        assert ("colour_iou" in first.scores) == (preset in ("balanced", "best"))
 
 
 def test_the_default_is_a_preset_of_lite_and_the_published_method_of_the_official_models() -> None:
     assert resolve().method == resolve("balanced").method
     official = resolve("default", None, {"method": {"model": "vit_h"}}).method
     assert (official.mirror, official.crop_ratio, official.colour_vote, official.iterations) == (False, 0, 0, 5)
-    assert resolve("default", "method: {mirror: false}").method == resolve("fast").method
+    assert resolve("default", "method: {mirror: false, colour_vote: 0}").method == resolve("fast").method
 
 
 def test_the_mirror_image_is_shown_mirrored_prompts() -> None:
