@@ -11,8 +11,7 @@ from jobs import console
 from pipeline import sources
 from pipeline.errors import RefusedError
 from pipeline.models.weights import OFFICIAL, resolve
-from pipeline.start_checks import check_readable, check_writable
-from pipeline.storage import Access, Store, StoredFile, split_uri
+from pipeline.storage import Access, Store, StoredFile, check_readable, split_uri
 
 if TYPE_CHECKING:
     from pipeline.adaption import Adaption
@@ -62,7 +61,7 @@ def adapt(
     check_readable(root, access, "image folder")
     check_readable(masks, access, "masks")
     store, file_name = split_uri(output, access)
-    check_writable(store)
+    store.probe_writable()
     weights = resolve(model, checkpoint, access)
 
     from pipeline import adaption  # torch takes seconds to import

@@ -21,6 +21,7 @@ from jobs.evaluate import evaluate
 from jobs.export import export
 from jobs.gc import gc
 from jobs.inspect_output import files, status
+from jobs.plan import plan
 from jobs.refine_one import refine
 from jobs.report import report, review
 from jobs.run import run
@@ -40,6 +41,7 @@ app = typer.Typer(
 for command in (
     demo,
     run,
+    plan,
     refine,
     status,
     files,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pipeline.breakdown import Breakdown
 from pipeline.calibration import DRIFT_LIMIT
 from pipeline.errors import REASONS
 from pipeline.plan import Planned
@@ -60,6 +61,11 @@ class RichProgress:
 
             yield on_status
         err.print(rates.line())
+
+    def refined(self, spent: Breakdown) -> None:
+        if spent.chunks:
+            for line in spent.lines():
+                err.print(line)
 
     def retrying(self, number: int | None, images: int) -> None:
         what = "no failed row" if number is None else f"round {number}, {images} images left"

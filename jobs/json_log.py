@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
+from pipeline.breakdown import Breakdown
 from pipeline.plan import Planned
 
 RUN_ID_VARIABLE = "RELABEL_RUN_ID"
@@ -21,7 +22,8 @@ def run_id() -> str:
 
 
 class JsonProgress:
-    """pipeline.progress.Progress as events: planning, planned, refining, retrying, chunk, sealing, sealed, error."""
+    """pipeline.progress.Progress as events: planning, planned, refining, chunk, refined, retrying, sealing,
+    sealed, error."""
 
     def __init__(self, run: str) -> None:
         self._run = run
@@ -47,10 +49,14 @@ class JsonProgress:
         yield self._chunk
 
     def _chunk(self, status: dict[str, Any]) -> None:
-        fields = {key: round(value, 3) if isinstance(value, float) else value for key, value in status.items()}
+        fields = _rounded(status)
         fields |= {kind: dict(status[kind]) for kind in ("image_reasons", "mask_reasons")}
         failed = status["failed_images"] + status["failed_masks"]
         self.event("chunk", level="warning" if failed else "info", chunk=fields.pop("chunk_id"), **fields)
+
+    def refined(self, spent: Breakdown) -> None:
+        if spent.chunks:
+            self.event("refined", **_rounded(spent.as_dict()))
 
     def retrying(self, number: int | None, images: int) -> None:
         self.event("retrying", round=number, images=images)
@@ -67,3 +73,7 @@ class JsonProgress:
         """The summary that people get as a table."""
         known = ("fingerprint", "generation", "planned", "sealed", "counts")
         self.event("sealed", **{key: manifest[key] for key in known})
+
+
+def _rounded(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in fields.items()}

@@ -4,11 +4,92 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import typer
+
+from pipeline import sources
 from pipeline.errors import REASONS, RefusedError
+from pipeline.models.weights import MODELS
+from pipeline.refiners import REFINERS
 from pipeline.storage import Access, brief, split_uri
-from schemas.config import Config, resolve
+from schemas.config import PRESETS, Config, resolve
+
+PANEL_METHOD = "Method: what is computed"
+PANEL_OPERATION = "Operation: how the work is carried out"
+
+MasksUri = Annotated[
+    str,
+    typer.Option(envvar="RELABEL_MASKS", metavar="URI", help="COCO .json, a folder of mask files, Parquet, tars, ..."),
+]
+OutputUri = Annotated[
+    str,
+    typer.Option(envvar="RELABEL_OUTPUT", metavar="URI", help="Where the result goes; the same output again goes on."),
+]
+ImagesUri = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RELABEL_IMAGES",
+        metavar="URI",
+        help="Folder of images. Not needed where the masks' files hold or name them.",
+    ),
+]
+SourceName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=f"Format of the masks: {', '.join(sources.SOURCES)}. Default: by content."),
+]
+ConfigUri = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="YAML with method, gate and operation; options win over it."),
+]
+Prune = Annotated[bool, typer.Option("--prune", help="Drop planned images that the source no longer has.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=f"{', '.join(MODELS)}. Default: lite.", rich_help_panel=PANEL_METHOD),
+]
+CheckpointUri = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RELABEL_CHECKPOINT",
+        metavar="URI",
+        help="Weights: the official .pth; lite has its own.",
+        rich_help_panel=PANEL_METHOD,
+    ),
+]
+AdapterUri = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="Of the model's IoU head, by `relabel adapt`.", rich_help_panel=PANEL_METHOD),
+]
+RefinerName = Annotated[
+    str | None, typer.Option(metavar="NAME", help=f"{', '.join(REFINERS)}.", rich_help_panel=PANEL_METHOD)
+]
+PresetName = Annotated[
+    str, typer.Option(metavar="NAME", help=f"Method: {', '.join(PRESETS)}.", rich_help_panel=PANEL_METHOD)
+]
+Iterations = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Rounds of prompting.", rich_help_panel=PANEL_METHOD)
+]
+ChunkImages = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Images per chunk, the unit of retry and commit. Default: 64.",
+        rich_help_panel=PANEL_OPERATION,
+    ),
+]
+EndpointUrl = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="S3 endpoint of a store other than AWS.", rich_help_panel=PANEL_OPERATION),
+]
+AssumeExclusive = Annotated[
+    bool | None,
+    typer.Option(
+        "--assume-exclusive",
+        help="For a store without conditional writes: nothing else writes to the output.",
+        rich_help_panel=PANEL_OPERATION,
+    ),
+]
 
 
 class Actors(NamedTuple):

@@ -13,8 +13,9 @@ from pipeline.storage import brief
 from pipeline.work import Task
 from schemas.records import CHUNKS, PARTS
 
-SECONDS = ("load_s", "wait_s", "refine_s", "write_s")
-"""What a chunk's time went into; `wait_s` is how long its actor, and so its GPU, had nothing to do before it."""
+SECONDS = ("load_s", "fetch_s", "wait_s", "refine_s", "write_s")
+"""What a chunk's time went into. `fetch_s` is the part of `load_s` that waited for files; `wait_s` is how long
+its actor, and so its GPU, had nothing to do before it."""
 
 STATUS = pa.schema(
     [

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from pipeline.breakdown import Breakdown
 from pipeline.plan import Planned
 
 
@@ -24,6 +25,10 @@ class Progress(Protocol):
         self, images: int, actors: tuple[int, int]
     ) -> AbstractContextManager[Callable[[dict[str, Any]], None]]:
         """`images` are pending; yields f(status row of a finished chunk, see chunk_rows.STATUS)."""
+        ...
+
+    def refined(self, spent: Breakdown) -> None:
+        """Where the time of the refine phase went; no chunks where nothing was pending."""
         ...
 
     def retrying(self, number: int | None, images: int) -> None:

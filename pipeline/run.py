@@ -17,13 +17,13 @@ from typing import Any
 import ray
 
 from pipeline import sources
+from pipeline.breakdown import Clock
 from pipeline.calibration_files import calibration_for
 from pipeline.dataset import read_current
 from pipeline.errors import JobError, RefusedError
 from pipeline.generations import Retention, Sealed, latest, read_manifest
 from pipeline.geometry import ORIGINAL_SIZE
 from pipeline.lease import Hold, Patience, check_store, held, unguarded
-from pipeline.listing import listing
 from pipeline.models import execution_class, load_model
 from pipeline.models.weights import Weights
 from pipeline.parts import find_parts
@@ -34,8 +34,7 @@ from pipeline.resources import Resources, reserve
 from pipeline.retry import next_round
 from pipeline.seal import seal
 from pipeline.stages import refine_chunks
-from pipeline.standard_error import without_lines
-from pipeline.storage import Access, Store, brief
+from pipeline.storage import Access, Store, StoredFile, brief
 from pipeline.work import Inputs, Job, Task
 from schemas.config import OWN_MODELS, Config, fingerprint, to_yaml
 
@@ -78,6 +77,11 @@ class Request:
         operation = self.config.operation
         return Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
 
+    def stores(self) -> tuple[Store, Store]:
+        """The output, and its folder of this method."""
+        folder = f"{self.output.rstrip('/')}/runs/{fingerprint(self.config.method)}"
+        return Store(self.output, self.access), Store(folder, self.access)
+
     def hold(self, progress: Progress) -> Hold:
         """How a step takes the output's lease."""
         operation = self.config.operation
@@ -89,8 +93,7 @@ class Request:
 
 def run(request: Request, progress: Progress) -> Sealed:
     """Plan what is new, refine what is pending, seal what is done. Safe to repeat after any interruption."""
-    output = Store(request.output, request.access)
-    run_store = Store(f"{request.output.rstrip('/')}/runs/{fingerprint(request.config.method)}", request.access)
+    output, run_store = request.stores()
     check_version(output, run_store, request)
     calibration_for(request.config.gate, request.config.method, request.access)  # refused before any work
     check_reachable(request.address)
@@ -103,7 +106,7 @@ def run(request: Request, progress: Progress) -> Sealed:
     retries = [] if tasks else retry_tasks(run_store, planned, request, progress)
     with workers(request.address, bool(tasks or retries) or len(planned.chunks) > SEALED_ALONE_CHUNKS) as cluster:
         resources = reserve(request.config.operation, cluster)
-        job = _job(output, run_store, request, resources)
+        job = make_job(output, run_store, request, "cuda" if resources.gpus_per_actor else "cpu")
         refine(tasks, job, resources, request, progress)
         if tasks:
             retries = retry_tasks(run_store, planned, request, progress)
@@ -114,8 +117,10 @@ def run(request: Request, progress: Progress) -> Sealed:
 
 def refine(tasks: Sequence[Task], job: Job, resources: Resources, request: Request, progress: Progress) -> None:
     """Run every task to its part."""
+    clock = Clock()
     with progress.refining(sum(task.images for task in tasks), resources.actors) as on_status:
-        refine_chunks(tasks, job, resources, request.config.operation.segment_chunks, on_status)
+        refine_chunks(tasks, job, resources, request.config.operation.segment_chunks, clock.noting(on_status))
+    progress.refined(clock.stop())
 
 
 def retry_tasks(run_store: Store, planned: Plan, request: Request, progress: Progress) -> list[Task]:
@@ -156,8 +161,8 @@ def plan_increment(output: Store, request: Request, progress: Progress) -> Plann
     """Read the source and commit what is new or changed."""
     operation = request.config.operation
     limits = ChunkLimits(operation.chunk_images, operation.chunk_decoded_mb << 20)
-    images = Store(request.images, request.access)
-    with progress.planning() as on_image, listing(images.walk()) as listed:
+    with progress.planning() as on_image:
+        listed: dict[str, StoredFile] = {file.path: file for file in Store(request.images, request.access).list()}
         given = sources.SourceInput(request.masks, request.access, listed, operation.fetch_threads)
         planned = plan(
             output,
@@ -225,8 +230,7 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
 def _connect(address: str) -> None:
     for attempt in range(1, STARTS + 1):
         try:
-            with without_lines(b"RAY_BACKEND_LOG_LEVEL"):  # of which Ray's core says that it is set
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             hint = "; one with token authentication needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN) here too"
             raise RefusedError(f"no Ray cluster at {address}: {brief(error)}{hint}") from None
@@ -273,7 +277,8 @@ def _leave(code: int, why: str) -> None:
     os._exit(code)
 
 
-def _job(output: Store, run_store: Store, request: Request, resources: Resources) -> Job:
+def make_job(output: Store, run_store: Store, request: Request, device: str) -> Job:
+    """What the workers need to know."""
     operation, method = request.config.operation, request.config.method
     mask_files = sources.files_root(request.source, request.masks)
     return Job(
@@ -288,7 +293,7 @@ def _job(output: Store, run_store: Store, request: Request, resources: Resources
         input_side=load_side(method, INPUT_SIDES.get(method.model, DEFAULT_INPUT_SIDE)),
         threads=operation.threads_per_actor,
         fetch_threads=operation.fetch_threads,
-        device="cuda" if resources.gpus_per_actor else "cpu",
+        device=device,
         attempt_log=operation.attempt_log,
         loader=partial(load_model, dtype=method.dtype),
         execution_of=partial(execution_class, dtype=method.dtype),

@@ -175,15 +175,17 @@ def _reader(task: Task, job_ref: Any) -> Callable[[], Iterable[pa.Table]]:
     def read() -> Iterator[pa.Table]:
         job: Job = ray.get(job_ref)
         _limit_memory(job)
-        started = time.perf_counter()
+        started, waited = time.perf_counter(), list[float]()
         try:
             planned = task.rows(job.output)
-            loaded = work.load(planned, job.inputs, job.method, job.input_side, job.fetch_threads)
+            loaded = work.load(
+                planned, job.inputs, job.method, job.input_side, job.fetch_threads, on_wait=waited.append
+            )
         except Exception as error:  # the pipeline must go on; see isolate.py
             fatal = isinstance(error, RelabelError) and not isinstance(error, StorageError)
             yield to_row(chunk_rows.failed(task, error, LOADED, fatal))
         else:
-            yield to_row(Carried(task, loaded, {"load_s": time.perf_counter() - started}))
+            yield to_row(Carried(task, loaded, {"load_s": time.perf_counter() - started, "fetch_s": sum(waited)}))
 
     return read
 

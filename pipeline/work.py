@@ -8,6 +8,7 @@ exception: who called decides what that means.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -106,15 +107,26 @@ class _Fetched(NamedTuple):
     mask_files: _MaskFiles
 
 
-def load(planned: pa.Table, inputs: Inputs, method: Method, input_side: int, threads: int) -> pa.Table:
+def load(
+    planned: pa.Table,
+    inputs: Inputs,
+    method: Method,
+    input_side: int,
+    threads: int,
+    on_wait: Callable[[float], None] = lambda _seconds: None,
+) -> pa.Table:
     """PLAN -> LOADED: fetch, decode, resize. Files are fetched ahead in `threads`, images decoded one at a time.
+
+    on_wait: called with each time, in seconds, for which decoding waited for files.
 
     Raises StorageError when the store gave nothing: that is its fault, not that of each image.
     """
     rows = planned.to_pylist()
     in_tables = [(row["image_id"], row["member"]) for row in rows if row["member"] and row["member"]["column"]]
+    started = time.perf_counter()
     cells = read_cells(inputs.images, in_tables)
-    fetched = _fetch_ahead(rows, inputs, cells, threads)
+    on_wait(time.perf_counter() - started)
+    fetched = _timed(_fetch_ahead(rows, inputs, cells, threads), on_wait)
     loaded = [_load_image(row, files, method, input_side) for row, files in zip(rows, fetched, strict=True)]
     if loaded and all(_unanswered(row) for row in loaded):
         raise StorageError(
@@ -141,6 +153,16 @@ def _fetch_ahead(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _timed(values: Iterator[_Fetched], on_wait: Callable[[float], None]) -> Iterator[_Fetched]:
+    while True:
+        started = time.perf_counter()
+        value = next(values, None)
+        on_wait(time.perf_counter() - started)
+        if value is None:
+            return
+        yield value
 
 
 def refine(loaded: pa.Table, model: Model, method: Method) -> pa.Table:

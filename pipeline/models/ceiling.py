@@ -25,6 +25,11 @@ def matmul_tflops(device: str, dtype: str = "float32") -> float:
     return 2 * side**3 / best / 1e12
 
 
+def gpus_here() -> int:
+    """How many GPUs this process can use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def settle(device: str) -> None:
     """Wait for what the device was given to do."""
     if device.startswith("cuda"):

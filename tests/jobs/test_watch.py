@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.breakdown import ADVICE
 from tests.conftest import DEMO, ROOT, Cli
 from tests.pipeline.test_metrics import scrape
 
@@ -39,6 +40,7 @@ def test_json_lines_carry_run_and_chunk(tmp_path: Path, relabel: Cli) -> None:
         "planning",
         "planned",
         "refining",
+        "refined",
         "sealing",
         "sealed",
     ]
@@ -48,6 +50,11 @@ def test_json_lines_carry_run_and_chunk(tmp_path: Path, relabel: Cli) -> None:
     [bad] = [event for event in chunks.values() if event["level"] == "warning"]
     assert sum(bad["image_reasons"].values()) == 1
     assert min(event[f"{stage}_s"] for event in chunks.values() for stage in ("load", "refine", "write", "wait")) >= 0
+    [spent] = [event for event in events if event["event"] == "refined"]
+    assert (spent["chunks"], spent["images"]) == (3, 5)
+    assert spent["refine_s"] == pytest.approx(sum(event["refine_s"] for event in chunks.values()), abs=0.01)
+    assert 0 < spent["fetch_s"] + spent["decode_s"] < spent["wall_s"]
+    assert spent["bound_by"] in ADVICE
     again = relabel("run", "--config", config, **{**inputs, "RELABEL_IMAGES": str(tmp_path / "nowhere")})
     assert again.returncode == 2, "a refusal is still one plain line"
 

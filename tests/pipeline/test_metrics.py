@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
+from pipeline.breakdown import Breakdown
 from pipeline.errors import RefusedError
 from pipeline.metrics import MeteredProgress, RunMetrics
 from pipeline.plan import Planned
@@ -58,6 +57,9 @@ class Silent:
     def refining(self, images: int, actors: tuple[int, int]) -> Iterator[Callable[[dict[str, Any]], None]]:
         yield self.told.append
 
+    def refined(self, spent: Breakdown) -> None:
+        self.told.append(spent)
+
     def retrying(self, number: int | None, images: int) -> None:
         self.told.append(number)
 
@@ -98,6 +100,7 @@ def test_a_run_is_counted_and_passed_on(port: int) -> None:
     with progress.refining(5, (1, 1)) as on_status:
         assert scrape(port)["relabel_pending_images",] == 5
         on_status(STATUS)
+    progress.refined(Breakdown(chunks=1))
     with progress.sealing(1) as on_parts:
         on_parts(1)
     metrics.sealed(MANIFEST)
@@ -116,7 +119,7 @@ def test_a_run_is_counted_and_passed_on(port: int) -> None:
     assert after["relabel_dataset_quality_bucket", "0.9"] == 5
     assert after["relabel_dataset_quality_bucket", "+Inf"] == 6
     assert after["relabel_progress_timestamp_seconds",] > before["relabel_progress_timestamp_seconds",]
-    assert inner.told == [5, Planned(0, images=5, masks=9, chunks=1), STATUS, 1]
+    assert inner.told == [5, Planned(0, images=5, masks=9, chunks=1), STATUS, Breakdown(chunks=1), 1]
 
 
 def test_the_last_numbers_wait_for_a_scrape_but_not_for_ever(port: int) -> None:
@@ -130,25 +133,6 @@ def test_the_last_numbers_wait_for_a_scrape_but_not_for_ever(port: int) -> None:
     started = time.monotonic()
     metrics.linger(0.2)
     assert 0.1 < time.monotonic() - started < 30
-
-
-class _Slow(Collector):
-    def collect(self) -> Iterator[Metric]:
-        time.sleep(1)
-        return iter(())
-
-
-def test_the_last_scrape_is_answered_before_the_process_may_end(port: int) -> None:
-    metrics = RunMetrics()
-    metrics.registry.register(_Slow())
-    metrics.serve(port)
-    early = threading.Thread(target=scrape, args=[port])
-    early.start()
-    time.sleep(0.5)  # this one began before the last numbers were there
-    threading.Timer(1, scrape, [port]).start()
-    started = time.monotonic()
-    metrics.linger(60)
-    assert 1.9 < time.monotonic() - started < 30
 
 
 def test_a_taken_port_is_refused(port: int) -> None:

@@ -1,0 +1,183 @@
+"""`relabel plan`: the first step of `relabel run` alone, and what the rest would take."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from jobs import console
+from jobs.options import (
+    AdapterUri,
+    AssumeExclusive,
+    CheckpointUri,
+    ChunkImages,
+    ConfigUri,
+    EndpointUrl,
+    ImagesUri,
+    Iterations,
+    MasksUri,
+    ModelName,
+    OutputUri,
+    PresetName,
+    Prune,
+    RefinerName,
+    SourceName,
+)
+from jobs.request import Wanted, make_request
+from pipeline.errors import RefusedError
+
+if TYPE_CHECKING:
+    from pipeline.run import Request
+
+PANEL_ESTIMATE = "Estimate"
+
+
+def plan(
+    masks: MasksUri,
+    output: OutputUri,
+    images: ImagesUri = None,
+    source: SourceName = None,
+    config: ConfigUri = None,
+    prune: Prune = False,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate", help="Refine a sample; say what the rest will take.", rich_help_panel=PANEL_ESTIMATE
+        ),
+    ] = False,
+    sample: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Images to measure.", rich_help_panel=PANEL_ESTIMATE)
+    ] = 32,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="GPUs like this machine's. Default: 1.", rich_help_panel=PANEL_ESTIMATE),
+    ] = None,
+    price_per_gpu_hour: Annotated[
+        float, typer.Option(min=0, metavar="PRICE", help="In any currency.", rich_help_panel=PANEL_ESTIMATE)
+    ] = 0.0,
+    machines: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Without GPUs: machines like this one. Default: 1.",
+            rich_help_panel=PANEL_ESTIMATE,
+        ),
+    ] = None,
+    price_per_machine_hour: Annotated[
+        float, typer.Option(min=0, metavar="PRICE", help="In any currency.", rich_help_panel=PANEL_ESTIMATE)
+    ] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print plan and estimate as JSON.")] = False,
+    model: ModelName = None,
+    checkpoint: CheckpointUri = None,
+    adapter: AdapterUri = None,
+    refiner: RefinerName = None,
+    preset: PresetName = "default",
+    iterations: Iterations = None,
+    chunk_images: ChunkImages = None,
+    endpoint_url: EndpointUrl = None,
+    assume_exclusive: AssumeExclusive = None,
+) -> None:
+    """Read the masks and commit what is new to the output's plan; refine nothing.
+
+    `relabel run` with the same arguments goes on from it. With --estimate, some
+    images from all over the plan are refined here, with the real model, and
+    thrown away: hours and cost of all that is pending, with an interval.
+
+    Example: relabel plan --images s3://b/photos --masks s3://b/coarse.json --output s3://b/refined
+    --estimate --machines 10 --price-per-machine-hour 0.40
+    """
+    overrides: dict[str, dict[str, Any]] = {
+        "method": {"model": model, "refiner": refiner, "iterations": iterations},
+        "operation": {
+            "chunk_images": chunk_images,
+            "endpoint_url": endpoint_url,
+            "assume_exclusive": assume_exclusive,
+        },
+    }
+    wanted = Wanted(masks, output, images, source, config, preset, overrides, checkpoint, adapter)
+    request = make_request(wanted, with_weights=estimate, prune=prune)
+    device_gpus = _gpus(request, gpus, machines) if estimate else 0
+
+    from pipeline.lease import check_store
+    from pipeline.plan import read_plan
+    from pipeline.run import pending, plan_increment  # Ray takes a second to import
+
+    store, run_store = request.stores()
+    if not request.config.operation.assume_exclusive:
+        check_store(store)
+    plan_increment(store, request, console.RichProgress())
+    planned = read_plan(store)
+    result: dict[str, Any] = {
+        "images": planned.images,
+        "masks": sum(chunk.masks for chunk in planned.chunks),
+        "chunks": len(planned.chunks),
+    }
+    if estimate:
+        tasks = pending(planned, run_store, None)
+        devices, price = (gpus, price_per_gpu_hour) if device_gpus else (machines, price_per_machine_hour)
+        result["estimate"] = _measure(request, tasks, sample, device_gpus, devices or 1, price)
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+    else:
+        _show(result)
+
+
+def _gpus(request: Request, gpus: int | None, machines: int | None) -> int:
+    """This machine's GPUs, 0 to measure on its CPU. Raises RefusedError where the two do not fit the question."""
+    from pipeline.models.ceiling import gpus_here  # torch takes seconds to import
+
+    here = 0 if request.config.operation.gpus_per_actor == 0 else gpus_here()
+    if gpus and not here:
+        raise RefusedError(
+            "--gpus: there is no GPU here to measure; run this on a machine with one, or give --machines for CPUs"
+        )
+    if machines and here:
+        raise RefusedError(
+            "--machines is for CPUs, and this machine has GPUs: give --gpus, or operation.gpus_per_actor: 0"
+        )
+    return here
+
+
+def _measure(request: Request, tasks: list[Any], sample: int, gpus: int, devices: int, price: float) -> dict[str, Any]:
+    from pipeline import estimate
+    from pipeline.run import make_job
+
+    operation = request.config.operation
+    job = make_job(*request.stores(), request, "cuda" if gpus else "cpu")
+    chosen = estimate.spread(tasks, sample)
+    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
+    with Progress(*columns, console=console.err, transient=True) as bar:
+        shown = bar.add_task("measuring", total=sum(task.images for task in chosen))
+        groups = estimate.measure(chosen, job, lambda count: bar.advance(shown, count))
+    machine = estimate.Machine(os.cpu_count() or 1, gpus, operation.threads_per_actor)
+    images, masks = sum(task.images for task in tasks), sum(task.chunk.masks for task in tasks)
+    return estimate.project(groups, images, masks, machine, devices, price)
+
+
+def _show(result: dict[str, Any]) -> None:
+    console.out.print(f"planned: {result['images']} images with {result['masks']} masks in {result['chunks']} chunks")
+    if not (guess := result.get("estimate")):
+        return
+    took, gpu = guess["sample"], guess["device"] == "gpu"
+    what = "GPU" if gpu else f"machine of {guess['machine']['cores']} cores"
+    each = ", ".join(f"{name} {1000 * took[f'{name}_s_per_image']:.0f} ms" for name in ("fetch", "decode", "refine"))
+    console.out.print(
+        f"measured: {took['images']} images with {took['masks']} masks of {took['groups']} chunks; an image: {each}\n"
+        f"pending: {guess['images']} images with {guess['masks']} masks on {guess['devices']} x {what} like this one: "
+        f"{guess['images_per_s']:.2f} images/s, {_time(guess['hours'])} "
+        f"({_time(guess['hours_low'])} to {_time(guess['hours_high'])})\n"
+        f"cost: {guess['device_hours']:.2f} {'GPU' if gpu else 'machine'}-hours, {guess['cost']:.2f} "
+        f"({guess['cost_low']:.2f} to {guess['cost_high']:.2f})"
+    )
+    if gpu:
+        console.out.print(f"each GPU needs {guess['cores_per_gpu']:.1f} CPU cores that decode for it")
+    console.out.print("planning, starting and sealing are not in it; the interval is that of the sample (about 95 %)")
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
