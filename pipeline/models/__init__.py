@@ -130,7 +130,7 @@ def token_groups(point_labels: npt.NDArray[np.int64] | None, count: int) -> list
 def load_model(name: str, weights: Weights, device: str, threads: int, dtype: str = "float32") -> Model:
     """The model, ready on `device` ("cpu", "cuda"), with torch held to `threads` CPU threads in this process.
 
-    dtype: of Segment Anything's encoder (schemas.config, Method.dtype); the other models compute in float32.
+    dtype: schemas.config, Method.dtype.
 
     Raises RefusedError when the weights are not those of the model.
     """
@@ -161,7 +161,7 @@ def _load(name: str, weights: Weights, device: str, threads: int, dtype: str) ->
     if name == "lite":
         from pipeline.models.lite import LiteModel
 
-        return LiteModel(path, device=device)
+        return LiteModel(path, device, getattr(torch, dtype))
     if name in ("torchscript", "cascadepsp"):
         from pipeline.models.pixel import CascadePspModel, TorchScriptModel
 

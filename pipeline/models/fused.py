@@ -27,12 +27,21 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8  # m
 class FusedConv:
     """activation(conv(x) + other). x is (N, C, H, W), channels last in memory, and so is what comes back."""
 
-    def __init__(self, conv: nn.Conv2d, activation: Activation = "none", pad_before: int | None = None) -> None:
-        """pad_before: rows and columns of zeros above and left, where they are fewer than below and right (TensorFlow's
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        activation: Activation = "none",
+        pad_before: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """dtype: of inputs, weights and results; sums are float32.
+
+        pad_before: rows and columns of zeros above and left, where they are fewer than below and right (TensorFlow's
         SAME at stride 2). The kernel is then made one larger by a leading row and column of zeros, which computes the
         same and needs no padded copy of the input.
         """
-        weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+        weight = conv.weight.detach().to(dtype)
+        bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         padding = list(conv.padding) if not isinstance(conv.padding, str) else [0, 0]
         if pad_before is not None:
             weight, padding = F.pad(weight, (1, 0, 1, 0)), [pad_before + 1] * 2
@@ -72,10 +81,15 @@ def _activate(x: Tensor, activation: Activation) -> Tensor:
 def _has_onednn(weight: Tensor) -> bool:
     return (
         weight.device.type == "cpu"
-        and weight.dtype == torch.float32
+        and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and cpu_multiplies_bf16()))
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     )
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for it; without them bfloat16 is slower than float32."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def keep_freed_memory() -> None:

@@ -46,16 +46,21 @@ class LiteModel:
     mask_side = MASK_SIDE
     similarity_cut = 0.5  # best balanced accuracy (0.77) of object against surroundings, on validation photographs
 
-    def __init__(self, weights_path: Path | None = None, device: str = "cpu") -> None:
-        """Weights: a safetensors file as `export` writes it; the packaged one when None."""
+    def __init__(
+        self, weights_path: Path | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Weights: a safetensors file as `export` writes it; the packaged one when None.
+
+        dtype: of the networks' inner values; logits and predicted IoU are float32 (lite_fast.py).
+        """
         data = (weights_path or LITE_WEIGHTS).read_bytes()
         self.weights_sha256 = hashlib.sha256(data).hexdigest()
         self.device = torch.device(device)
         network = LiteNetwork()
         load_weights(network, data)
         network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
-        self._encoder = FastEncoder(network.encoder)
-        self._decoder = FastDecoder(network.decoder, INPUT_SIDE // STRIDE)
+        self._encoder = FastEncoder(network.encoder, dtype)
+        self._decoder = FastDecoder(network.decoder, INPUT_SIDE // STRIDE, dtype)
         self._iou_head = network.decoder.iou_head  # the decoder runs it as it is
 
     @torch.inference_mode()
@@ -68,7 +73,7 @@ class LiteModel:
     def features(self, embedding: LiteEmbedding, image: int) -> FloatArray:
         """(C, h, w) float32 embedding of one image, cropped of padding."""
         height, width = (-(-side // STRIDE) for side in embedding.sizes_hw[image])
-        return np.asarray(embedding.features.embedding[image, :, :height, :width].cpu().numpy(), np.float32)
+        return np.asarray(embedding.features.embedding[image, :, :height, :width].float().cpu().numpy(), np.float32)
 
     @torch.inference_mode()
     def predict(self, embedding: LiteEmbedding, prompts: PromptBatch) -> Candidates:

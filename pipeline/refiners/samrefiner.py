@@ -24,7 +24,7 @@ from pipeline.masks import Mask, Rle
 from pipeline.models import MaskModel, PromptBatch
 from pipeline.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
 from pipeline.refiners import semantic
-from pipeline.refiners.colour import colour_cut, vote
+from pipeline.refiners.colour import colour_cut
 from pipeline.refiners.looks import Look, cut, evidence, fuse, mirrored, object_window
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
@@ -44,6 +44,11 @@ class _Instance:
     logits: FloatArray
     predicted_iou: float
     rounds: int = 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether another round would change nothing: there is nothing to be prompted from, or the last one did not."""
+        return not self.current.any() or (self.rounds > 0 and np.array_equal(self.current, self.previous))
 
 
 def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> list[list[RefinedMask]]:
@@ -98,13 +103,17 @@ def _refine_slab(batch: _Batch, slab: list[tuple[int, Rle]]) -> list[_Instance]:
         for (image, _), mask in zip(slab, coarse, strict=True)
     ]
     for _ in range(batch.method.iterations):
-        # An instance that became empty has nothing to be prompted from; it stays as it is.
-        active = [index for index, instance in enumerate(instances) if instance.current.any()]
+        active = [index for index, instance in enumerate(instances) if not instance.settled]
         if not active:
             break
         for index, stepped in zip(active, _iterate(batch, [instances[index] for index in active]), strict=True):
             instances[index] = stepped
-    return instances
+    return [_as_if_iterated(instance, batch.method.iterations) for instance in instances]
+
+
+def _as_if_iterated(instance: _Instance, iterations: int) -> _Instance:
+    """A settled mask as all rounds would have left it; what became empty keeps the round in which it did."""
+    return replace(instance, rounds=iterations) if instance.current.any() else instance
 
 
 def _iterate(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
@@ -206,8 +215,7 @@ def _scored(image: RefineImage, coarse: Rle, instance: _Instance, looks: list[Lo
     fused, own = fuse(looks, instance.frame.size_hw)
     coloured = colour_cut(image.pixels, fused, mask) if method.colour_vote else None
     if coloured is not None:
-        scale = instance.frame.input_hw[0] / instance.frame.size_hw[0]
-        fused += np.float32(method.colour_vote) * vote(fused, mask, coloured, scale)
+        fused += np.where(coloured > 0, method.colour_vote, -method.colour_vote).astype(np.float32)
     refined = (fused > 0).astype(np.uint8)
     previous = instance.previous if instance.rounds > 1 else None
     scores = quality.shape_scores(image.pixels, mask, refined, previous) | evidence(looks, own, fused, mask, refined)

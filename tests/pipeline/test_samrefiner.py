@@ -9,7 +9,7 @@ from pipeline import masks
 from pipeline.errors import JobError
 from pipeline.geometry import Frame, resize_to_input
 from pipeline.models import Candidates
-from pipeline.refiners import REFINERS, RefineImage
+from pipeline.refiners import REFINERS, RefineImage, samrefiner
 from schemas.config import Method, resolve
 from tests.fakes import FakeModel
 
@@ -125,3 +125,13 @@ def test_a_broken_model_stops_the_job_and_blames_no_image(monkeypatch: pytest.Mo
 
 def test_an_image_without_masks_is_not_encoded() -> None:
     assert refine(FakeModel(), [given(photo(0, (60, 60)), [])], Method()) == [[]]
+
+
+def test_a_mask_that_no_longer_changes_is_not_iterated_and_ends_the_same(
+    images: list[RefineImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, soon, late = Method(iterations=30, mirror=True), FakeModel(), FakeModel()
+    stopped = refine(soon, images, method)
+    monkeypatch.setattr(samrefiner._Instance, "settled", property(lambda instance: not instance.current.any()))
+    assert refine(late, images, method) == stopped
+    assert sum(map(len, soon.shown)) < sum(map(len, late.shown)) == 6 * (30 + 1)

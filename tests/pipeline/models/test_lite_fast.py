@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from pipeline import masks
+from pipeline.geometry import Frame, resize_to_input
 from pipeline.models.fused import FusedConv
+from pipeline.models.lite import LiteModel
 from pipeline.models.lite_backbone import SameConv
 from pipeline.models.lite_fast import FastDecoder, FastEncoder, mask_facts
 from pipeline.models.lite_network import ImageFeatures, LiteNetwork, PromptTensors, load_weights
 from pipeline.models.lite_network import mask_facts as plain_facts
 from pipeline.models.weights import LITE_WEIGHTS
+from pipeline.refiners import REFINERS, RefineImage
+from schemas.config import Method
+from tests.conftest import DEMO
 
 SIDE = 512
 
@@ -97,3 +105,21 @@ def test_one_call_is_convolution_sum_and_activation(
     other = torch.randn_like(plain)
     assert close(made(x), after(plain))
     assert close(made(x, other), after(plain + other))
+
+
+@torch.inference_mode()
+def test_bfloat16_gives_nearly_the_same_mask(network: LiteNetwork) -> None:
+    photo = np.asarray(Image.open(DEMO / "images" / "chelsea.jpg").convert("RGB"))
+    exact, short = LiteModel(), LiteModel(dtype=torch.bfloat16)
+    rows, columns = np.ogrid[: photo.shape[0], : photo.shape[1]]
+    coarse = masks.encode((rows - 120) ** 2 + (columns - 170) ** 2 < 40**2)
+    frame = Frame((photo.shape[0], photo.shape[1]), 512)
+    image = RefineImage(resize_to_input(photo, 512), frame, [coarse, coarse])
+    method = Method(iterations=1, mirror=True)
+    found = [REFINERS["samrefiner"](model, [image], method)[0][0] for model in (exact, short)]
+    first, second = (masks.decode(mask.rle) for mask in found)
+    assert masks.iou(first, second) >= 0.99
+    assert found[0].rle != found[1].rle, "it did compute in bfloat16"
+    assert abs(found[0].scores["predicted_iou"] - found[1].scores["predicted_iou"]) < 0.02
+    features = short.features(short.encode([image.pixels]), 0)
+    assert features.dtype == np.float32
