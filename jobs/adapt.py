@@ -11,7 +11,8 @@ from jobs import console
 from pipeline import sources
 from pipeline.errors import RefusedError
 from pipeline.models.weights import OFFICIAL, resolve
-from pipeline.storage import Access, Store, StoredFile, check_readable, split_uri
+from pipeline.start_checks import check_readable, check_writable
+from pipeline.storage import Access, Store, StoredFile, split_uri
 
 if TYPE_CHECKING:
     from pipeline.adaption import Adaption
@@ -61,7 +62,7 @@ def adapt(
     check_readable(root, access, "image folder")
     check_readable(masks, access, "masks")
     store, file_name = split_uri(output, access)
-    store.probe_writable()
+    check_writable(store)
     weights = resolve(model, checkpoint, access)
 
     from pipeline import adaption  # torch takes seconds to import

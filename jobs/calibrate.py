@@ -1,4 +1,4 @@
-"""`relabel calibrate`: quality estimates fitted to a sample whose truth you know, and what can be promised."""
+"""`relabel calibrate`: quality estimates fitted to a sample whose truth you know, or the gate to people's verdicts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.table import Table
 
 from jobs import console
 from pipeline.certify import DEFAULT_CONFIDENCE, DEFAULT_IOUS, DEFAULT_SHARE
+from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri
 from schemas.calibration import Calibration
 
@@ -17,11 +18,14 @@ def calibrate(
     result: Annotated[
         str, typer.Argument(metavar="OUTPUT", help="The folder that `relabel run --output` named.", show_default=False)
     ],
-    ground_truth: Annotated[
-        str,
-        typer.Option(help="COCO JSON of accurate masks of randomly chosen images; ids as in the masks' source."),
-    ],
     output: Annotated[str, typer.Option(help="Where the calibration goes, as JSON.")],
+    ground_truth: Annotated[
+        str | None,
+        typer.Option(help="COCO JSON of accurate masks of randomly chosen images; ids as in the masks' source."),
+    ] = None,
+    verdicts: Annotated[
+        bool, typer.Option("--verdicts", help="No ground truth: move the gate to where `relabel review` agrees most.")
+    ] = False,
     iou: Annotated[
         list[float] | None,
         typer.Option(min=0, max=1, help="IoU to certify; may be given several times. Default: 0.7, 0.8, 0.9."),
@@ -36,6 +40,8 @@ def calibrate(
 
     Half of the sample's images are fitted to, the other half is what the
     promises rest on. Then: relabel seal OUTPUT --calibration FILE
+    With --verdicts, what people said of masks drawn at random decides when
+    the refined mask is kept; nothing is promised.
 
     Example: relabel calibrate s3://b/refined --ground-truth sample.json --output calibration.json
     """
@@ -43,12 +49,34 @@ def calibrate(
     from pipeline.calibration_sample import read_sample
 
     access = Access(endpoint_url)
+    if verdicts == (ground_truth is not None):
+        raise RefusedError("give either --ground-truth FILE or --verdicts")
+    if ground_truth is None:
+        _follow_verdicts(result, output, access)
+        return
     with console.err.status("reading and measuring masks"):
         sample, base, method, gate = read_sample(result, ground_truth, access)
     found = fit(sample, base, method, gate, ious=tuple(iou or DEFAULT_IOUS), share=share, confidence=confidence)
+    _show(found)
+    _write(found, result, output, access)
+
+
+def _follow_verdicts(result: str, output: str, access: Access) -> None:
+    from pipeline.calibration_verdicts import calibrate_by_verdicts  # as above
+
+    found = calibrate_by_verdicts(result, access)
+    console.out.print(
+        f"{found.calibration_id}: the refined mask is kept where it is estimated {found.margin:+.3f} better; that "
+        f"agrees with {found.fitted_on['agreed']:.0%} of the {found.fitted_on['verdicts']} verdicts it was chosen on "
+        f"(before: {found.fitted_on['agreed_before']:.0%}); nothing is certified without ground truth",
+        markup=False,
+    )
+    _write(found, result, output, access)
+
+
+def _write(found: Calibration, result: str, output: str, access: Access) -> None:
     store, name = split_uri(output, access)
     store.put(name, found.model_dump_json(indent=1).encode())
-    _show(found)
     console.out.print(f"wrote {output}\nuse it: relabel seal {result} --calibration {output}", markup=False)
 
 

@@ -16,7 +16,8 @@ from pipeline.exports import EXPORTS
 from pipeline.exports.driver import export as run_export
 from pipeline.exports.types import Options
 from pipeline.report.verdicts import rejected
-from pipeline.storage import Access, Store, check_readable
+from pipeline.start_checks import check_readable, check_writable
+from pipeline.storage import Access, Store
 
 PARALLEL_MASKS = 100_000
 DECISIONS = ("refined", "kept_coarse", "review")
@@ -87,7 +88,7 @@ def export(
     if void is not None:
         check_readable(void, access, "void maps")
     target = Store(to, access)
-    target.probe_writable()
+    check_writable(target)
     photos = Store(images or result.manifest["images_root"], access)
     with console.err.status("exporting") as status:
         done = run_export(

@@ -10,7 +10,8 @@ from jobs.options import absolute, read_config
 from pipeline import sources
 from pipeline.models.weights import Weights, resolve, with_adapter
 from pipeline.refiners import check_refiner
-from pipeline.storage import Access, Store, check_readable
+from pipeline.start_checks import check_readable, check_writable
+from pipeline.storage import Access, Store
 from schemas.config import Config
 
 if TYPE_CHECKING:
@@ -76,5 +77,5 @@ def _check(config: Config, images: str, output: str) -> Access:
     access = Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
     check_refiner(config.method.refiner)
     check_readable(images, access, "image folder")
-    Store(output, access).probe_writable()
+    check_writable(Store(output, access))
     return access

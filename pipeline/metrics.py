@@ -12,9 +12,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from socketserver import ThreadingMixIn
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -56,9 +58,8 @@ class RunMetrics:
         self.decisions = Gauge("relabel_dataset_masks", "Masks of the sealed result", ["decision"], registry=to)
         self.generation = Gauge("relabel_dataset_generation", "Generation of the sealed result", registry=to)
         self._quality = _Quality()
-        self._scraped = _Scraped()
+        self._answers = _Answers(self.registry)
         self.registry.register(self._quality)
-        self.registry.register(self._scraped)
         self.started.set_to_current_time()
         self.progress.set_to_current_time()
         for status in ("ok", "failed"):  # a series that is there from the start can be compared with zero
@@ -70,14 +71,16 @@ class RunMetrics:
     def serve(self, port: int) -> None:
         """Answer scrapes on every interface until the process ends. Raises RefusedError where the port is taken."""
         try:
-            start_http_server(port, registry=self.registry)
+            server = make_server("", port, self._answers, _Server, _Silent)
         except OSError as error:
             raise RefusedError(f"operation.metrics_port {port}: {error.strerror}; choose another one") from None
+        threading.Thread(target=server.serve_forever, daemon=True).start()
 
     def linger(self, limit_s: float) -> None:
-        """Wait for one more scrape, so that the last numbers are seen; no longer than `limit_s`."""
-        self._scraped.event.clear()
-        self._scraped.event.wait(limit_s)
+        """Wait until one more scrape has been answered, so that the last numbers are seen; no longer than `limit_s`."""
+        self._answers.last.clear()
+        self._answers.lingering = True
+        self._answers.last.wait(limit_s)
 
     def chunk(self, status: dict[str, Any]) -> None:
         """Count one row of chunk_rows.STATUS."""
@@ -174,12 +177,35 @@ class _Quality(Collector):
         yield family
 
 
-class _Scraped(Collector):
-    """Has no metric; notices that somebody collects."""
+class _Answers:
+    """Prometheus' WSGI application; `last` is set when a request that came while `lingering` has got its answer."""
 
-    def __init__(self) -> None:
-        self.event = threading.Event()
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._application = make_wsgi_app(registry)
+        self.lingering = False
+        self.last = threading.Event()
 
-    def collect(self) -> Iterable[Metric]:
-        self.event.set()
-        return ()
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        counts = self.lingering
+        content = self._application(environ, start_response)
+        return _Sent(content, self.last) if counts else content
+
+
+class _Sent:
+    """The body of an answer; the server calls `close` when it has been written."""
+
+    def __init__(self, content: Iterable[bytes], sent: threading.Event) -> None:
+        self._content = content
+        self.close = sent.set
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._content)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        pass

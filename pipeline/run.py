@@ -24,6 +24,7 @@ from pipeline.errors import JobError, RefusedError
 from pipeline.generations import Retention, Sealed, latest, read_manifest
 from pipeline.geometry import ORIGINAL_SIZE
 from pipeline.lease import Hold, Patience, check_store, held, unguarded
+from pipeline.listing import listing
 from pipeline.models import execution_class, load_model
 from pipeline.models.weights import Weights
 from pipeline.parts import find_parts
@@ -34,7 +35,8 @@ from pipeline.resources import Resources, reserve
 from pipeline.retry import next_round
 from pipeline.seal import seal
 from pipeline.stages import refine_chunks
-from pipeline.storage import Access, Store, StoredFile, brief
+from pipeline.standard_error import without_lines
+from pipeline.storage import Access, Store, brief
 from pipeline.work import Inputs, Job, Task
 from schemas.config import OWN_MODELS, Config, fingerprint, to_yaml
 
@@ -161,8 +163,8 @@ def plan_increment(output: Store, request: Request, progress: Progress) -> Plann
     """Read the source and commit what is new or changed."""
     operation = request.config.operation
     limits = ChunkLimits(operation.chunk_images, operation.chunk_decoded_mb << 20)
-    with progress.planning() as on_image:
-        listed: dict[str, StoredFile] = {file.path: file for file in Store(request.images, request.access).list()}
+    images = Store(request.images, request.access)
+    with progress.planning() as on_image, listing(images.walk()) as listed:
         given = sources.SourceInput(request.masks, request.access, listed, operation.fetch_threads)
         planned = plan(
             output,
@@ -230,7 +232,8 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
 def _connect(address: str) -> None:
     for attempt in range(1, STARTS + 1):
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+            with without_lines(b"RAY_BACKEND_LOG_LEVEL"):  # of which Ray's core says that it is set
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             hint = "; one with token authentication needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN) here too"
             raise RefusedError(f"no Ray cluster at {address}: {brief(error)}{hint}") from None

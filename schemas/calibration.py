@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from schemas.config import Method, digest
 
 Side = Literal["coarse", "refined"]
-NOT_OF_THE_MODEL = {"encode_batch", "decode_batch", "max_image_pixels"}
-"""Method fields that do not change what scores mean."""
+NOT_OF_THE_MODEL = {"encode_batch", "decode_batch", "max_image_pixels", "dtype"}
+"""Method fields that do not change what scores mean; `dtype` changes their third digit."""
 
 
 class CalibrationError(ValueError):

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Bumped whenever the same configuration computes something else; golden outputs in tests force it."""
 
 
@@ -59,7 +59,9 @@ class Method(_Frozen):
         default=0.0, ge=0, le=10, description="one more look at a crop, so much larger than the mask's box; 0: none"
     )
     mirror: bool = Field(default=False, description="one more look, at the image's mirror image")
-    colour_vote: float = Field(default=0.0, ge=0, description="logits that colours add or take; 0: none")
+    colour_vote: float = Field(
+        default=0.0, ge=0, description="logits that colours add or take (for small objects: the coarse mask); 0: none"
+    )
     split_regions: bool = Field(default=False, description="refine each region of a mask by itself, then merge them")
     exclusive: bool = Field(default=False, description="masks of an image do not overlap: the highest logit wins")
     encode_batch: int = Field(default=4, ge=1, description="images per encoder pass")
@@ -164,7 +166,7 @@ PARTS: dict[str, type[BaseModel]] = {"method": Method, "gate": Gate, "operation"
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "fast": {"crop_ratio": 0.0, "mirror": False, "colour_vote": 0.0},
-    "balanced": {"crop_ratio": 0.0, "mirror": True, "colour_vote": 0.0},
+    "balanced": {"crop_ratio": 0.0, "mirror": True, "colour_vote": 0.4},
     "best": {"crop_ratio": 1.6, "mirror": True, "colour_vote": 0.4},
     "published-code": {
         "elastic_threshold": 0.0,

@@ -21,6 +21,7 @@ SCORES: list[tuple[str, pa.DataType]] = [
     ("expected_iou", pa.float32()),  # of the refined mask, if the model's probabilities are right
     ("coarse_expected_iou", pa.float32()),  # the same for the coarse mask
     ("look_iou", pa.float32()),  # mean IoU of the refined mask with each look's own answer (1 when there was one)
+    ("outline_logit", pa.float32()),  # mean distance of the logits from 0 beside the refined outline: how sharp it is
     ("colour_iou", pa.float32()),  # IoU of the refined mask with what colours alone say; null where they were not asked
     ("coarse_colour_iou", pa.float32()),  # the same for the coarse mask
     ("coarse_iou", pa.float32()),  # IoU of refined and coarse

@@ -34,8 +34,8 @@ EXTRAS = {"dense-crf": "pydensecrf", "cascadepsp": "segmentation_refinement"}
 
 
 def load_side(method: Method, input_side: int) -> int:
-    """The long side at which images are loaded for a model of `input_side`: crops and colours need the original."""
-    return ORIGINAL_SIZE if method.crop_ratio or method.colour_vote else input_side
+    """The long side at which images are loaded for a model of `input_side`: crops need the original."""
+    return ORIGINAL_SIZE if method.crop_ratio else input_side
 
 
 def refine(model: Any, images: Sequence[RefineImage], method: Method) -> list[list[RefinedMask]]:

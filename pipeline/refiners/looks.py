@@ -19,6 +19,7 @@ from pipeline.masks import Mask, box_around, iou
 from pipeline.quality import expected_iou, stability
 
 AROUND_RATIO = 0.1  # of the longer side of both masks' box
+OUTLINE_PX = 3  # of the model's input
 SMALLEST_MARGIN_PX = 8
 NO_CLOSER_SHARE = 0.9
 """A crop whose long side is a larger share of the image's would show nothing closer, and is not taken."""
@@ -103,7 +104,16 @@ def evidence(looks: Sequence[Look], own: Sequence[Mask], fused: FloatArray, coar
         "expected_iou": expected_iou(refined[around], probability),
         "coarse_expected_iou": expected_iou(coarse[around], probability),
         "look_iou": _agreement(refined, own, looks),
+        "outline_logit": _outline_logit(fused[around], refined[around], looks[0].frame),
     }
+
+
+def _outline_logit(fused: FloatArray, refined: Mask, frame: Frame) -> float:
+    """Mean distance of the logits from 0 within OUTLINE_PX of a mask's outline: high where the edge is sharp."""
+    radius = max(1, round(OUTLINE_PX * frame.size_hw[0] / frame.input_hw[0]))
+    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    band = (cv2.dilate(refined, kernel) - cv2.erode(refined, kernel)) > 0
+    return float(np.abs(fused[band]).mean()) if band.any() else 0.0
 
 
 def _agreement(mask: Mask, own: Sequence[Mask], looks: Sequence[Look]) -> float:

@@ -24,7 +24,7 @@ from pipeline.masks import Mask, Rle
 from pipeline.models import MaskModel, PromptBatch
 from pipeline.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
 from pipeline.refiners import semantic
-from pipeline.refiners.colour import colour_cut
+from pipeline.refiners.colour import colour_cut, vote
 from pipeline.refiners.looks import Look, cut, evidence, fuse, mirrored, object_window
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
@@ -215,7 +215,8 @@ def _scored(image: RefineImage, coarse: Rle, instance: _Instance, looks: list[Lo
     fused, own = fuse(looks, instance.frame.size_hw)
     coloured = colour_cut(image.pixels, fused, mask) if method.colour_vote else None
     if coloured is not None:
-        fused += np.where(coloured > 0, method.colour_vote, -method.colour_vote).astype(np.float32)
+        scale = instance.frame.input_hw[0] / instance.frame.size_hw[0]
+        fused += np.float32(method.colour_vote) * vote(fused, mask, coloured, scale)
     refined = (fused > 0).astype(np.uint8)
     previous = instance.previous if instance.rounds > 1 else None
     scores = quality.shape_scores(image.pixels, mask, refined, previous) | evidence(looks, own, fused, mask, refined)

@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import pipeline
 from pipeline import masks
 from pipeline.dataset import open_result
 from schemas.records import MASKS
-from tests.conftest import DEMO, Cli, Demo, ray_head
+from tests.conftest import DEMO, Cli, Demo
 
 PHOTOS, COARSE = DEMO / "images", DEMO / "coarse.json"
 HOSTILE_REASONS = {
@@ -146,10 +145,10 @@ def hostile(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_bad_input_is_rows_with_reasons_and_exit_code_3(hostile: Path, relabel: Cli) -> None:
+def test_bad_input_is_rows_with_reasons_and_exit_code_3(hostile: Path, relabel: Cli, cluster: dict[str, str]) -> None:
     done = relabel(
         "run", "--images", hostile / "images", "--masks", hostile / "coarse.json", "--output", hostile / "out",
-        "--chunk-images", "3", "--actors", "1",
+        "--chunk-images", "3", "--actors", "1", **cluster,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
     assert "11 of 27 rows failed" in done.stderr
@@ -168,14 +167,18 @@ def test_bad_input_is_rows_with_reasons_and_exit_code_3(hostile: Path, relabel: 
         assert (row["mask_rle"] is None) == (row["decision"] == "failed") == (row["quality"] is None)
 
 
-def test_limit_is_exact_and_the_rest_follows(tmp_path: Path, relabel: Cli) -> None:
-    arguments = ["run", "--images", PHOTOS, "--masks", COARSE, "--output", tmp_path / "out", "--actors", "1"]
-    assert relabel(*arguments, "--limit", "2").returncode == 0
+def test_limit_is_exact_and_the_rest_follows_on_an_existing_cluster(
+    tmp_path: Path, relabel: Cli, cluster: dict[str, str]
+) -> None:
+    where = ["--address", cluster["RAY_ADDRESS"], "--actors", "1:2"]
+    arguments = ["run", "--images", PHOTOS, "--masks", COARSE, "--output", tmp_path / "out", *where]
+    done = relabel(*arguments, "--limit", "2", **cluster)
+    assert done.returncode == 0, done.stderr
     assert open_result(str(tmp_path / "out")).images().num_rows == 2
-    again = relabel(*arguments, "--limit", "2")
+    again = relabel(*arguments, "--limit", "2", **cluster)
     assert again.returncode == 0
     assert "nothing pending" in again.stderr
-    assert relabel(*arguments).returncode == 0
+    assert relabel(*arguments, **cluster).returncode == 0
     result = open_result(str(tmp_path / "out"))
     assert result.images().num_rows == 5
     assert result.masks().num_rows == 10
@@ -201,22 +204,3 @@ def test_png_masks(tmp_path: Path, relabel: Cli) -> None:
     found = {Path(row["source_mask_id"]).name: row for row in open_result(str(tmp_path / "out")).masks().to_pylist()}
     assert sorted(found, key=int) == [str(a["id"]) for a in content["annotations"]]
     assert found["1"]["coarse_rle"]["size"] == [found["1"]["height"], found["1"]["width"]]
-
-
-AUTHENTICATION = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "5eed" * 16}
-
-
-@pytest.fixture
-def cluster() -> Iterator[str]:
-    """The address of a Ray head with token authentication."""
-    with ray_head(**AUTHENTICATION) as head:
-        yield head.address
-
-
-def test_an_existing_cluster(cluster: str, tmp_path: Path, relabel: Cli) -> None:
-    done = relabel(
-        "run", "--images", PHOTOS, "--masks", COARSE, "--output", tmp_path / "out", "--address", cluster,
-        "--actors", "1:2", "--limit", "2", **AUTHENTICATION,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert open_result(str(tmp_path / "out")).images().num_rows == 2

@@ -13,6 +13,8 @@ from pipeline.dataset import open_result
 from tests.conftest import ROOT
 from tests.killers import picture
 
+pytestmark = pytest.mark.slow  # the gate has tests/pipeline/test_isolate.py
+
 
 class Run:
     """A folder of pictures with one square mask each, and `relabel run` on it with the deadly model and store."""
@@ -95,7 +97,6 @@ def test_a_model_that_fails_for_everything_stops_the_job_and_commits_nothing(tmp
     assert not list(tmp_path.glob("out/runs/*/parts/*"))
 
 
-@pytest.mark.slow
 def test_a_machine_on_which_every_worker_dies_blames_nobody(tmp_path: Path) -> None:
     run = Run(tmp_path, chunk_images=8)
     for index in range(16):

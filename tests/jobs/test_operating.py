@@ -118,7 +118,7 @@ def test_two_runs_at_once_on_one_output_both_end_right(
     assert report.findings == []
     assert (report.generation, report.planned["images"]) == (0, 15)
     [lease] = Store(output, access).list("leases")
-    assert lease.path == "leases/3.json"  # taken four times: two plans, two seals
+    assert lease.path == "leases/5.json"  # taken twice for the broken result; then two plans, two seals
 
 
 def test_gc_lists_and_removes(broken: Path, tmp_path: Path, relabel: Cli) -> None:

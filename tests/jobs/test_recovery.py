@@ -153,7 +153,7 @@ def part_times(output: Path) -> dict[str, int]:
 
 
 def test_two_actors_on_s3_give_the_same_shards(
-    corpus: Corpus, undisturbed: Path, s3_endpoint: str, bucket: str, relabel: Cli
+    corpus: Corpus, undisturbed: Path, s3_endpoint: str, bucket: str, relabel: Cli, cluster: dict[str, str]
 ) -> None:
     client = boto3.client("s3", endpoint_url=s3_endpoint)
     for path in corpus.images.iterdir():

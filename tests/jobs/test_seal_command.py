@@ -12,6 +12,7 @@ import pytest
 from pipeline import masks, work
 from pipeline.dataset import open_result
 from pipeline.plan import ChunkLimits, plan, read_chunk, read_plan
+from pipeline.report import verdicts
 from pipeline.seal import seal
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
@@ -19,6 +20,7 @@ from pipeline.work import Inputs, Task
 from schemas.config import Gate, fingerprint, resolve, to_yaml
 from tests.conftest import Cli
 from tests.fakes import FakeModel
+from tests.pipeline.report.test_verdicts import download
 
 IMAGES, SIDE = 90, 64
 
@@ -108,6 +110,24 @@ def test_calibrate_then_seal_makes_a_new_generation_without_a_model(
     assert "nothing changed" in relabel("seal", output).stdout
 
 
+def test_verdicts_alone_move_the_gate(result: tuple[Path, Path], relabel: Cli, tmp_path: Path) -> None:
+    output = result[0]
+    rows = [row for row in open_result(str(output)).masks().to_pylist() if row["decision"] != "failed"]
+    verdicts.review(str(output), download(tmp_path / "verdicts.json", [(row, "worse") for row in rows]))
+    written = tmp_path / "calibration.json"
+    done = relabel("calibrate", output, "--verdicts", "--output", written)
+    assert done.returncode == 0, done.stderr
+    assert "nothing is certified" in done.stdout
+    content = json.loads(written.read_text())
+    assert content["fitted_on"]["verdicts"] == len(rows)
+    assert content["fitted_on"]["agreed"] >= content["fitted_on"]["agreed_before"]
+    assert relabel("seal", output, "--calibration", written).returncode == 0
+    assert open_result(str(output)).manifest["calibration_id"] == content["calibration_id"]
+    (output / "reviews").rename(tmp_path / "gone")
+    done = relabel("calibrate", output, "--verdicts", "--output", written)
+    assert (done.returncode, "too few verdicts" in done.stderr) == (2, True)
+
+
 def test_refusals_are_one_line(result: tuple[Path, Path], relabel: Cli, tmp_path: Path) -> None:
     output, truth = result
     few = json.loads(truth.read_text())
@@ -118,6 +138,7 @@ def test_refusals_are_one_line(result: tuple[Path, Path], relabel: Cli, tmp_path
             ("calibrate", output, "--ground-truth", tmp_path / "few.json", "--output", tmp_path / "c.json"),
             "too few masks",
         ),
+        (("calibrate", output, "--output", tmp_path / "c.json"), "give either"),
         (("seal", output, "--calibration", tmp_path / "few.json"), "is not a calibration"),
         (("seal", output, "--calibration", tmp_path / "absent.json"), "does not exist"),
         (("seal", tmp_path), "holds no sealed result"),

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from pipeline.breakdown import Breakdown
 from pipeline.errors import RefusedError
@@ -133,6 +135,25 @@ def test_the_last_numbers_wait_for_a_scrape_but_not_for_ever(port: int) -> None:
     started = time.monotonic()
     metrics.linger(0.2)
     assert 0.1 < time.monotonic() - started < 30
+
+
+class _Slow(Collector):
+    def collect(self) -> Iterator[Metric]:
+        time.sleep(1)
+        return iter(())
+
+
+def test_the_last_scrape_is_answered_before_the_process_may_end(port: int) -> None:
+    metrics = RunMetrics()
+    metrics.registry.register(_Slow())
+    metrics.serve(port)
+    early = threading.Thread(target=scrape, args=[port])
+    early.start()
+    time.sleep(0.5)  # this one began before the last numbers were there
+    threading.Timer(1, scrape, [port]).start()
+    started = time.monotonic()
+    metrics.linger(60)
+    assert 1.9 < time.monotonic() - started < 30
 
 
 def test_a_taken_port_is_refused(port: int) -> None:
