@@ -93,7 +93,7 @@ def main() -> None:
     from pipeline import run
     from tests import killers  # not as __main__: workers and fresh processes look them up by name  # noqa: PLW0406  # noqa: PLW0406
 
-    make_job = run._job
+    make_job = run.make_job
 
     def with_killers(*arguments: Any) -> Any:
         job = make_job(*arguments)
@@ -105,7 +105,7 @@ def main() -> None:
             inputs=replace(job.inputs, images=images),
         )
 
-    run._job = with_killers
+    run.make_job = with_killers
     cli.main()
 
 
