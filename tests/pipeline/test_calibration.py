@@ -15,9 +15,10 @@ from pipeline.calibration_files import calibration_for, read_calibration
 from pipeline.certify import certify, hoeffding_bentkus
 from pipeline.errors import RefusedError
 from pipeline.evaluation.scores import calibration_error
+from pipeline.models.weights import LITE_WEIGHTS, hash_file
 from pipeline.storage import Access
 from schemas.calibration import Calibration, CalibrationError, Estimator, Map, Tree, method_key, parse_calibration
-from schemas.config import Gate, Method
+from schemas.config import Gate, Method, resolve
 from schemas.records import SCORES
 from tests.benchmarks.quality.fit import as_estimator
 
@@ -119,6 +120,23 @@ def test_drift_is_seen_and_sameness_is_not() -> None:
     assert drift(same) == {}
     assert next(iter(drift(moved))) == "predicted_iou"
     assert drift(moved[:50]) == {}  # too few to tell
+
+
+@pytest.mark.parametrize("preset", ["default", "balanced"])
+def test_lite_comes_with_a_calibration_for_each_of_its_presets(preset: str) -> None:
+    method = resolve(preset).method
+    method = method.model_copy(update={"weights_sha256": hash_file(LITE_WEIGHTS)})
+    found = calibration_for(Gate(), method, Access())
+    assert found is not None, "the weights or the method changed: make fit-quality"
+    assert "no guarantee on your data" in found.note
+    assert not found.certificates
+    assert set(found.drift) == set(calibrating.DRIFT_SCORES)
+    votes = bool(method.colour_vote)
+    assert all(("colour_iou" in one.features) == votes for one in found.estimators.values())
+    row: dict[str, Any] = {name: 0.95 for name, _ in SCORES} | {"area_ratio": 1.0}
+    doubtful = row | {"expected_iou": 0.5, "stability": 0.5, "outline_logit": 0.3, "predicted_iou": 0.5}
+    sure, unsure = calibration.judge([row | {"outline_logit": 3.0}, doubtful], Gate(), found)
+    assert sure.quality.refined > unsure.quality.refined + 0.05
 
 
 def leaf(value: float) -> Tree:

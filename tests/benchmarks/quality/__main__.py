@@ -144,13 +144,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--fit", action="store_true", help="write the packaged calibrations")
     parser.add_argument("--only-fit", action="store_true", help="and stop there")
+    parser.add_argument("--presets", nargs="+", choices=OWN, default=OWN, help="whose calibrations are written")
     parser.add_argument("--output", type=Path, default=None, help="markdown of all tables")
     options = parser.parse_args()
     if not options.data.is_dir():
         parser.exit(0, f"skipped: {options.data} is not here\n")
     bench = Bench(options)
     if options.fit or options.only_fit:
-        for preset in OWN:
+        for preset in options.presets:
             path = PACKAGED_FOLDER / f"lite-{preset}.calibration.json"
             path.write_text(bench.calibration(preset).model_dump_json() + "\n")
             print(f"wrote {path.name}")
