@@ -174,7 +174,8 @@ def wrong(verdict: str, decision: str) -> bool:
 
 def _scores(result: Result, mask_ids: Iterable[str]) -> list[dict[str, Any]]:
     names = [name for name in TABLE.names if name not in ("verdict", "random")]
-    return result.masks(pc.field("mask_id").isin(sorted(mask_ids)), names).to_pylist()
+    wanted = pa.array(sorted(mask_ids), pa.string())  # typed, for there may be none
+    return result.masks(pc.field("mask_id").isin(wanted), names).to_pylist()
 
 
 def _put(output: Store, verdicts: list[Verdict]) -> str:

@@ -51,6 +51,7 @@ def test_verdicts_are_kept_and_rejects_are_known(judged: Result, tmp_path: Path)
 
 def test_verdicts_are_calibration_data(judged: Result, tmp_path: Path) -> None:
     rows = judged.masks().to_pylist()
+    assert verdicts.as_calibration(judged).num_rows == 0
     verdicts.review(judged.store.uri, download(tmp_path / "v.json", [(rows[0], "better"), (rows[1], "better")]))
     table = verdicts.as_calibration(judged)
     assert table.schema.equals(verdicts.TABLE)
