@@ -59,8 +59,10 @@ def test_files_that_it_names_exist() -> None:
 
 def test_options_and_settings_that_it_names_exist(relabel: Cli) -> None:
     known = relabel("run", "--help", COLUMNS="200").stdout
-    for name in set(re.findall(r"RELABEL_(?!RUN_ID)[A-Z]+", README)) | {"--limit", "--new-version", "--address"}:
+    for name in set(re.findall(r"RELABEL_(?!RUN_ID)[A-Z]+", README)) | {"--new-version", "--address"}:
         assert name in known, name
+    planned = relabel("plan", "--help", COLUMNS="200").stdout
+    assert all(f"--{name}" in planned for name in ("estimate", "machines", "price-per-machine-hour"))
     fields = (ROOT / "schemas" / "config.py").read_text()
     named = "chunk_images max_failed_share gpus_per_actor actors_min actors_max encode_batch decode_batch fetch_threads"
     for field in [*named.split(), "metrics_port", "metrics_linger_s", "log_format"]:
