@@ -135,7 +135,7 @@ def kill(
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     local = make_corpus(folder / f"corpus-{time.time_ns()}", IMAGES, CHUNK_IMAGES)
     undisturbed = str(folder / "undisturbed")
-    _finish(None, local.command(undisturbed, "--actors", "1"))
+    _finish(None, local.command(undisturbed, "--actors", "1", "--new-version"))  # the code may be another by now
     expected = hashes(undisturbed, Access())
     with ExitStack() as stack:
         upstream = stack.enter_context(s3_server())
