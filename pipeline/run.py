@@ -216,7 +216,7 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a chunk lost with its worker is isolate.py's, no page
     _connect(address)
     signal.signal(signal.SIGTERM, _abandon)
     over = threading.Event()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("a small disk can only be mounted by root")
@@ -82,16 +83,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk(corpus: Corpus, small_disk: Path) -> None:
     ballast = small_disk / "ballast"
+    ballast.touch()
     command = corpus.command(str(small_disk / "out"), "--actors", "1")
     run = start(command, KILLER_PAUSE_S="0.3")
     until_parts(str(small_disk / "out"), 1, run)
-    with ballast.open("wb") as file:
-        try:
-            while True:
-                file.write(b"\0" * 512)
-                file.flush()
-        except OSError:
-            pass
+    with suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while True:
+            file.write(b"\0" * 4096)
     code, said = ended(run)
     assert code == 1
     assert "No space left on device" in said
@@ -107,7 +105,7 @@ def test_sigterm_to_the_head_ends_the_run_soon(corpus: Corpus, tmp_path: Path) -
     head = subprocess.Popen(
         [Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}",
          "--include-dashboard=false"],
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
     output = str(tmp_path / "out")
