@@ -136,13 +136,17 @@ def box_around(mask: Mask, margin_px: int) -> tuple[slice, slice]:
 
 def component_areas(mask: Mask) -> list[int]:
     """Pixels of each 8-connected foreground component, the largest first."""
-    statistics = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)[2]
+    cut = mask[box_around(np.asarray(mask, np.uint8), 0)].astype(np.uint8)
+    if not cut.size:
+        return []
+    statistics = cv2.connectedComponentsWithStats(cut, connectivity=8)[2]
     return sorted((int(area) for area in statistics[1:, cv2.CC_STAT_AREA]), reverse=True)
 
 
 def count_holes(mask: Mask) -> int:
     """4-connected background components that do not touch the outside."""
-    background = np.pad(1 - mask.astype(np.uint8), 1, constant_values=1)
+    cut = mask[box_around(np.asarray(mask, np.uint8), 0)].astype(np.uint8)  # there is no hole outside of it
+    background = np.pad(1 - cut, 1, constant_values=1)
     return int(cv2.connectedComponents(background, connectivity=4)[0]) - 2
 
 

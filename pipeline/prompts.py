@@ -25,7 +25,7 @@ POSITIVE, NEGATIVE, NO_POINT = 1, 0, -1
 ELASTIC_STEP_SHARE = 0.1  # of the side that grows
 ELASTIC_STEP_PX = 10
 
-EXACT_DISTANCE_PX = 1200  # beyond it float32 may be half an integer off in the square
+EXACT_DISTANCE_PX = 1200  # beyond it float32 may be half an integer off in the square; it counts integers to 4096 ** 2
 
 
 class Points(NamedTuple):
@@ -64,7 +64,8 @@ def distance_to_background(mask: Mask) -> FloatArray:
         from scipy.ndimage import distance_transform_edt  # slow to import, and rarely needed
 
         return np.asarray(distance_transform_edt(mask), np.float32)
-    return np.sqrt(np.rint(np.square(distances, dtype=np.float64))).astype(np.float32)
+    squared = np.square(distances, out=distances)
+    return np.asarray(np.sqrt(np.rint(squared, out=squared), out=squared), np.float32)
 
 
 def distance_points(mask: Mask) -> Points:
@@ -195,11 +196,11 @@ def _gaussian(
         peak_x, peak_y = _peak(inside)
         rows, columns = np.ogrid[: inside.shape[0], : inside.shape[1]]
         squared = (rows - peak_y) ** 2 + (columns - peak_x) ** 2
-        values = np.exp(-squared / (mask_area * gamma))
+        values = np.exp(-squared[foreground] / (mask_area * gamma))
     else:
-        values = np.exp(-((inside - inside.max()) ** 2) * gamma / mask_area)
+        values = np.exp(-((inside[foreground] - inside.max()) ** 2) * gamma / mask_area)
     field = np.zeros(mask.shape, np.float32)
-    field[y1 : y2 + 1, x1 : x2 + 1] = np.where(foreground, values, 0)
+    field[y1 : y2 + 1, x1 : x2 + 1][foreground] = values
     return field
 
 

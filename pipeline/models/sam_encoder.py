@@ -20,7 +20,7 @@ from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import get_rel_pos
 from torch import Tensor, nn
 
-BIAS_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 28}
+BIAS_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28}
 MLP_TOKENS = {"cpu": 1024, "cuda": 1 << 30}
 
 
@@ -95,15 +95,18 @@ class _Attention(nn.Module):
             qkv = padded
         windows = qkv.view(count, down, side, across, side, -1).transpose(2, 3).reshape(-1, side, side, 3 * channels)
         out = self._attend(windows).view(count, down, across, side, side, channels).transpose(2, 3)
-        return self._out(out.reshape(count, down * side, across * side, channels)[:, :height, :width])
+        out = out.reshape(count, down * side, across * side, channels)[:, :height, :width]
+        return self._out(out.contiguous())  # torch takes another, slower way for what is not
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """(B, h, w, 3C) -> (B, h * w, C)."""
         count, height, width, _ = qkv.shape
-        query, key, value = qkv.view(count, height * width, 3, self._heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        by_head = qkv.view(count, height * width, 3, self._heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+        query, key, value = by_head.unbind(0)
         grid = query.unflatten(2, (height, width))
-        by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, self._rows)
-        by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, self._columns)
+        # Contiguous, so that their sum is, or it would be copied.
+        by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, self._rows).contiguous()
+        by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, self._columns).contiguous()
         step = max(1, BIAS_ELEMENTS[qkv.device.type] // (count * self._heads * width * height * width))
         parts = []
         for top in range(0, height, step):
