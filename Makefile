@@ -32,7 +32,7 @@ test-slow: setup ## Tests that take minutes each; one of them submits a job to R
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,cluster]'
 	$(BIN)/python -m pytest -m slow
 
-bench-speed: setup ## This project against a plain loop, its encoder against the package's
+bench-speed: setup ## This project against a plain loop, its encoder against the package's, Ray's own cost
 	$(BIN)/python -m tests.benchmarks.speed
 
 fit-quality: setup ## Fit the packaged estimators of quality again (after a change of the weights or the method)

@@ -21,6 +21,8 @@ from segment_anything.modeling.image_encoder import get_rel_pos
 from torch import Tensor, nn
 
 BIAS_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28}
+MANY_TOKENS = 1024
+HEADS_AT_ONCE, ROWS_AT_ONCE = 4, 4  # scores of 4 x 256 x 4096 in SAM's grid
 MLP_TOKENS = {"cpu": 1024, "cuda": 1 << 30}
 
 
@@ -107,6 +109,8 @@ class _Attention(nn.Module):
         # Contiguous, so that their sum is, or it would be copied.
         by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, self._rows).contiguous()
         by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, self._columns).contiguous()
+        if qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16 and height * width >= MANY_TOKENS:
+            return _attend_by_products(by_head, by_row, by_column)
         step = max(1, BIAS_ELEMENTS[qkv.device.type] // (count * self._heads * width * height * width))
         parts = []
         for top in range(0, height, step):
@@ -115,6 +119,31 @@ class _Attention(nn.Module):
             parts.append(F.scaled_dot_product_attention(grid[:, :, rows].flatten(2, 3), key, value, attn_mask=bias))
         out = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
         return out.transpose(1, 2).flatten(2)
+
+
+def _attend_by_products(by_head: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
+    """Attention of many tokens in bfloat16 as two matrix products, a few heads and rows of queries at a time.
+
+    On CPUs faster than torch's fused kernel, whose products are of tiles too small for their units. Scores are rounded
+    to bfloat16, as torch.autocast does; the softmax itself is computed in float32.
+    by_head: (3, B, heads, h * w, C); by_row, by_column: (B, heads, h, w, h) and (B, heads, h, w, w).
+    Returns (B, h * w, heads * C).
+    """
+    count, heads, height, width, _ = by_row.shape
+    queries, keys, values = by_head.flatten(1, 2).unbind(0)
+    queries = (queries * queries.shape[-1] ** -0.5).unflatten(1, (height, width))
+    rows, columns = by_row.flatten(0, 1), by_column.flatten(0, 1)
+    out = torch.empty_like(queries)
+    for first in range(0, count * heads, HEADS_AT_ONCE):
+        some = slice(first, first + HEADS_AT_ONCE)
+        for top in range(0, height, ROWS_AT_ONCE):
+            block = slice(top, top + ROWS_AT_ONCE)
+            scores = torch.bmm(queries[some, block].flatten(1, 2), keys[some].transpose(1, 2))
+            biased = scores.view(scores.shape[0], -1, width, height, width)
+            biased.add_(rows[some, block, :, :, None]).add_(columns[some, block, :, None, :])
+            attended = torch.bmm(torch.softmax(scores, -1), values[some])
+            out[some, block] = attended.unflatten(1, (-1, width))
+    return out.unflatten(0, (count, heads)).permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
 
 
 def _linear(linear: nn.Linear, dtype: torch.dtype) -> nn.Linear:

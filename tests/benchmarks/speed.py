@@ -2,7 +2,9 @@
 
     python -m tests.benchmarks.speed --data ../shared/data/dev      (make bench-speed)
 
-Ways are run in turn (A B A B ...), each in a process of its own; ratios are of medians within this one run.
+Ways are run in turn (A B A B ...), each in a process of its own; ratios are of medians within this run. Parts: `lite`
+(the loop against one process), `encoder` (ViT-B), `ray` (`relabel run`, and Ray around a model that sleeps). Clients of
+S3 have a command of their own: speed_s3.py.
 """
 
 from __future__ import annotations
@@ -66,14 +68,34 @@ def encoder(images: int, rounds: int) -> dict[str, Any]:
         for way, results in found.items():
             check = ["--check"] if way == "project" and number == 0 else []
             results.append(worker("speed_encoder", way, "--images", str(images), *check))
-    package, project = (statistics.median(r["seconds_per_image"] for r in found[way]) for way in found)
-    return {**found, "ratio": round(package / project, 2)}
+    ratios = {}
+    for name, key in (("ratio", "seconds_per_image"), ("cpu_ratio", "cpu_seconds_per_image")):
+        package, project = (statistics.median(r[key] for r in found[way]) for way in found)
+        ratios[name] = round(package / project, 2)
+    return {**found, **ratios}
+
+
+def ray(data: Path, images: int, iterations: int, threads: int | None) -> dict[str, Any]:
+    """(c) against (b): `relabel run` with an actor for each core, start-up apart; and what Ray itself costs."""
+    found: dict[str, Any] = {}
+    if data.exists():
+        cores = threads or os.cpu_count() or 1
+        words = ["--data", str(data), "--images", str(images), "--iterations", str(iterations)]
+        alone = worker("speed_lite", "project", *words, "--threads", str(cores))
+        run = worker("speed_ray", "photos", *words, "--actors", str(cores))
+        rate = alone["images"] / alone["seconds"]
+        found["photos"] = {"one_process": round(rate, 3), "relabel_run": run, "ratio": run["images_per_s"] / rate}
+    sizes = [(2000, 2), (2000, 4), (2000, 8), (20_000, 8)]
+    found["machinery"] = [
+        worker("speed_ray", "machinery", "--images", str(count), "--actors", str(actors)) for count, actors in sizes
+    ]
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/dev"))
-    parser.add_argument("--parts", nargs="+", default=["lite", "encoder"])
+    parser.add_argument("--parts", nargs="+", default=["lite", "encoder", "ray"])
     parser.add_argument("--images", type=int, default=30)
     parser.add_argument("--encoder-images", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
@@ -88,6 +110,8 @@ def main() -> None:
             found["lite"] = f"skipped: no data at {options.data}"
     if "encoder" in options.parts:
         found["encoder"] = encoder(options.encoder_images, options.rounds)
+    if "ray" in options.parts:
+        found["ray"] = ray(options.data, options.images, options.iterations, options.threads)
     print(json.dumps(found, indent=1))
 
 

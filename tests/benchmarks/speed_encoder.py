@@ -64,13 +64,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         dtype = torch.float32
     for _ in range(options.warm_up):
         run(batches[0])
+    cpu_s = time.process_time()
     each = statistics.median(seconds(lambda batch=batch: run(batch), options.device) for batch in batches)
+    cpu_s = (time.process_time() - cpu_s) / len(batches) / options.batch
     each /= options.batch
     ceiling = matmul_tflops(options.device, str(dtype).removeprefix("torch."))
     return {
         "way": options.way,
         "dtype": str(dtype).removeprefix("torch."),
         "seconds_per_image": round(each, 4),
+        "cpu_seconds_per_image": round(cpu_s, 4),
         "images_per_s": round(1 / each, 3),
         "tflops": round(ENCODER_TFLOP[options.model] / each, 3),
         "ceiling_tflops": round(ceiling, 3),

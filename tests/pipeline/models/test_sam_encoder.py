@@ -68,3 +68,17 @@ def test_the_original_is_left_as_it_is(encoder: ImageEncoderViT) -> None:
 def test_a_cpu_without_bfloat16_computes_in_float32() -> None:
     supported = torch.cpu._is_avx512_bf16_supported()
     assert preferred_dtype("cpu") == (torch.bfloat16 if supported else torch.float32)
+
+
+@torch.inference_mode()
+def test_products_of_any_size_agree_with_the_fused_kernel(
+    encoder: ImageEncoderViT, images: Tensor, expected: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = FastEncoder(encoder, torch.bfloat16)
+    whole = fast(images[:1])
+    monkeypatch.setattr(sam_encoder, "HEADS_AT_ONCE", 1)
+    monkeypatch.setattr(sam_encoder, "ROWS_AT_ONCE", 7)  # the last block is smaller
+    assert relative_error(fast(images[:1]), whole) < 1e-3
+    monkeypatch.setattr(sam_encoder, "MANY_TOKENS", 1 << 30)
+    fused = relative_error(fast(images[:1]), expected[:1])
+    assert relative_error(whole, expected[:1]) < max(1.5 * fused, 5e-3)
