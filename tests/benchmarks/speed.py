@@ -84,7 +84,11 @@ def ray(data: Path, images: int, iterations: int, threads: int | None) -> dict[s
         alone = worker("speed_lite", "project", *words, "--threads", str(cores))
         run = worker("speed_ray", "photos", *words, "--actors", str(cores))
         rate = alone["images"] / alone["seconds"]
-        found["photos"] = {"one_process": round(rate, 3), "relabel_run": run, "ratio": run["images_per_s"] / rate}
+        found["photos"] = {
+            "one_process": round(rate, 3),
+            "relabel_run": run,
+            "ratio": round(run["images_per_s_up"] / rate, 3),
+        }
     sizes = [(2000, 2), (2000, 4), (2000, 8), (20_000, 8)]
     found["machinery"] = [
         worker("speed_ray", "machinery", "--images", str(count), "--actors", str(actors)) for count, actors in sizes

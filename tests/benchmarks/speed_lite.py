@@ -104,7 +104,7 @@ def loop(iterations: int, threads: int | None) -> Callable[[list[Photo]], list[l
     return torch.inference_mode()(run)
 
 
-def project(iterations: int, threads: int | None) -> Callable[[list[Photo]], list[list[Rle]]]:
+def project(iterations: int, threads: int | None, dtype: str = "float32") -> Callable[[list[Photo]], list[list[Rle]]]:
     """This project in one process: a thread for each core, scores included."""
     import torch
 
@@ -114,9 +114,9 @@ def project(iterations: int, threads: int | None) -> Callable[[list[Photo]], lis
     from pipeline.storage import Access
     from schemas.config import resolve as resolve_config
 
-    overrides = {"method": {"iterations": iterations}}
+    overrides = {"method": {"iterations": iterations, "dtype": dtype}}
     method = resolve_config("published-code", None, overrides).method
-    model = load_model("lite", resolve("lite", None, Access()), "cpu", 1)
+    model = load_model("lite", resolve("lite", None, Access()), "cpu", 1, dtype)
 
     def chunk(photos: list[Photo]) -> list[list[Rle]]:
         images = []
@@ -142,11 +142,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=30)
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--threads", type=int, help="default: as torch chooses; a thread for each core")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of project")
     parser.add_argument("--masks-to", type=Path)
     options = parser.parse_args()
     found = photos(options.data, options.kind)
     chosen = found[:: max(1, len(found) // options.images)][: options.images]
-    run = {"loop": loop, "project": project}[options.way](options.iterations, options.threads)
+    if options.way == "loop":
+        run = loop(options.iterations, options.threads)
+    else:
+        run = project(options.iterations, options.threads, options.dtype)
     run(chosen[:1])
     started, cpu = time.perf_counter(), time.process_time()
     answers = run(chosen)

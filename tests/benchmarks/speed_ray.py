@@ -3,12 +3,13 @@
     python -m tests.benchmarks.speed_ray machinery --images 1000 --actors 2 [--sleep-ms 10]
     python -m tests.benchmarks.speed_ray photos --data ../shared/data/dev --images 300 --repeats 4
 
-prints JSON, start-up apart: everything before the first chunk is finished is left out, its images too.
+prints JSON, start-up apart.
 
 machinery: pictures of 64 x 64 with a mask each are fetched, decoded, refined by a model that sleeps, scored, written.
 Efficiency is the sleep over the actors' time; CPU milliseconds are of the driver and all of Ray's processes, so the
 work on the pictures themselves is in them (`alone_ms`: the same without Ray, in one process).
-photos: images/s of `relabel run` between the first finished chunk and the last.
+Everything before the first chunk came back is left out, its images too.
+photos: images/s of `relabel run` while its actors are up: images over what they computed and waited, side by side.
 """
 
 from __future__ import annotations
@@ -212,7 +213,8 @@ def run_photos(data: Path, images: int, repeats: int, iterations: int, actors: i
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         whole_s = time.perf_counter() - started
     [spent] = [event for event in map(json.loads, done.stderr.splitlines()) if event["event"] == "refined"]
-    return {"images": count, "actors": actors, "whole_s": round(whole_s, 1), **spent}
+    rate = count * actors / (spent["refine_s"] + spent["wait_s"])
+    return {**spent, "images": count, "actors": actors, "whole_s": round(whole_s, 1), "images_per_s_up": round(rate, 3)}
 
 
 def main() -> None:
