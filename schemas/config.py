@@ -183,7 +183,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "iterations": 5,
     },
 }
-"""Named methods. fast, balanced and best: more and more looks at each mask; what each costs and gains stands in
+"""Named methods. fast, balanced and best: more and more looks at each mask; what is known of their gain stands in
 tests/benchmarks/RESULTS.md. The two published ones are SAMRefiner as its code and as its paper have it."""
 
 DEFAULT_PRESETS = {"lite": "balanced"}
