@@ -1,7 +1,7 @@
 """Rules that a cluster would hold our objects to, as plain functions: object in, list of complaints out.
 
 crd_errors        strict: unknown fields too (an API server would drop them silently)
-kuberay_errors    KubeRay's own validation, ported from its operator's validation.go: what any of 1.5.1 to 1.7.0 refuses
+kuberay_errors    KubeRay's own validation, ported from validation.go of operator 1.6.2, with changes of 1.7.0
 restricted_errors the pod security standard "restricted", and this project's own additions
 allowed           does a set of NetworkPolicies let a connection through
 """
