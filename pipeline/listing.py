@@ -21,13 +21,13 @@ class Listing(Mapping[str, StoredFile]):
         [(self._count,)] = files.execute("SELECT COUNT(*) FROM files")
 
     def __getitem__(self, path: str) -> StoredFile:
-        row = self._files.execute("SELECT size, etag, modified_s FROM files WHERE path = ?", (_key(path),)).fetchone()
+        row = self._files.execute("SELECT size, etag, modified_s FROM files WHERE path = ?", (to_key(path),)).fetchone()
         if row is None:
             raise KeyError(path)
         return StoredFile(path, *row)
 
     def __iter__(self) -> Iterator[str]:
-        return (_path(key) for (key,) in self._files.execute("SELECT path FROM files ORDER BY path"))
+        return (to_path(key) for (key,) in self._files.execute("SELECT path FROM files ORDER BY path"))
 
     def __len__(self) -> int:
         return self._count
@@ -36,23 +36,32 @@ class Listing(Mapping[str, StoredFile]):
 @contextmanager
 def listing(files: Iterable[StoredFile]) -> Iterator[Listing]:
     """The files of a store's `walk`, for as long as the context lasts."""
+    with temporary_database(_TABLE) as database:
+        database.execute("BEGIN")
+        rows = ((to_key(file.path), file.size, file.etag, file.modified_s) for file in files)
+        database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+        database.execute("COMMIT")
+        yield Listing(database)
+
+
+@contextmanager
+def temporary_database(*tables: str) -> Iterator[sqlite3.Connection]:
+    """A database in a file that is gone afterwards, with these tables; transactions are the caller's."""
     with tempfile.TemporaryDirectory(prefix="relabel-listing-") as folder:
         connection = sqlite3.connect(Path(folder) / "files.db", isolation_level=None, check_same_thread=False)
         with closing(connection):
             for setting in ("journal_mode = OFF", "synchronous = OFF"):  # nobody reads it after a crash
                 connection.execute(f"PRAGMA {setting}")
-            connection.execute(_TABLE)
-            connection.execute("BEGIN")
-            rows = ((_key(file.path), file.size, file.etag, file.modified_s) for file in files)
-            connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
-            connection.execute("COMMIT")
-            yield Listing(connection)
+            for table in tables:
+                connection.execute(table)
+            yield connection
 
 
-def _key(path: str) -> bytes:
+def to_key(path: str) -> bytes:
     """Names of files need not be text, and those in an annotation file need not be names."""
     return path.encode("utf-8", "surrogatepass")
 
 
-def _path(key: bytes) -> str:
+def to_path(key: bytes) -> str:
+    """What `to_key` was given."""
     return key.decode("utf-8", "surrogatepass")

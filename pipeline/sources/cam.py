@@ -21,6 +21,7 @@ from pipeline import cams
 from pipeline.cams import CamRule
 from pipeline.errors import MaskError, RefusedError
 from pipeline.sources import files
+from pipeline.sources.pairs import stem
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 
 
@@ -55,7 +56,7 @@ def _number(options: Mapping[str, str], name: str, default: float, highest: floa
 
 
 def _masks(path: str, data: bytes, rule: CamRule) -> list[PlannedMask]:
-    name = files.stem(path)
+    name = stem(path)
     try:
         found = cams.read(data, rule.layout)
         winners = np.unique(cams.class_map(found.scores, rule))

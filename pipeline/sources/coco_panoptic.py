@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import RefusedError
+from pipeline.listing import listing
 from pipeline.sources import json_stream
 from pipeline.sources.by_image import ByImage, Entry
 from pipeline.sources.coco import Names, category_of, hashable, image_entry, planned_image
-from pipeline.sources.files import stem
+from pipeline.sources.pairs import stem
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import StoredFile, split_uri
 
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image of `images` with its segments, then the segments of images that `images` does not have."""
-    folder, listed = _pngs(given)
-    with tempfile.TemporaryDirectory(prefix="relabel-coco-") as spilled:
+    with _pngs(given) as (folder, listed), tempfile.TemporaryDirectory(prefix="relabel-coco-") as spilled:
         spill = ByImage(Path(spilled))
         names = _read(given, spill)
         for image_key, images, annotations in spill.groups():
@@ -44,12 +45,13 @@ def root(masks_uri: str) -> str:
     return masks_uri.rpartition("/")[0] or "."
 
 
-def _pngs(given: SourceInput) -> tuple[str, dict[str, StoredFile]]:
+@contextmanager
+def _pngs(given: SourceInput) -> Iterator[tuple[str, Mapping[str, StoredFile]]]:
     """The PNGs' folder, with a slash at its end, relative to `root`; and its files."""
     store, name = split_uri(given.masks_uri, given.access)
     folder = PurePosixPath(name).stem
-    found = {file.path: file for file in store.list(folder)}
-    return (f"{folder}/", found) if found else ("", {})
+    with listing(store.walk(folder)) as found:
+        yield (f"{folder}/", found) if found else ("", {})
 
 
 def _read(given: SourceInput, spill: ByImage) -> Names:

@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.coarse import read_label_image
 from pipeline.errors import MaskError
 from pipeline.sources import files
+from pipeline.sources.pairs import stem
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 
 VOID = 255
@@ -38,7 +39,7 @@ def values(data: bytes) -> list[int] | None:
 
 def mask_of(path: str, value: int | None) -> PlannedMask:
     """The mask of a file's pixels that equal `value`, or of all that are not zero."""
-    name = files.stem(path)
+    name = stem(path)
     return PlannedMask(
         source_mask_id=name if value is None else f"{name}#{value}",
         category_id=1 if value is None else value,

@@ -16,6 +16,7 @@ from dataclasses import replace
 import yaml
 
 from pipeline.sources import files
+from pipeline.sources.pairs import stem
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Access, Store
 
@@ -44,7 +45,7 @@ def labels_folder(masks_uri: str, access: Access) -> str:
     folder = masks_uri.rstrip("/")
     if folder.endswith((".yaml", ".yml")):
         folder = folder.rpartition("/")[0] or "."
-    return f"{folder}/{LABELS}" if Store(f"{folder}/{LABELS}", access).list() else folder
+    return f"{folder}/{LABELS}" if any(Store(f"{folder}/{LABELS}", access).walk()) else folder
 
 
 def read_names(labels: str, access: Access) -> dict[int, str]:
@@ -79,7 +80,7 @@ def _yaml_names(text: str) -> Mapping[object, object] | list[object]:
 
 
 def _mask(path: str, number: int, words: list[str], names: Mapping[int, str]) -> PlannedMask:
-    source_id = f"{files.stem(path)}#{number}"
+    source_id = f"{stem(path)}#{number}"
     try:
         values = [float(word) for word in words]
         category = int(values[0])

@@ -1,10 +1,7 @@
 """Whole runs whose storage, disk, head or nodes fail half-way: what is said, how it ends, and that it goes on."""
 
-import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +12,7 @@ import pytest
 from pipeline.dataset import open_result
 from pipeline.storage import Access, Store
 from tests.chaos.runs import Corpus, cluster, make_corpus, parts, start, upload
+from tests.conftest import ray_head
 from tests.fault_proxy import FaultProxy
 from tests.killers import picture
 
@@ -99,29 +97,13 @@ def test_a_full_disk(corpus: Corpus, small_disk: Path) -> None:
 
 
 def test_sigterm_to_the_head_ends_the_run_soon(corpus: Corpus, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    head = subprocess.Popen(
-        [Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}",
-         "--include-dashboard=false"],
-        env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
     output = str(tmp_path / "out")
-    try:
-        deadline = time.monotonic() + 120
-        while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
-            assert time.monotonic() < deadline, "the Ray head did not come up"
-            time.sleep(0.5)
-        run = start(corpus.command(output, "--actors", "1", "--address", f"127.0.0.1:{port}"), KILLER_PAUSE_S="0.5")
+    with ray_head(RAY_AUTH_MODE="disabled", RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0") as head:
+        run = start(corpus.command(output, "--actors", "1", "--address", head.address), KILLER_PAUSE_S="0.5")
         until_parts(output, 1, run)
-        head.send_signal(signal.SIGTERM)
+        head.process.send_signal(signal.SIGTERM)
         assert ended(run, timeout_s=30)[0] != 0
         assert parts(output, Access()) < corpus.chunks
-    finally:
-        head.kill()
     assert ended(start(corpus.command(output, "--actors", "1")))[0] == 0
 
 

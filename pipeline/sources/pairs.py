@@ -1,0 +1,82 @@
+"""Which mask file belongs to which image, by their names: `masks/NAME.png` or `masks/NAME/*.png` for `images/NAME.jpg`.
+
+The names of millions of files are not held in memory: they stand in a temporary SQLite file, as in `listing.py`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from pipeline.listing import temporary_database, to_key, to_path
+from pipeline.storage import StoredFile
+
+_TABLES = (
+    "CREATE TABLE images (stem BLOB PRIMARY KEY, path BLOB) WITHOUT ROWID",
+    "CREATE TABLE files (stem BLOB, path BLOB, size INTEGER, PRIMARY KEY (stem, path)) WITHOUT ROWID",
+)
+# of images that differ in their suffix alone, the last is meant
+_ADD_IMAGE = "INSERT INTO images VALUES (?, ?) ON CONFLICT DO UPDATE SET path = MAX(path, excluded.path)"
+_IMAGES = """
+    SELECT images.path, files.path, files.size FROM images LEFT JOIN files ON files.stem = images.stem
+    ORDER BY images.stem, files.path"""
+_ORPHANS = """
+    SELECT files.stem, files.path, files.size FROM files WHERE stem NOT IN (SELECT stem FROM images)
+    ORDER BY files.stem, files.path"""
+
+
+class MaskFile(NamedTuple):
+    """A mask file's path and its size in bytes."""
+
+    path: str
+    size: int
+
+
+class Pairs:
+    """Images with their mask files, and mask files without an image; each in the order of their names."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def images(self) -> Iterator[tuple[str, list[MaskFile]]]:
+        """Each image's path with its files, which may be none."""
+        return self._groups(_IMAGES)
+
+    def orphans(self) -> Iterator[tuple[str, list[MaskFile]]]:
+        """The name of an image that is not there, with its files."""
+        return self._groups(_ORPHANS)
+
+    def _groups(self, query: str) -> Iterator[tuple[str, list[MaskFile]]]:
+        for name, rows in groupby(self._database.execute(query), key=lambda row: row[0]):
+            yield to_path(name), [MaskFile(to_path(path), size) for _, path, size in rows if path is not None]
+
+
+@contextmanager
+def pairs(images: Iterable[str], files: Iterable[StoredFile]) -> Iterator[Pairs]:
+    """Paths of images and the mask files of a store's `walk`, for as long as the context lasts."""
+    with temporary_database(*_TABLES) as database:
+        database.execute("BEGIN")
+        database.executemany(_ADD_IMAGE, ((to_key(stem(path)), to_key(path)) for path in images))
+        rows = ((to_key(_image_stem(file.path, database)), to_key(file.path), file.size) for file in files)
+        database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
+        database.execute("COMMIT")
+        yield Pairs(database)
+
+
+def stem(path: str) -> str:
+    """The path without its suffix."""
+    return str(PurePosixPath(path).with_suffix(""))
+
+
+def _image_stem(path: str, database: sqlite3.Connection) -> str:
+    """The image that a mask file belongs to: the one of its own name, else the one of its folder's."""
+    own, folder = stem(path), str(PurePosixPath(path).parent)
+    return folder if not _is_image(own, database) and _is_image(folder, database) else own
+
+
+def _is_image(name: str, database: sqlite3.Connection) -> bool:
+    return database.execute("SELECT 1 FROM images WHERE stem = ?", (to_key(name),)).fetchone() is not None
