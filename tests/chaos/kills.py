@@ -3,9 +3,10 @@
     python -m tests.chaos.kills --kills 100 --seed 0 --folder /somewhere [--for-s 300]
 
 Each round is one output, on local disk or on an S3 server behind a proxy that injects faults into 10 % of the requests.
-It gets up to eight kills: of the driver with its whole cluster ("machine"); or of the driver alone, of a model actor,
+It gets up to twelve kills: of the driver with its whole cluster ("machine"); or of the driver alone, of a model actor,
 or of a node, on a cluster of three nodes that outlives the rounds. Nodes that were killed are replaced.
-A kill counts when it landed with work pending. Then the run goes on to its end, and the shards' hashes are compared.
+A kill counts when it landed with work pending. Then the run goes on and the shards' hashes are compared.
+A run that outlives its actors and nodes has to end with 0; one that did not is started again, and stands in `gave_up`.
 All is drawn from the seed. Finished rounds stand in FOLDER/rounds.jsonl, and the same command goes on after them; with
 --for-s it begins no round after so many seconds, and ends with 3 while kills are missing.
 """
@@ -32,9 +33,9 @@ from pipeline.storage import Access, Store
 from tests.chaos.runs import Corpus, cluster, hashes, make_corpus, parts, s3_server, start, upload
 from tests.fault_proxy import FaultProxy
 
-IMAGES, CHUNK_IMAGES = 48, 2
-PER_ROUND = 8
-PAUSE_S = "0.15"  # for each mask: long enough for a kill to land
+IMAGES, CHUNK_IMAGES = 48, 1
+PER_ROUND = 12
+PAUSE_S = "0.5"  # for each mask: else parts come all at once when the first writer is up, and no kill lands
 KINDS = ("machine", *3 * ("driver", "actor", "node"))
 """Of the rounds, again and again; one that starts its own cluster for each kill takes the longest."""
 FAULTS = ("500", "503", "429", "reset", "reset_after", "truncated", "slow")
@@ -50,6 +51,7 @@ class Round:
     remote: bool
     kills: int
     landed: list[dict[str, Any]] = field(default_factory=list)
+    gave_up: list[str] = field(default_factory=list)
 
 
 def draw(seed: int, number: int, per_round: int) -> tuple[Round, random.Random]:
@@ -59,24 +61,27 @@ def draw(seed: int, number: int, per_round: int) -> tuple[Round, random.Random]:
     return Round(number, KINDS[number % len(KINDS)], remote, kills), chance
 
 
-def play(round_: Round, chance: random.Random, corpus: Corpus, output: str, access: Access, nodes: Any) -> None:
-    """Run with kills, then to the end. nodes: the cluster, None for one that is the run's own."""
-    options = ["--actors", "2", "--address", nodes.address] if nodes else ["--actors", "1"]
+def play(
+    round_: Round, chance: random.Random, corpus: Corpus, output: str, access: Access, direct: Access, nodes: Any
+) -> None:
+    """Run with kills, then to the end. direct: output without faults. nodes: the cluster, None for the run's own."""
+    options = ["--actors", "3", "--address", nodes.address] if nodes else ["--actors", "1"]
     options += ["--endpoint-url", access.endpoint_url] if access.endpoint_url else []
     command = corpus.command(output, *options)
-    run: subprocess.Popen[bytes] | None = None
+    run = start(command, KILLER_PAUSE_S=PAUSE_S)
     while len(round_.landed) < round_.kills:
-        run = run if run and run.poll() is None else start(command, KILLER_PAUSE_S=PAUSE_S)
-        before = parts(output, access)
+        before = parts(output, direct)
         most = (corpus.chunks - 1 - before) // (round_.kills - len(round_.landed))  # leave some for the others
-        if most < 1 or not _wait(run, output, access, before + chance.randint(1, most)):
+        if most < 1 or not _wait(run, output, direct, before + chance.randint(1, most)):
             break
         time.sleep(chance.uniform(0, 0.3))
         victim = _kill(round_.kind, run, nodes)
-        pending = corpus.chunks - parts(output, access)
+        pending = corpus.chunks - parts(output, direct)
         if victim and pending > 0:
             round_.landed.append({"kind": round_.kind, "remote": round_.remote, "pending": pending})
-    _finish(run, command)
+        if round_.kind in ("machine", "driver"):
+            run = start(command, KILLER_PAUSE_S=PAUSE_S)
+    _finish(run, command, round_.gave_up)
 
 
 def _wait(run: subprocess.Popen[bytes], output: str, access: Access, wanted: int) -> bool:
@@ -114,16 +119,14 @@ def _a_worker(nodes: Any) -> Any:
     return sorted(nodes.worker_nodes, key=lambda node: str(node.unique_id))[0]
 
 
-def _finish(run: subprocess.Popen[bytes] | None, command: list[str]) -> None:
-    """To the end: the run that is under way, or the same command again."""
-    code, text = 1, b""
-    for attempt in range(2):
-        run = run if attempt == 0 and run and run.poll() is None else start(command)
-        text = run.communicate(timeout=LIMIT_S)[1]
-        code = run.returncode
-        if code == 0:
-            return
-    raise AssertionError(f"the run ended with {code}: {text.decode()[-2000:]}")
+def _finish(run: subprocess.Popen[bytes], command: list[str], gave_up: list[str]) -> None:
+    """To the end: the run that is under way, and the same command once more if it gives up."""
+    text = run.communicate(timeout=LIMIT_S)[1].decode()
+    if run.returncode:
+        gave_up.append(f"{run.returncode}: {text[-2000:]}")
+        run = start(command)
+        text = run.communicate(timeout=LIMIT_S)[1].decode()
+    assert run.returncode == 0, f"the run ended with {run.returncode}: {text[-2000:]}"
 
 
 def kill(
@@ -135,7 +138,8 @@ def kill(
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     local = make_corpus(folder / f"corpus-{time.time_ns()}", IMAGES, CHUNK_IMAGES)
     undisturbed = str(folder / "undisturbed")
-    _finish(None, local.command(undisturbed, "--actors", "1", "--new-version"))  # the code may be another by now
+    command = local.command(undisturbed, "--actors", "1", "--new-version")  # the code may be another by now
+    _finish(start(command), command, [])
     expected = hashes(undisturbed, Access())
     with ExitStack() as stack:
         upstream = stack.enter_context(s3_server())
@@ -144,14 +148,14 @@ def kill(
         remote = upload(local, Store("s3://chaos/in", Access(upstream)))
         while _landed(done) < kills and time.monotonic() < until:
             round_, chance = draw(seed, number := len(done), per_round)
-            access = Access(proxy.url) if round_.remote else Access()
+            access, direct = (Access(proxy.url), Access(upstream)) if round_.remote else (Access(), Access())
             output = f"s3://chaos/out-{number}" if round_.remote else str(folder / f"out-{time.time_ns()}")
             begun = time.monotonic()
             if round_.kind != "machine":
                 nodes = nodes or stack.enter_context(cluster(3))
             given = remote if round_.remote else local
-            play(round_, chance, given, output, access, None if round_.kind == "machine" else nodes)
-            entry = {**vars(round_), "same": hashes(output, access) == expected, "s": round(time.monotonic() - begun)}
+            play(round_, chance, given, output, access, direct, None if round_.kind == "machine" else nodes)
+            entry = {**vars(round_), "same": hashes(output, direct) == expected, "s": round(time.monotonic() - begun)}
             done.append(entry)
             with log.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
@@ -172,7 +176,9 @@ def main() -> None:
     given = parser.parse_args()
     rounds = kill(given.kills, given.seed, given.folder, for_s=given.for_s)
     landed, same = _landed(rounds), _landed([entry for entry in rounds if entry["same"]])
+    gave_up = sum(len(entry["gave_up"]) for entry in rounds)
     print(f"{landed} kills landed in {len(rounds)} rounds; byte-identical afterwards: {same} of {landed}")
+    print(f"runs that gave up when an actor or a node was killed, and were started again: {gave_up}")
     sys.exit(1 if not all(entry["same"] for entry in rounds) else 3 if landed < given.kills else 0)
 
 

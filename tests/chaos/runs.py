@@ -151,7 +151,8 @@ def cluster(nodes: int, **head: Any) -> Iterator[Any]:
     os.environ.update(RAY_ENV)
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0 if nodes else 2, **head})
+    spare = {"include_dashboard": False, "include_log_monitor": False}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0 if nodes else 2, **spare, **head})
     try:
         for _ in range(nodes):
             made.add_node(num_cpus=1)
