@@ -51,6 +51,7 @@ RAY_SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about a coming default
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # after 1 s by default, and starting one takes 2 s of CPU
     "RAY_USAGE_STATS_ENABLED": "0",  # nobody asked the user, and it is a process more
     "RAY_task_oom_retries": "2",  # without end by default, see stages.RETRIES
 }

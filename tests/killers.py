@@ -55,7 +55,8 @@ class KillerModel:
         for how, colour in MARKS.items():
             if tuple(image_rgb[0, 0]) == colour:
                 die(how)
-        time.sleep(self._pause_s)
+        if self._pause_s:
+            time.sleep(self._pause_s)
         smooth = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.5)
         return np.asarray(smooth * (0.5 + image_rgb.mean(axis=2) / 255), np.float32)
 

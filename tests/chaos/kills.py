@@ -5,7 +5,7 @@
 Each round is one output, on local disk or on an S3 server behind a proxy that injects faults into 10 % of the requests.
 It gets up to twelve kills: of the driver with its whole cluster ("machine"); or of the driver alone, of a model actor,
 or of a node, on a cluster of three nodes that outlives the rounds. Nodes that were killed are replaced.
-A kill counts when it landed with work pending. Then the run goes on and the shards' hashes are compared.
+A kill counts when it landed with work pending. Then the run goes on to its end, and its shards' hashes are compared.
 A run that outlives its actors and nodes has to end with 0; one that did not is started again, and stands in `gave_up`.
 All is drawn from the seed. Finished rounds stand in FOLDER/rounds.jsonl, and the same command goes on after them; with
 --for-s it begins no round after so many seconds, and ends with 3 while kills are missing.
@@ -64,7 +64,7 @@ def draw(seed: int, number: int, per_round: int) -> tuple[Round, random.Random]:
 def play(
     round_: Round, chance: random.Random, corpus: Corpus, output: str, access: Access, direct: Access, nodes: Any
 ) -> None:
-    """Run with kills, then to the end. direct: output without faults. nodes: the cluster, None for the run's own."""
+    """Run with kills, then to the end. direct: reaches the output without faults. nodes: None for the run's own."""
     options = ["--actors", "3", "--address", nodes.address] if nodes else ["--actors", "1"]
     options += ["--endpoint-url", access.endpoint_url] if access.endpoint_url else []
     command = corpus.command(output, *options)
@@ -91,7 +91,7 @@ def _wait(run: subprocess.Popen[bytes], output: str, access: Access, wanted: int
         if run.poll() is not None:
             return False
         assert time.monotonic() < deadline, f"{wanted} parts did not come in {LIMIT_S:.0f} s"
-        time.sleep(0.1)
+        time.sleep(0.25)
     return run.poll() is None
 
 

@@ -22,7 +22,12 @@ from pipeline.storage import Access, Store
 from tests.conftest import ROOT
 from tests.killers import picture
 
-RAY_ENV = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+RAY_ENV = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_worker_niceness": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # as `relabel run` starts Ray, see RAY_SETTINGS in run.py
+}
 S3_ENV = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "written-nowhere", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
