@@ -25,6 +25,8 @@ from schemas.records import SCHEMA_VERSION
 SEAL_VERSION = 1
 """To be raised with every change of what the same parts become."""
 PART_TO_SHARD = 1.5  # a shard is about this much larger than its parts: it adds the chosen mask
+SHARD_ROWS = 1 << 17
+"""Images and masks of a shard at most: small masks take ten times their bytes in the memory of who seals them."""
 KEPT = ("key", "execution_classes", "counts", "drift")
 
 Entry = dict[str, Any]
@@ -50,21 +52,23 @@ class Group:
 
 
 def group_parts(parts: Sequence[FinishedPart], plan: Plan, shard_bytes: int) -> Iterator[Group]:
-    """Consecutive parts of one increment, about `shard_bytes` of shard each."""
+    """Consecutive parts of one increment, about `shard_bytes` of shard each, and SHARD_ROWS at most."""
     held: list[FinishedPart] = []
-    size = 0.0
+    size, rows = 0.0, 0
 
     def group() -> Group:
         ids = {part.chunk.chunk_id for part in held}
         return Group(held, frozenset(pair for pair in plan.superseded if pair[0] in ids))
 
     for part in parts:
-        full = size + part.size * PART_TO_SHARD > shard_bytes
+        added = part.chunk.images + part.chunk.masks
+        full = size + part.size * PART_TO_SHARD > shard_bytes or rows + added > SHARD_ROWS
         if held and (full or _increment(held[-1].chunk) != _increment(part.chunk)):
             yield group()
-            held, size = [], 0.0
+            held, size, rows = [], 0.0, 0
         held.append(part)
         size += part.size * PART_TO_SHARD
+        rows += added
     if held:
         yield group()
 

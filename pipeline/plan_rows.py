@@ -18,20 +18,34 @@ from schemas.records import PLAN, conform
 def to_row(image: PlannedImage, file: StoredFile | None) -> Row:
     """What a source says of an image, with size and etag of its file; not numbered, not digested (see `finish`)."""
     height, width = image.declared_hw or (None, None)
+    uri = as_text(image.image_uri)
     return {
         "chunk_id": "",
-        "image_id": image.image_uri,
-        "image_uri": image.image_uri,
-        "source_image_id": image.source_image_id,
+        "image_id": uri,
+        "image_uri": uri,
+        "source_image_id": as_text(image.source_image_id),
         "height": height,
         "width": width,
         "etag": file.etag if file else None,
         "size_bytes": file.size if file else None,
         "problem": image.problem,
-        "member": image.member,
-        "masks": [dict(vars(mask)) for mask in image.masks],
+        "member": {**image.member, "container": as_text(image.member["container"])} if image.member else None,
+        "masks": [
+            {
+                "source_mask_id": as_text(mask.source_mask_id),
+                "category_id": mask.category_id,
+                "category": as_text(mask.category),
+                "geometry": as_text(mask.geometry),
+            }
+            for mask in image.masks
+        ],
         "masks_digest": image.digest_extra,
     }
+
+
+def as_text(name: str) -> str:
+    """A name with what is no text written out, as in `\\udcff`: names of files may be any bytes, JSON any code."""
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
 def finish(rows: list[Row]) -> list[Row]:

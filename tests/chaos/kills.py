@@ -35,7 +35,8 @@ from tests.fault_proxy import FaultProxy
 
 IMAGES, CHUNK_IMAGES = 48, 1
 PER_ROUND = 12
-PAUSE_S = "0.5"  # for each mask: else parts come all at once when the first writer is up, and no kill lands
+PAUSE_S = {"machine": "0.5", "driver": "1", "actor": "2", "node": "2"}
+"""For each mask: else parts come all at once when the first writer is up, and no kill lands."""
 KINDS = ("machine", *3 * ("driver", "actor", "node"))
 """Of the rounds, again and again; one that starts its own cluster for each kill takes the longest."""
 FAULTS = ("500", "503", "429", "reset", "reset_after", "truncated", "slow")
@@ -68,7 +69,7 @@ def play(
     options = ["--actors", "3", "--address", nodes.address] if nodes else ["--actors", "1"]
     options += ["--endpoint-url", access.endpoint_url] if access.endpoint_url else []
     command = corpus.command(output, *options)
-    run = start(command, KILLER_PAUSE_S=PAUSE_S)
+    run = start(command, KILLER_PAUSE_S=PAUSE_S[round_.kind])
     while len(round_.landed) < round_.kills:
         before = parts(output, direct)
         most = (corpus.chunks - 1 - before) // (round_.kills - len(round_.landed))  # leave some for the others
@@ -80,7 +81,7 @@ def play(
         if victim and pending > 0:
             round_.landed.append({"kind": round_.kind, "remote": round_.remote, "pending": pending})
         if round_.kind in ("machine", "driver"):
-            run = start(command, KILLER_PAUSE_S=PAUSE_S)
+            run = start(command, KILLER_PAUSE_S=PAUSE_S[round_.kind])
     _finish(run, command, round_.gave_up)
 
 

@@ -139,6 +139,24 @@ def test_an_image_named_twice_is_one_row_with_all_masks(output: Store) -> None:
     assert len({mask["mask_id"] for mask in found["0001.jpg"]["masks"]}) == 4
 
 
+def test_names_that_are_no_text_are_written_out(output: Store) -> None:
+    """Names of files may be any bytes (surrogates stand for them in Python), and JSON may hold any code."""
+    masks = [
+        PlannedMask("id \udcff", 1, "caf\udce9", json.dumps({"file": "\udcff.png"})),
+        PlannedMask("ü", 1, "ü", "[]"),
+    ]
+    names = ["\udcff.jpg", "ü.jpg"]
+    listed = {name: StoredFile(name, 100, None) for name in names}
+    plan(output, [PlannedImage(name, name, None, masks, problem=None) for name in names], listed, LIMITS)
+    found = {row["image_id"]: row for row in rows(output)}
+    assert found.keys() == {"\\udcff.jpg", "ü.jpg"}
+    assert [row["size_bytes"] for row in found.values()] == [100, 100]
+    assert [(mask["source_mask_id"], mask["category"]) for mask in found["ü.jpg"]["masks"]] == [
+        ("id \\udcff", "caf\\udce9"),
+        ("ü", "ü"),
+    ]
+
+
 def test_nothing_matched_is_refused(output: Store) -> None:
     with pytest.raises(RefusedError, match="no image matched"):
         plan(output, iter([]), {}, LIMITS)
