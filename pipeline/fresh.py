@@ -86,10 +86,26 @@ def _ask(child: subprocess.Popen[bytes], question: bytes) -> bytes:
 
 
 def limit_memory(limit_bytes: int) -> None:
-    """Hold this process's own (not shared) memory to so many bytes; beyond them allocations fail."""
+    """Hold this process's own (not shared) memory to so many bytes; beyond them allocations fail.
+
+    What is reserved by now and was never touched does not count: Arrow's pool alone reserves a gigabyte.
+    """
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    limit = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+    wanted = limit_bytes + _untouched_bytes()
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _untouched_bytes() -> int:
+    """What of this process's data (as RLIMIT_DATA counts it) is not in memory; 0 where that cannot be told."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        size = {
+            line.split()[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmData", "RssAnon"))
+        }
+        return max(0, size["VmData:"] - size["RssAnon:"])
+    except (OSError, LookupError, ValueError):
+        return 0
 
 
 def free_memory_bytes() -> int | None:

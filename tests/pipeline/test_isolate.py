@@ -1,6 +1,8 @@
 """Finding the image to blame: by a simulated process over many cases, then in real ones that really die."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,3 +155,21 @@ def test_a_culprit_among_good_images_in_real_processes(job: Job) -> None:
     alone = run_fresh(planned(names[:3]), job).part
     assert alone is not None
     assert alone.equals(part.slice(0, 3))  # as if the culprit had never been there
+
+
+def test_what_is_reserved_and_not_used_does_not_count_as_a_workers_memory() -> None:
+    """Arrow reserves a gigabyte at once; a limit of less must still leave what it says, and hold."""
+    code = """
+import mmap, numpy as np, pyarrow as pa
+from pipeline.fresh import limit_memory
+reserved = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+pa.array(range(1000))
+limit_memory(400 << 20)
+held = [np.ones(1 << 24, np.uint8) for _ in range(10)]
+try:
+    held += [np.ones(1 << 24, np.uint8) for _ in range(100)]
+except MemoryError:
+    print("held")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout == "held\n", done.stderr

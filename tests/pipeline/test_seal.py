@@ -7,7 +7,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import dataset, masks, seal, work
+from pipeline import dataset, groups, masks, seal, work
 from pipeline.errors import JobError, RefusedError, StorageError
 from pipeline.plan import Chunk, ChunkLimits, plan, read_chunk, read_plan
 from pipeline.sources import SourceInput, scan
@@ -180,3 +180,14 @@ def test_a_store_that_gives_nothing_stops_the_job(planned: Store, monkeypatch: p
         work.load(rows, inputs, Method(), 1024, 2)
     refused = [second]
     assert work.load(rows, inputs, Method(), 1024, 2)["reason"].to_pylist() == [None, "storage"], first
+
+
+def test_a_shard_of_small_masks_ends_before_its_target_size(planned: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory of who seals goes with rows, not with bytes."""
+    finish_all(planned)
+    assert len(sealed(planned).manifest["masks"]) == 1
+    rows = [chunk.images + chunk.masks for chunk in read_plan(planned).chunks]
+    monkeypatch.setattr(groups, "SHARD_ROWS", rows[0] + rows[1])
+    manifest = sealed(planned).manifest
+    assert [entry["rows"] for entry in manifest["images"]] == [4, 1]
+    assert sum(entry["rows"] for entry in manifest["masks"]) == 10
