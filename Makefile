@@ -11,10 +11,11 @@ help: ## What can be made
 
 setup: $(STAMP) ## Build .venv with the relabel command in it
 
+# Compiled at once: where PYTHONDONTWRITEBYTECODE is set, each of Ray's processes would compile it all again, for 3 s.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: setup ## Refine five packaged photographs; pictures and Parquet in ./demo
