@@ -6,9 +6,12 @@ Exit codes: 0 done; 1 the job failed; 2 refused to start (wrong options, configu
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +33,8 @@ from jobs.train_lite import train_lite
 from jobs.verify import verify
 from pipeline.errors import RefusedError, RelabelError, RowError
 from schemas.config import ConfigError
+
+UNWIND_S = 10.0
 
 app = typer.Typer(
     help="Relabel segmentation datasets: refine coarse masks with Segment Anything, in parallel, resumably.",
@@ -76,6 +81,7 @@ def _common(
 
 def main() -> None:
     """Entry point: expected errors become one line and an exit code, never a traceback."""
+    signal.signal(signal.SIGTERM, _unwind)  # until Ray runs, see pipeline/run.py; as PID 1 there would be none
     try:
         app()
     except (RefusedError, ConfigError) as error:
@@ -85,6 +91,15 @@ def main() -> None:
     except KeyboardInterrupt:
         console.err.print("interrupted; finished chunks are kept, the same command goes on from them")
         sys.exit(130)
+
+
+def _unwind(_signal: int, _frame: Any) -> None:
+    """SIGTERM: release the lease, remove temporary files; but a store that does not answer is not waited for."""
+    os.write(2, b"relabel: terminated; finished chunks are kept, the same command goes on from them\n")
+    overdue = threading.Timer(UNWIND_S, os._exit, (143,))
+    overdue.daemon = True
+    overdue.start()
+    sys.exit(143)
 
 
 def _say(error: Exception, code: int) -> int:

@@ -21,13 +21,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import JobError, RefusedError
 from pipeline.local_files import TEMPORARY_PREFIX
-from pipeline.storage import Access, Store, brief
+from pipeline.start_checks import START_TRIES
+from pipeline.storage import Store, brief
 
 FOLDER = "leases"
 BEATS_PER_TTL = 6
@@ -74,7 +75,7 @@ def held(output: Store, patience: Patience, on_wait: Callable[[str], None] = lam
 
 def check_store(output: Store) -> None:
     """Raise RefusedError when the store cannot create a file exclusively (POSIX link, S3 If-None-Match)."""
-    once = Store(output.uri, Access(output.access.endpoint_url, tries=2, timeout_s=10))
+    once = Store(output.uri, replace(output.access, tries=START_TRIES, timeout_s=10))
     name = f"{FOLDER}/{TEMPORARY_PREFIX}probe-{uuid.uuid4().hex}"
     why = "it lets two writers create the same file"
     try:

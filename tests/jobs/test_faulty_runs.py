@@ -1,5 +1,6 @@
 """Whole runs whose storage, disk, head or nodes fail half-way: what is said, how it ends, and that it goes on."""
 
+import json
 import signal
 import subprocess
 import time
@@ -94,6 +95,31 @@ def test_a_full_disk(corpus: Corpus, small_disk: Path) -> None:
     ballast.unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     assert ended(start(command))[0] == 0
+
+
+def test_sigterm_while_planning_leaves_no_lease_and_no_temporary_files(
+    corpus: Corpus, s3_endpoint: str, bucket: str, tmp_path: Path
+) -> None:
+    """A store that no longer answers is not waited for."""
+    (tmp_path / "tmp").mkdir()
+    with FaultProxy(s3_endpoint).running() as proxy:
+        remote = upload(corpus, Store(f"s3://{bucket}/in", Access(s3_endpoint)))
+        command = remote.command(f"s3://{bucket}/out", "--actors", "1", "--endpoint-url", proxy.url)
+        for stalled in ("GET .*/coarse.json", "PUT .*/plan/"):  # reading a source, then writing under the lease
+            proxy.endless, proxy.after = (stalled, "stalled"), 0
+            run = start(command, TMPDIR=str(tmp_path / "tmp"))
+            while not proxy.faults["stalled"]:
+                assert run.poll() is None, ended(run)
+                time.sleep(0.1)
+            run.terminate()
+            code, said = ended(run, timeout_s=30)
+            assert (code, "terminated" in said) == (143, True), said
+            assert list((tmp_path / "tmp").iterdir()) == []
+            proxy.faults.clear()
+        proxy.endless = None
+        [lease] = Store(f"s3://{bucket}/out", Access(s3_endpoint)).list("leases")
+        assert json.loads(Store(f"s3://{bucket}/out", Access(s3_endpoint)).read(lease.path))["released"]
+        assert ended(start(command))[0] == 0
 
 
 def test_sigterm_to_the_head_ends_the_run_soon(corpus: Corpus, tmp_path: Path) -> None:

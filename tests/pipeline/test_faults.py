@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import RefusedError, StorageError
+from pipeline.lease import check_store
 from pipeline.start_checks import check_readable, check_writable
 from pipeline.storage import Access, Store
 from tests.fault_proxy import KINDS, MOST_IN_A_ROW, FaultProxy
@@ -110,6 +111,8 @@ def test_a_start_amid_faults_is_not_refused_but_a_dead_store_is(proxy: FaultProx
     proxy.share, proxy.kinds = 0.4, ("500", "429", "reset")
     check_readable(f"s3://{bucket}/in", access, "masks")
     check_writable(store_behind(proxy, bucket))
+    proxy.share, proxy.kinds = 1.0, ("503", "reset_after", "truncated")  # five in a row for each key
+    check_store(store_behind(proxy, bucket))
     proxy.endless = ("", "500")
     with pytest.raises(RefusedError, match="cannot read the masks"):
         check_readable(f"s3://{bucket}/in", access, "masks")
