@@ -37,12 +37,17 @@ class AdaptableModel(MaskModel, Protocol):
     """A MaskModel whose candidates are ranked by a head of linear layers with ReLU between them."""
 
     @property
-    def iou_layers(self) -> list[nn.Linear]:
-        """The head's layers; what they are given is (N, in) or (N, candidates, in)."""
+    def iou_head(self) -> nn.Module:
+        """The head; what it is given is (N, ...) or (N, candidates, ...)."""
         ...
 
-    def to_predicted_iou(self, output: Tensor) -> Tensor:
-        """The last layer's output -> (N, candidates) predicted IoU."""
+    @property
+    def iou_layers(self) -> list[nn.Linear]:
+        """The head's layers; the first reads as many of the head's inputs as it has, from the first on."""
+        ...
+
+    def to_predicted_iou(self, output: Tensor, inputs: Tensor) -> Tensor:
+        """The last layer's output, and what the head was given -> (N, candidates) predicted IoU."""
         ...
 
 
@@ -59,7 +64,7 @@ def head_inputs(model: AdaptableModel, embedding: Any, prompts: PromptBatch) -> 
     The prompts must all have the same tokens, as boxes alone do: then the model decodes them in their order.
     """
     seen: list[Tensor] = []
-    hook = model.iou_layers[0].register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0].cpu()))
+    hook = model.iou_head.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0].cpu()))
     try:
         candidates = model.predict(embedding, prompts)
     finally:
@@ -140,14 +145,14 @@ def _ranking_loss(scores: Tensor, best: Tensor) -> Tensor:
 
 
 def _scores(model: AdaptableModel, inputs: Tensor, adapter: Layers | None) -> Tensor:
-    x = inputs
+    x = inputs[..., : model.iou_layers[0].in_features]
     for i, layer in enumerate(model.iou_layers):
         weight = layer.weight.detach().cpu()
         if adapter is not None:
             a, b = adapter[i]
             weight = weight + b @ a
         x = F.linear(F.relu(x) if i else x, weight, layer.bias.detach().cpu())
-    return model.to_predicted_iou(x)
+    return model.to_predicted_iou(x, inputs)
 
 
 def _layers(model: AdaptableModel, tensors: dict[str, Tensor]) -> Layers:

@@ -23,7 +23,7 @@ from pipeline.geometry import FloatArray
 from pipeline.models import Candidates, PromptBatch
 from pipeline.models.lite_fast import FastDecoder, FastEncoder
 from pipeline.models.lite_network import ImageFeatures, LiteNetwork, PromptTensors, load_weights
-from pipeline.models.weights import LITE_WEIGHTS
+from pipeline.models.weights import LITE_WEIGHTS, files_of
 
 INPUT_SIDE, MASK_SIDE, STRIDE = 512, 256, 16
 PIXEL_MEAN, PIXEL_STD = 127, 128  # of EfficientNet-Lite
@@ -53,15 +53,15 @@ class LiteModel:
 
         dtype: of the networks' inner values; logits and predicted IoU are float32 (lite_fast.py).
         """
-        data = (weights_path or LITE_WEIGHTS).read_bytes()
-        self.weights_sha256 = hashlib.sha256(data).hexdigest()
+        files = [path.read_bytes() for path in files_of(weights_path or LITE_WEIGHTS)]
+        self.weights_sha256 = hashlib.sha256(b"".join(files)).hexdigest()
         self.device = torch.device(device)
         network = LiteNetwork()
-        load_weights(network, data)
+        load_weights(network, *files)
         network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
         self._encoder = FastEncoder(network.encoder, dtype)
         self._decoder = FastDecoder(network.decoder, INPUT_SIDE // STRIDE, dtype)
-        self._iou_head = network.decoder.iou_head  # the decoder runs it as it is
+        self.iou_head = network.decoder.iou_head  # the decoder runs it as it is
 
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> LiteEmbedding:
@@ -94,11 +94,11 @@ class LiteModel:
     @property
     def iou_layers(self) -> list[nn.Linear]:
         """See adapter.AdaptableModel."""
-        return list(self._iou_head.layers)
+        return list(self.iou_head.layers)
 
-    def to_predicted_iou(self, output: Tensor) -> Tensor:
+    def to_predicted_iou(self, output: Tensor, inputs: Tensor) -> Tensor:
         """See adapter.AdaptableModel."""
-        return torch.sigmoid(output.squeeze(2))
+        return torch.sigmoid(self.iou_head.correct(output, inputs))
 
     def _square(self, frame: npt.NDArray[np.uint8]) -> Tensor:
         square = np.full((INPUT_SIDE, INPUT_SIDE, 3), PIXEL_MEAN, np.uint8)

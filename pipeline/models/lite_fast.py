@@ -24,6 +24,7 @@ from pipeline.models.lite_network import (
     MaskDecoder,
     PromptTensors,
     box_picture,
+    outline_facts,
 )
 from pipeline.models.two_way import TwoWay
 
@@ -145,8 +146,8 @@ class FastDecoder:
 
     def _predict_iou(self, tokens: Tensor, logits: Tensor, coarse: Tensor | None) -> Tensor:
         own = tokens[:, :1].expand(-1, MASKS, -1)
-        hidden = torch.cat([own, tokens[:, 1 : 1 + MASKS], mask_facts(logits, coarse)], 2)
-        return torch.sigmoid(self._plain.iou_head(hidden).squeeze(2))
+        hidden = torch.cat([own, tokens[:, 1 : 1 + MASKS], mask_facts(logits, coarse), outline_facts(logits)], 2)
+        return torch.sigmoid(self._plain.iou_head(hidden))
 
 
 def prompt_picture(prompts: PromptTensors, height: int, width: int) -> Tensor:

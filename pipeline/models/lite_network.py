@@ -24,8 +24,11 @@ from pipeline.models.lite_backbone import TAPS, Lite0Backbone
 DIM, DIM8, DIM4, DIM2 = 128, 48, 32, 16  # channels at strides 16, 8, 4, 2
 MASKS = 3
 PICTURE_CHANNELS = 4  # Gaussian, coarse mask, "a mask is given", box
-IOU_FACTS = 6
+IOU_FACTS, OUTLINE_FACTS = 6, 4
+OUTLINE_PX, CAPPED_LOGIT = 3, 6.0
+CORRECTION_WIDTH = 16
 BASE_LOGIT = 2.0
+CORRECTION = "iou_head.correction."
 
 
 class ImageFeatures(NamedTuple):
@@ -81,6 +84,35 @@ class ImageEncoder(nn.Module):
         return ImageFeatures(embedding, skip8, skip4, skip2)
 
 
+class IouHead(MLP):
+    """SAM's IoU head, and a correction of its answer by facts about the mask.
+
+    The head is trained with the network, on photographs that the network knows by then: it is too sure of others. The
+    correction is fitted afterwards to photographs that neither saw (lite_training/iou_fit.py); until then it is zero.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(2 * DIM + IOU_FACTS, DIM, 1, 3)
+        self.correction = nn.Sequential(
+            nn.Linear(1 + IOU_FACTS + OUTLINE_FACTS, CORRECTION_WIDTH), nn.ReLU(), nn.Linear(CORRECTION_WIDTH, 1)
+        ).requires_grad_(False)
+        nn.init.zeros_(self.correction[2].weight)
+        nn.init.zeros_(self.correction[2].bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (N, MASKS, 2 * DIM + IOU_FACTS + OUTLINE_FACTS): tokens and facts -> logits (N, MASKS)."""
+        return self.correct(self.raw(hidden), hidden)
+
+    def raw(self, hidden: Tensor) -> Tensor:
+        """The layers' answer, (..., 1) logits, without the correction."""
+        return super().forward(hidden[..., :-OUTLINE_FACTS])
+
+    def correct(self, logit: Tensor, hidden: Tensor) -> Tensor:
+        """The layers' answer (N, MASKS, 1) -> logits (N, MASKS)."""
+        facts = hidden[..., 2 * DIM :]
+        return (logit + self.correction(torch.cat([logit, facts], -1))).squeeze(-1)
+
+
 class MaskDecoder(nn.Module):
     """N prompts on ImageFeatures -> logits (N, MASKS, S/2, S/2) and predicted IoU (N, MASKS) in 0-1."""
 
@@ -101,7 +133,7 @@ class MaskDecoder(nn.Module):
         self.merge2 = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(DIM2, DIM2, 3, padding=1), nn.ReLU(inplace=True))
         self.weighers = nn.ModuleList([_weigher() for _ in range(MASKS)])
         self.base = nn.Parameter(torch.tensor(BASE_LOGIT))
-        self.iou_head = MLP(2 * DIM + IOU_FACTS, DIM, 1, 3)
+        self.iou_head = IouHead()
 
     def forward(self, features: ImageFeatures, prompts: PromptTensors) -> tuple[Tensor, Tensor]:
         index, count = prompts.image_index, len(prompts.image_index)
@@ -137,10 +169,11 @@ class MaskDecoder(nn.Module):
 
     def predict_iou(self, tokens: Tensor, logits: Tensor, prompts: PromptTensors) -> Tensor:
         """(N, MASKS) from the tokens and from facts about each mask, which are constants to the gradient."""
-        facts = mask_facts(logits.detach().float(), prompts.coarse)
+        masks = logits.detach().float()
+        facts = torch.cat([mask_facts(masks, prompts.coarse), outline_facts(masks)], 2)
         own = tokens[:, :1].expand(-1, MASKS, -1)
         hidden = torch.cat([own, tokens[:, 1 : 1 + MASKS], facts.to(tokens.dtype)], 2)
-        return torch.sigmoid(self.iou_head(hidden).squeeze(2).float())
+        return torch.sigmoid(self.iou_head(hidden).float())
 
 
 class LiteNetwork(nn.Module):
@@ -151,9 +184,11 @@ class LiteNetwork(nn.Module):
         self.encoder, self.decoder = ImageEncoder(), MaskDecoder()
 
 
-def load_weights(network: LiteNetwork, data: bytes) -> None:
-    """Fill the network from a safetensors file's bytes."""
-    network.load_state_dict({name: tensor.float() for name, tensor in load(data).items()})
+def load_weights(network: LiteNetwork, *files: bytes) -> None:
+    """Fill the network from the content of safetensors files; without a correction of the IoU it is zero."""
+    given = {name: tensor.float() for data in files for name, tensor in load(data).items()}
+    untouched = {name: tensor for name, tensor in network.state_dict().items() if CORRECTION in name}
+    network.load_state_dict(untouched | given)
 
 
 def prompt_picture(prompts: PromptTensors, side: int) -> Tensor:
@@ -200,6 +235,24 @@ def mask_facts(logits: Tensor, coarse: Tensor | None) -> Tensor:
         overlap = (inside * coarse[:, None]).sum((2, 3))
         agreement = overlap / (area + coarse.sum((1, 2))[:, None] - overlap).clamp_min(1)
     return torch.stack([expected, stability, agreement, agreement**2, given, torch.log1p(area) / 10], 2)
+
+
+def outline_facts(logits: Tensor) -> Tensor:
+    """(N, C, H, W) logits -> (N, C, OUTLINE_FACTS), how sure the model is of each mask's outline.
+
+    Within OUTLINE_PX of it: mean |logit|, the same capped at CAPPED_LOGIT (both over that cap), share of |logit| < 1;
+    and the log of the area over that band's.
+    """
+    inside, side = (logits > 0).to(logits.dtype), 2 * OUTLINE_PX + 1
+    share = F.avg_pool2d(inside, (side, 1), 1, (OUTLINE_PX, 0), count_include_pad=False)
+    share = F.avg_pool2d(share, (1, side), 1, (0, OUTLINE_PX), count_include_pad=False)
+    least = 0.5 / side**2  # less than one pixel's share
+    band = ((share > least) & (share < 1 - least)).to(logits.dtype)
+    pixels, sure = band.sum((2, 3)), logits.abs()
+    parts = torch.stack([sure / CAPPED_LOGIT, sure.clamp(max=CAPPED_LOGIT) / CAPPED_LOGIT, (sure < 1).to(band.dtype)])
+    means = torch.einsum("fnchw,nchw->ncf", parts, band) / pixels.clamp_min(1)[..., None]
+    area = torch.log1p(inside.sum((2, 3)) / pixels.clamp_min(1))
+    return torch.cat([means, area[..., None]], 2)
 
 
 def _weigher() -> MLP:

@@ -104,11 +104,16 @@ class SamModel:
         return Candidates(logits, predicted)
 
     @property
+    def iou_head(self) -> torch.nn.Module:
+        """See adapter.AdaptableModel."""
+        return self._decoder.iou_prediction_head
+
+    @property
     def iou_layers(self) -> list[torch.nn.Linear]:
         """See adapter.AdaptableModel."""
         return list(self._decoder.iou_prediction_head.layers)
 
-    def to_predicted_iou(self, output: torch.Tensor) -> torch.Tensor:
+    def to_predicted_iou(self, output: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """See adapter.AdaptableModel; the first output is the single-mask one's."""
         return output[:, 1:]
 

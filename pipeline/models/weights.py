@@ -33,6 +33,8 @@ OFFICIAL_FOLDER = "https://dl.fbaipublicfiles.com/segment_anything/"
 PACKAGED = "package:lite.safetensors"
 """Stands for the weights inside this package, wherever a node has it installed."""
 LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
+LITE_CORRECTION = LITE_WEIGHTS.with_name("lite.iou.safetensors")
+"""Corrects the predicted IoU of the packaged weights, and of no others: their hash is that of both files."""
 GIVEN = {
     "torchscript": "an exported model (torch.jit.save, or .pt2 by torch.export.save)",
     "cascadepsp": "the file `model` of CascadePSP's release v1.0",
@@ -77,7 +79,7 @@ def resolve(model: str, checkpoint: str | None, access: Access) -> Weights:
             )
         checkpoint = PACKAGED
     fetched = _fetch(checkpoint, access)
-    sha256 = hash_file(fetched)
+    sha256 = hash_weights(fetched)
     name = PurePosixPath(checkpoint).name
     for official_name, published in OFFICIAL.values():
         if name == official_name and sha256 != published:
@@ -122,18 +124,29 @@ def local_path(weights: Weights) -> Path:
     if cached.exists():
         return cached
     fetched = _fetch(weights.uri, weights.access)
-    found = hash_file(fetched)
+    found = hash_weights(fetched)
     if found != weights.sha256:
         raise RefusedError(f"{weights.uri} changed: its SHA-256 is {found}, the run began with {weights.sha256}")
     return _keep(fetched, found, weights.uri)
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that make up the weights at `path`."""
+    return (LITE_WEIGHTS, LITE_CORRECTION) if path == LITE_WEIGHTS else (path,)
+
+
+def hash_weights(path: Path) -> str:
+    """SHA-256 (hex) of the weights at `path`: of all their files, one after another."""
+    return hash_file(*files_of(path))
+
+
+def hash_file(*paths: Path) -> str:
+    """SHA-256 (hex) of the files' content, one after another."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -51,12 +51,12 @@ def loop(iterations: int, threads: int | None) -> Callable[[list[Photo]], list[l
     from scipy.ndimage import distance_transform_edt
 
     from pipeline.models.lite_network import LiteNetwork, PromptTensors, load_weights
-    from pipeline.models.weights import LITE_WEIGHTS
+    from pipeline.models.weights import LITE_WEIGHTS, files_of
 
     if threads:
         torch.set_num_threads(threads)
     network = LiteNetwork()
-    load_weights(network, LITE_WEIGHTS.read_bytes())
+    load_weights(network, *(path.read_bytes() for path in files_of(LITE_WEIGHTS)))
     network.eval()
 
     def prompts(mask: Mask, frame: Frame) -> PromptTensors:

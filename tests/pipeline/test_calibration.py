@@ -15,7 +15,7 @@ from pipeline.calibration_files import calibration_for, read_calibration
 from pipeline.certify import certify, hoeffding_bentkus
 from pipeline.errors import RefusedError
 from pipeline.evaluation.scores import calibration_error
-from pipeline.models.weights import LITE_WEIGHTS, hash_file
+from pipeline.models.weights import LITE_WEIGHTS, hash_weights
 from pipeline.storage import Access
 from schemas.calibration import Calibration, CalibrationError, Estimator, Map, Tree, method_key, parse_calibration
 from schemas.config import Gate, Method, resolve
@@ -125,7 +125,7 @@ def test_drift_is_seen_and_sameness_is_not() -> None:
 @pytest.mark.parametrize("preset", ["default", "fast", "balanced"])  # best has none yet
 def test_lite_comes_with_calibrations(preset: str) -> None:
     method = resolve(preset).method
-    method = method.model_copy(update={"weights_sha256": hash_file(LITE_WEIGHTS)})
+    method = method.model_copy(update={"weights_sha256": hash_weights(LITE_WEIGHTS)})
     found = calibration_for(Gate(), method, Access())
     assert found is not None, "the weights or the method changed: make fit-quality"
     assert "no guarantee on your data" in found.note

@@ -1,8 +1,8 @@
-"""The training loop of `lite`: three phases over one schedule, resumable from its checkpoint.
+"""The training loop of `lite`: two phases over one schedule, resumable from its checkpoint.
 
     0 - 68 %     crops of side 256
-    68 - 94 %    crops of side 512, as in use
-    97 - 100 %   the IoU head alone, on images that the rest never saw, from the averaged weights
+    68 - 100 %   crops of side 512, as in use
+    at the end   the correction of the predicted IoU, on images that the rest never saw, for the averaged weights
 
 The schedule runs over steps, or over minutes of work where the length of the run matters more than repeating it bit
 for bit. With steps, a resumed run equals an uninterrupted one.
@@ -26,16 +26,17 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as StepOrder
 
-from pipeline.models.lite_network import LiteNetwork, load_weights
+from pipeline.models.lite_network import IouHead, LiteNetwork, load_weights
 from pipeline.models.lite_training import parallel
 from pipeline.models.lite_training.checkpoint import WEIGHTS_NAME, export, load_checkpoint, save_checkpoint
 from pipeline.models.lite_training.data import Example, Sampler, load_photos
 from pipeline.models.lite_training.imagenet import load_imagenet
+from pipeline.models.lite_training.iou_fit import fit_correction
 from pipeline.models.lite_training.loss import losses
 from pipeline.models.lite_training.prompting import draw_subset, image_tensor, own_output, prompt_tensors
 from pipeline.models.lite_training.validation import Validation, validate
 
-LARGE_SIDE_FROM, IOU_HEAD_FROM = 0.68, 0.97
+LARGE_SIDE_FROM = 0.68
 WARM_UP_STEPS = 200
 FLOOR = 0.02  # of the learning rate, at the end of the cosine
 GRADIENT_NORM = 1.0
@@ -121,17 +122,26 @@ def _train(config: TrainConfig, report: Callable[[Event], None]) -> Path:
         due = min(math.floor(at * config.validations), config.validations - 1)
         if leads and due > validated:
             validated = due
-            event = replace(event, validation=validate(evaluated(state, at), checks, config.seed))
-            export(evaluated(state, at), config.output)
+            event = replace(event, validation=validate(state.averaged, checks, config.seed))
+            export(state.averaged, config.output)
         if leads and state.seconds() - saved_s > config.checkpoint_s:
             save_checkpoint(config.output, state)
             saved_s = state.seconds()
         report(event)
     if leads:
         save_checkpoint(config.output, state)
-        export(state.network, config.output)
-        report(Event(state.step, 1.0, 512, 0, 0, 0, state.seconds(), validate(state.network, checks, config.seed)))
+        finish(config, state.averaged)
+        report(Event(state.step, 1.0, 512, 0, 0, 0, state.seconds(), validate(state.averaged, checks, config.seed)))
     return config.output / WEIGHTS_NAME
+
+
+def finish(config: TrainConfig, network: LiteNetwork) -> None:
+    """Write the weights, with the IoU's correction fitted to them."""
+    network.decoder.iou_head.correction.load_state_dict(IouHead().correction.state_dict())
+    weights = export(network, config.output)
+    kept_aside = load_photos(config.data, {"iou"}, config.photo_limit)
+    network.load_state_dict(fit_correction(weights, kept_aside, config.seed), strict=False)
+    export(network, config.output)
 
 
 def initial_state(config: TrainConfig) -> State:
@@ -144,7 +154,7 @@ def initial_state(config: TrainConfig) -> State:
     network.to(memory_format=torch.channels_last)
     backbone = [p for p in network.encoder.backbone.parameters() if p.requires_grad]
     inside = {id(p) for p in network.encoder.backbone.parameters()}
-    head = [p for p in network.parameters() if id(p) not in inside]
+    head = [p for p in network.parameters() if p.requires_grad and id(p) not in inside]
     optimizer = torch.optim.AdamW(
         [{"params": head, "rate": config.head_rate}, {"params": backbone, "rate": config.backbone_rate}],
         lr=config.head_rate,
@@ -162,36 +172,31 @@ def progress(config: TrainConfig, state: State) -> float:
 
 
 def learning_rate(rate: float, at: float, step: int) -> float:
-    """Linear warm-up, then a cosine over everything before the IoU head's phase, and another over that."""
-    start, end = (IOU_HEAD_FROM, 1.0) if at >= IOU_HEAD_FROM else (0.0, IOU_HEAD_FROM)
-    cosine = 0.5 + 0.5 * math.cos(math.pi * (at - start) / (end - start))
+    """Linear warm-up, then a cosine."""
+    cosine = 0.5 + 0.5 * math.cos(math.pi * at)
     return rate * min(1.0, (step + 1) / WARM_UP_STEPS) * (FLOOR + (1 - FLOOR) * cosine)
 
 
 def train_step(config: TrainConfig, state: State, example: Example, at: float) -> Event:
     """One step of optimisation on one example."""
     rng = np.random.default_rng([config.seed, state.step, 1])
-    head_only = at >= IOU_HEAD_FROM
-    if head_only:
-        start_head_phase(state)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(group["rate"], at, state.step)
     network = state.network
     with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-        with torch.set_grad_enabled(not head_only):
-            features = network.encoder(image_tensor(example))
+        features = network.encoder(image_tensor(example))
         subset = draw_subset(rng)
         if subset.second_iteration:
             example = own_output(network, features, example, np.random.default_rng([state.step, parallel.rank()]))
         logits, predicted_iou = network.decoder(features, prompt_tensors(example, subset))
     result = losses(logits, predicted_iou, torch.from_numpy(example.truth), subset.mask)
     state.optimizer.zero_grad(set_to_none=True)
-    (result.iou if head_only else result.mask + result.iou).backward()
+    (result.mask + result.iou).backward()
     parallel.average_gradients(list(network.parameters()))
     nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
     state.optimizer.step()
     state.step += 1
-    update_average(state, 0.0 if head_only else config.average)
+    update_average(state, config.average)
     best = result.true_iou.max(dim=1).values.mean()
     return Event(
         step=state.step,
@@ -204,25 +209,11 @@ def train_step(config: TrainConfig, state: State, example: Example, at: float) -
     )
 
 
-def start_head_phase(state: State) -> None:
-    """From here on the averaged weights are the network, and only the IoU head learns. Does nothing the second time."""
-    if not any(p.requires_grad for p in state.network.encoder.parameters()):
-        return
-    state.network.load_state_dict(state.averaged.state_dict())
-    state.network.requires_grad_(False)
-    state.network.decoder.iou_head.requires_grad_(True)
-
-
 @torch.no_grad()
 def update_average(state: State, average: float) -> None:
-    """Exponential moving average, shorter while the run is young; `average` 0 copies."""
+    """Exponential moving average, shorter while the run is young."""
     keep = min(average, (1 + state.step) / (10 + state.step))
     torch._foreach_lerp_(list(state.averaged.parameters()), list(state.network.parameters()), 1 - keep)
-
-
-def evaluated(state: State, at: float) -> LiteNetwork:
-    """The weights that count at this point of the schedule."""
-    return state.network if at >= IOU_HEAD_FROM else state.averaged
 
 
 def examples(config: TrainConfig, state: State) -> Iterator[Example]:
@@ -236,12 +227,9 @@ def examples(config: TrainConfig, state: State) -> Iterator[Example]:
                 yield step * config.processes + parallel.rank(), at
 
     images = config.images // config.processes
-    fit, held_out = (
-        Sampler(load_photos(config.data, {part}, config.photo_limit), images, config.masks, config.seed)
-        for part in ("fit", "iou")
-    )
+    fit = Sampler(load_photos(config.data, {"fit"}, config.photo_limit), images, config.masks, config.seed)
     loader = DataLoader(
-        Examples(fit, held_out),
+        Examples(fit),
         batch_size=None,
         sampler=Order(),
         num_workers=config.workers,
@@ -255,13 +243,12 @@ def examples(config: TrainConfig, state: State) -> Iterator[Example]:
 class Examples(Dataset[Example]):
     """(number of the example, progress) -> Example."""
 
-    def __init__(self, fit: Sampler, held_out: Sampler) -> None:
-        self.fit, self.held_out = fit, held_out
+    def __init__(self, fit: Sampler) -> None:
+        self.fit = fit
 
     def __getitem__(self, index: Any) -> Example:
         number, at = index
-        sampler = self.held_out if at >= IOU_HEAD_FROM else self.fit
-        return sampler.example(number, 512 if at >= LARGE_SIDE_FROM else 256)
+        return self.fit.example(number, 512 if at >= LARGE_SIDE_FROM else 256)
 
 
 def _as_it_is(example: Any) -> Any:

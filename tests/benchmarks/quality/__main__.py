@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline import refiners
 from pipeline.calibration_files import PACKAGED_FOLDER
 from pipeline.geometry import Frame, resize_to_input
-from pipeline.models.weights import LITE_WEIGHTS, hash_file
+from pipeline.models.weights import LITE_WEIGHTS, hash_weights
 from pipeline.refiners import RefineImage, load_side
 from schemas.calibration import Calibration
 from schemas.config import OWN_MODELS, Method, resolve
@@ -157,7 +157,7 @@ def main() -> None:
             print(f"wrote {path.name}")
     if options.only_fit:
         return
-    weights = hash_file(Path(options.weights) if options.weights else LITE_WEIGHTS)
+    weights = hash_weights(Path(options.weights) if options.weights else LITE_WEIGHTS)
     text = f"weights {weights[:12]}, every {options.every}\n\n{report(bench)}\n"
     if options.output:
         options.output.write_text(text)

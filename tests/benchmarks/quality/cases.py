@@ -21,7 +21,7 @@ from pipeline.models.lite_training.damage import KINDS, MAX_IOU, MIN_IOU
 from pipeline.models.lite_training.data import load_photos
 from tests.benchmarks.lite_dev import DEV_KINDS, UNSEEN, Image, load_dev
 
-CASES_PER_PHOTO, CASES_PER_MASK = 5, 3
+CASES_PER_PHOTO, CASES_PER_MASK = 12, 3
 MIN_AREA = 300
 TRUE_SHARE, COMPOSED_SHARE = 0.16, 0.2
 TRIES = 6

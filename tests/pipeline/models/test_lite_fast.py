@@ -16,7 +16,7 @@ from pipeline.models.lite_backbone import SameConv
 from pipeline.models.lite_fast import FastDecoder, FastEncoder, mask_facts
 from pipeline.models.lite_network import ImageFeatures, LiteNetwork, PromptTensors, load_weights
 from pipeline.models.lite_network import mask_facts as plain_facts
-from pipeline.models.weights import LITE_WEIGHTS
+from pipeline.models.weights import LITE_WEIGHTS, files_of
 from pipeline.refiners import REFINERS, RefineImage
 from schemas.config import Method
 from tests.conftest import DEMO
@@ -32,7 +32,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
 @pytest.fixture(scope="module")
 def network() -> LiteNetwork:
     network = LiteNetwork()
-    load_weights(network, LITE_WEIGHTS.read_bytes())
+    load_weights(network, *(path.read_bytes() for path in files_of(LITE_WEIGHTS)))
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
