@@ -40,6 +40,8 @@ FEATURES = [
     "log_area_ratio",
     "boundary_contrast",
     "coarse_boundary_contrast",
+    "contrast_gain",
+    "expected_gain",
 ]
 """Evidence from image and scores. Nothing of the outline's style: no counts of pieces or holes."""
 
