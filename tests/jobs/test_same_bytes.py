@@ -1,6 +1,6 @@
 """The same bytes with the real `lite`: any number of actors, any order of chunks, any neighbours in a batch.
 
-On the demo's photographs, and on sixty of the development set. Each is a whole run on Ray.
+On the demo's photographs, and on twenty of the development set. Each is a whole run on Ray.
 """
 
 import random
@@ -16,7 +16,7 @@ from tests.conftest import DEV, ROOT, Cli
 from tests.jobs.test_recovery import Corpus, shard_hashes, tripled_demo
 
 pytestmark = pytest.mark.slow
-DEV_IMAGES = 60
+DEV_IMAGES = 20
 
 
 @pytest.fixture(scope="module", params=["demo", "dev"])
@@ -25,7 +25,7 @@ def corpus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return tripled_demo(tmp_path_factory.mktemp("corpus"))
     if not DEV.is_dir():
         pytest.skip(f"the development set is not at {DEV}")
-    return Corpus(DEV / "images", DEV / "coarse_superpixel.json", 4, (DEV_IMAGES, 0))
+    return Corpus(DEV / "images", DEV / "coarse_superpixel.json", 4, (DEV_IMAGES, 0), 0)
 
 
 def arguments(corpus: Corpus, output: Path, *more: str) -> list[str | Path]:
