@@ -6,7 +6,7 @@ Each round is one output, on local disk or on an S3 server behind a proxy that i
 It gets up to twelve kills: of the driver with its whole cluster ("machine"); or of the driver alone, of a model actor,
 or of a node, on a cluster of three nodes that outlives the rounds. Nodes that were killed are replaced.
 A kill counts when it landed with work pending. Then the run goes on to its end, and its shards' hashes are compared.
-A run that outlives its actors and nodes has to end with 0; one that did not is started again, and stands in `gave_up`.
+A run that nobody killed has to end with 0; one that does not is started again, and stands in `gave_up`.
 All is drawn from the seed. Finished rounds stand in FOLDER/rounds.jsonl, and the same command goes on after them; with
 --for-s it begins no round after so many seconds, and ends with 3 while kills are missing.
 """
@@ -179,7 +179,7 @@ def main() -> None:
     landed, same = _landed(rounds), _landed([entry for entry in rounds if entry["same"]])
     gave_up = sum(len(entry["gave_up"]) for entry in rounds)
     print(f"{landed} kills landed in {len(rounds)} rounds; byte-identical afterwards: {same} of {landed}")
-    print(f"runs that gave up when an actor or a node was killed, and were started again: {gave_up}")
+    print(f"runs that ended in an error of their own, and were started again: {gave_up}")
     sys.exit(1 if not all(entry["same"] for entry in rounds) else 3 if landed < given.kills else 0)
 
 
