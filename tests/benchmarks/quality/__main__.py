@@ -29,6 +29,8 @@ from tests.benchmarks.quality.fit import fit_calibration, without
 OWN = ("fast", "balanced", "best")
 PUBLISHED = ("published-code", "published-paper")
 TIMED_IMAGES, TIMED_ROUNDS = 12, 3
+FIVE = "B-five"
+"""Split B with the five kinds alone."""
 DEFAULT_OWN = next(name for name in OWN if resolve(name).method == resolve().method)
 
 
@@ -40,7 +42,7 @@ class Bench:
         self._pictures: dict[tuple[str, int], list[Picture]] = {}
 
     def rows(self, split: str, method: Method, every: int = 1, control: str = "") -> list[Row]:
-        """Measured rows of a split ("train", "A", "B"); `control`: what is shown instead of the photographs."""
+        """Measured rows of a split ("train", "A", "B", FIVE); `control`: what is shown instead of the photographs."""
         pictures = self.pictures(split, every)
         pictures = seen_instead(pictures, control) if control else pictures
         name = f"{split}{'-' + control if control else ''}"
@@ -57,7 +59,7 @@ class Bench:
         if split == "train":
             return list(train_pictures(data / "train", step))
         kinds = (*DEV_KINDS, *UNSEEN, "true") if split == "B" else DEV_KINDS
-        return list(dev_pictures(data / "dev", split, kinds, step))
+        return list(dev_pictures(data / "dev", split[0], kinds, step))
 
     def calibration(self, preset: str, leave_out: str = "") -> Calibration:
         """Fitted on train and dev-A; without a kind and its like where asked."""
@@ -90,10 +92,10 @@ def seconds(preset: str, pictures: list[Picture], weights: str | None) -> float:
 def baselines(bench: Bench) -> dict[str, list[Row]]:
     """Every baseline that can run here, always refining."""
     every = bench.options.others_every
-    found = {name: bench.rows("B", resolve(name).method, every) for name in PUBLISHED}
+    found = {name: bench.rows(FIVE, resolve(name).method, every) for name in PUBLISHED}
     for name in ("none", "sam-box", "grabcut", "dense-crf"):
         method = resolve("default", None, {"method": {"refiner": name, "model": OWN_MODELS.get(name)}}).method
-        found[name] = bench.rows("B", method, bench.options.crf_every if name == "dense-crf" else every)
+        found[name] = bench.rows(FIVE, method, bench.options.crf_every if name == "dense-crf" else every)
     return found
 
 
@@ -106,10 +108,11 @@ def report(bench: Bench) -> str:
     apart = {kind: bench.calibration(DEFAULT_OWN, kind) for kind in DEV_KINDS}
     masks = table(rows, whole, tables.GATE)
     shown = {"photo": bench.rows("B", default, options.control_every)}
-    shown |= {name: bench.rows("B", default, options.control_every, name) for name in ("grey", "other")}
+    shown |= {name: bench.rows(FIVE, default, options.control_every, name) for name in ("grey", "other")}
     presets: dict[str, tuple[list[Row], Calibration | None]] = {}
     for name in OWN:
-        rows_of_preset = bench.rows("B", resolve(name).method, options.others_every)
+        split = "B" if name == DEFAULT_OWN else FIVE
+        rows_of_preset = bench.rows(split, resolve(name).method, options.others_every)
         presets[name] = rows_of_preset, bench.calibration(name)
     timed = bench.pictures("A", 1)[:TIMED_IMAGES]
     cost = {name: seconds(name, timed, options.weights) for name in (*OWN, *PUBLISHED)}
