@@ -1,5 +1,8 @@
 """Which mask file belongs to which image, by their names: `masks/NAME.png` or `masks/NAME/*.png` for `images/NAME.jpg`.
 
+Of images that differ in their suffix alone, one has the files and the others none: the first by name that is no PNG
+(a PNG beside it may be the mask itself), else the first.
+
 The names of millions of files are not held in memory: they stand in a temporary SQLite file, as in `listing.py`.
 """
 
@@ -16,14 +19,15 @@ from pipeline.listing import temporary_database, to_key, to_path
 from pipeline.storage import StoredFile
 
 _TABLES = (
-    "CREATE TABLE images (stem BLOB PRIMARY KEY, path BLOB) WITHOUT ROWID",
+    "CREATE TABLE images (stem BLOB, png INTEGER, path BLOB, PRIMARY KEY (stem, png, path)) WITHOUT ROWID",
     "CREATE TABLE files (stem BLOB, path BLOB, size INTEGER, PRIMARY KEY (stem, path)) WITHOUT ROWID",
 )
-# of images that differ in their suffix alone, the last is meant
-_ADD_IMAGE = "INSERT INTO images VALUES (?, ?) ON CONFLICT DO UPDATE SET path = MAX(path, excluded.path)"
+_ADD_IMAGE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?)"
 _IMAGES = """
-    SELECT images.path, files.path, files.size FROM images LEFT JOIN files ON files.stem = images.stem
-    ORDER BY images.stem, files.path"""
+    SELECT images.path, files.path, files.size FROM images LEFT JOIN files ON files.stem = images.stem AND NOT EXISTS (
+        SELECT 1 FROM images AS other
+        WHERE other.stem = images.stem AND (other.png, other.path) < (images.png, images.path))
+    ORDER BY images.stem, images.png, images.path, files.path"""
 _ORPHANS = """
     SELECT files.stem, files.path, files.size FROM files WHERE stem NOT IN (SELECT stem FROM images)
     ORDER BY files.stem, files.path"""
@@ -60,7 +64,7 @@ def pairs(images: Iterable[str], files: Iterable[StoredFile]) -> Iterator[Pairs]
     """Paths of images and the mask files of a store's `walk`, for as long as the context lasts."""
     with temporary_database(*_TABLES) as database:
         database.execute("BEGIN")
-        database.executemany(_ADD_IMAGE, ((to_key(stem(path)), to_key(path)) for path in images))
+        database.executemany(_ADD_IMAGE, (_image_row(path) for path in images))
         rows = ((to_key(_image_stem(file.path, database)), to_key(file.path), file.size) for file in files)
         database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
         database.execute("COMMIT")
@@ -70,6 +74,10 @@ def pairs(images: Iterable[str], files: Iterable[StoredFile]) -> Iterator[Pairs]
 def stem(path: str) -> str:
     """The path without its suffix."""
     return str(PurePosixPath(path).with_suffix(""))
+
+
+def _image_row(path: str) -> tuple[bytes, bool, bytes]:
+    return to_key(stem(path)), PurePosixPath(path).suffix.lower() == ".png", to_key(path)
 
 
 def _image_stem(path: str, database: sqlite3.Connection) -> str:

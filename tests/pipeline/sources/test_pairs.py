@@ -22,7 +22,15 @@ def test_a_file_belongs_to_the_image_of_its_name_or_of_its_folder() -> None:
         ]
 
 
-def test_of_images_that_differ_in_their_suffix_alone_the_last_is_meant() -> None:
-    for images in (["a.jpg", "a.png"], ["a.png", "a.jpg"]):
-        with pairs(images, [StoredFile("a.png", 1, None)]) as found:
-            assert list(found.images()) == [("a.png", [MaskFile("a.png", 1)])]
+def test_images_that_differ_in_their_suffix_alone_are_all_there_and_one_has_the_files() -> None:
+    files = [StoredFile("a.png", 1, None), StoredFile("b.png", 2, None)]
+    images = ["a.png", "a.jpg", "a.webp", "b.png"]
+    for given in (images, images[::-1]):
+        with pairs(given, files) as found:
+            assert list(found.images()) == [
+                ("a.jpg", [MaskFile("a.png", 1)]),
+                ("a.webp", []),
+                ("a.png", []),
+                ("b.png", [MaskFile("b.png", 2)]),
+            ]
+            assert not list(found.orphans())
