@@ -6,7 +6,8 @@ What segment_anything/modeling/image_encoder.py computes, with its weights, but
   so the (heads, 4096, 4096) scores of an image are never in memory;
 - windows that stick out of the image's grid are padded after the projections, not before: a padded token's are the
   biases, and nothing is projected back for it;
-- the MLP's wide middle layer is computed for a block of tokens at a time on CPUs, where it would not fit a cache;
+- the MLP's wide middle layer is computed for a block of tokens at a time on CPUs, where it would not fit a cache, and
+  in bfloat16 with its GELU in one call;
 - matrix products in `dtype`; the residual stream, layer norms and the neck stay float32.
 """
 
@@ -19,6 +20,8 @@ import torch.nn.functional as F  # noqa: N812
 from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import get_rel_pos
 from torch import Tensor, nn
+
+from pipeline.models.fused import cpu_multiplies_bf16
 
 BIAS_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28}
 MANY_TOKENS = 1024
@@ -59,7 +62,7 @@ class _Block(nn.Module):
         super().__init__()
         self._norm1, self._norm2 = block.norm1, block.norm2
         self._attention = _Attention(block.attn, block.window_size, block.window_size or grid, dtype)
-        self._up, self._down = _linear(block.mlp.lin1, dtype), _linear(block.mlp.lin2, dtype)
+        self._up, self._down = _Linear(block.mlp.lin1, dtype, gelu=True), _Linear(block.mlp.lin2, dtype)
         self._dtype = dtype
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ class _Block(nn.Module):
         x = x + self._attention(self._norm1(x).to(self._dtype))
         tokens = self._norm2(x).to(self._dtype).flatten(0, 2)
         step = MLP_TOKENS[x.device.type]
-        parts = [self._down(F.gelu(self._up(part))) for part in tokens.split(step)]
+        parts = [self._down(self._up(part)) for part in tokens.split(step)]
         return x + (parts[0] if len(parts) == 1 else torch.cat(parts)).view_as(x)
 
 
@@ -77,7 +80,7 @@ class _Attention(nn.Module):
     def __init__(self, attention: Any, window: int, side: int, dtype: torch.dtype) -> None:
         super().__init__()
         self._heads, self._window = attention.num_heads, window
-        self._qkv, self._out = _linear(attention.qkv, dtype), _linear(attention.proj, dtype)
+        self._qkv, self._out = _Linear(attention.qkv, dtype), _Linear(attention.proj, dtype)
         with torch.no_grad():
             rows, columns = (get_rel_pos(side, side, axis) for axis in (attention.rel_pos_h, attention.rel_pos_w))
         self.register_buffer("_rows", rows.to(dtype))  # (side, side, C): query row, key row
@@ -138,19 +141,45 @@ def _attend_by_products(by_head: Tensor, by_row: Tensor, by_column: Tensor) -> T
         some = slice(first, first + HEADS_AT_ONCE)
         for top in range(0, height, ROWS_AT_ONCE):
             block = slice(top, top + ROWS_AT_ONCE)
-            scores = torch.bmm(queries[some, block].flatten(1, 2), keys[some].transpose(1, 2))
-            biased = scores.view(scores.shape[0], -1, width, height, width)
-            biased.add_(rows[some, block, :, :, None]).add_(columns[some, block, :, None, :])
+            bias = rows[some, block, :, :, None] + columns[some, block, :, None, :]
+            scores = bias.view(bias.shape[0], -1, height * width)
+            scores.baddbmm_(queries[some, block].flatten(1, 2), keys[some].transpose(1, 2))
             attended = torch.bmm(torch.softmax(scores, -1), values[some])
             out[some, block] = attended.unflatten(1, (-1, width))
     return out.unflatten(0, (count, heads)).permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
 
 
-def _linear(linear: nn.Linear, dtype: torch.dtype) -> nn.Linear:
-    """The layer itself, or a copy of it in `dtype`."""
-    if linear.weight.dtype == dtype:
-        return linear
-    copied = nn.Linear(linear.in_features, linear.out_features, device="meta")
-    copied.weight = nn.Parameter(linear.weight.detach().to(dtype), requires_grad=False)
-    copied.bias = nn.Parameter(linear.bias.detach().to(dtype), requires_grad=False)
-    return copied
+class _Linear(nn.Module):
+    """A linear layer in `dtype`, with a GELU behind it where asked.
+
+    In bfloat16 on CPUs one call of oneDNN does both, with weights laid out for it once (operators that TorchInductor
+    emits); F.linear lays them out anew each time, and GELU goes through memory once more.
+    """
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype, gelu: bool = False) -> None:
+        super().__init__()
+        self._activation = "gelu" if gelu else "none"
+        weight, bias = linear.weight.detach().to(dtype), linear.bias.detach().to(dtype)
+        packed = _has_onednn(weight)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, MLP_TOKENS["cpu"]) if packed else None
+        self.register_buffer("_weight", None if packed else weight)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        if self._packed is not None:
+            return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, self._activation, [], "none")
+        out = F.linear(x, self._weight, self.bias)
+        return F.gelu(out) if self._activation == "gelu" else out
+
+
+def _has_onednn(weight: Tensor) -> bool:
+    """Whether oneDNN's linear layers are there and worth it for this tensor."""
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.bfloat16
+        and cpu_multiplies_bf16()
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    )
