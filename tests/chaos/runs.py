@@ -17,6 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
+from pipeline import masks
 from pipeline.dataset import open_result
 from pipeline.storage import Access, Store
 from tests.conftest import ROOT
@@ -69,6 +73,28 @@ def make_corpus(folder: Path, count: int, chunk_images: int, side: int = 48, dif
         "categories": [{"id": 1, "name": "square"}],
     }
     (folder / "coarse.json").write_text(json.dumps(content))
+    return _corpus_in(folder, count, chunk_images)
+
+
+def make_detailed(folder: Path, count: int, chunk_images: int, side: int, masks_per_image: int) -> Corpus:
+    """Images with many ragged masks of some ten thousand runs, each another one."""
+    corpus = make_corpus(folder, count, chunk_images, side, different=8)
+    random = np.random.default_rng(0)
+    noise = [cv2.GaussianBlur(random.random((side, side), np.float32), (0, 0), 1.5) > 0.5 for _ in range(16)]
+    with Path(corpus.masks).open("w") as file:
+        names = sorted(path.name for path in Path(corpus.images).iterdir())
+        images = [{"id": i, "file_name": name, "height": side, "width": side} for i, name in enumerate(names)]
+        file.write(f'{{"images": {json.dumps(images)}, "categories": [{{"id": 1, "name": "ragged"}}], "annotations": [')
+        for number in range(count * masks_per_image):
+            ragged = np.roll(noise[number % 16], number // 16, axis=1).astype(np.uint8)
+            mask = {"id": number, "image_id": number // masks_per_image, "category_id": 1, "iscrowd": 0}
+            file.write(f"{',' if number else ''}\n{json.dumps({**mask, 'segmentation': masks.encode(ragged)})}")
+        file.write("]}")
+    return corpus
+
+
+def _corpus_in(folder: Path, count: int, chunk_images: int) -> Corpus:
+    """What stands in the folder, with a configuration and something that passes for weights."""
     (folder / "weights").write_text("any file")
     operation = {"chunk_images": chunk_images, "chunk_decoded_mb": 4096}
     (folder / "config.yaml").write_text(json.dumps({"operation": operation}))
@@ -90,8 +116,8 @@ def make_tars(folder: Path, count: int, chunk_images: int, side: int = 64, per_t
             for number in range(first, min(first + per_tar, count)):
                 low, high = 2 + number % 11, side - 2 - number % 13
                 polygon = [low, low, high, low, high, high, low, high]
-                masks = {"annotations": [{"id": number, "category_id": 1, "segmentation": [polygon]}]}
-                for suffix, data in (("jpg", pictures[number % 8]), ("json", json.dumps(masks).encode())):
+                found = {"annotations": [{"id": number, "category_id": 1, "segmentation": [polygon]}]}
+                for suffix, data in (("jpg", pictures[number % 8]), ("json", json.dumps(found).encode())):
                     info = tarfile.TarInfo(f"{number:07d}.{suffix}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))

@@ -2,10 +2,12 @@
 
     python -m tests.chaos.scale --images 20000
     python -m tests.chaos.scale --images 400 --side 2048 --chunk-images 4 --object-store-mb 256 --worker-memory-mb 1536
+    python -m tests.chaos.scale --images 300 --masks-per-image 100 --chunk-images 4 --object-store-mb 256
 
 The images lie in WebDataset tars; with --side they are JPEG files of their own (hard links to a few), for what is about
-pixels. Measured: private memory (USS, so without shared memory) of the driver, its slope over the images done while
-refining; that of the largest worker; and CPU time of all processes for each image, starting and ending included.
+pixels; with --masks-per-image each has so many ragged masks, for what is about masks. Measured: private memory (USS, so
+without shared memory) of the driver, its slope over the images done while refining; that of the largest worker; and CPU
+time of all processes for each image, starting and ending included.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from tests.chaos.runs import cluster, make_corpus, make_tars, start
+from tests.chaos.runs import cluster, make_corpus, make_detailed, make_tars, start
 
 MIB = 1 << 20
 EVERY_S = 1.0
@@ -88,12 +90,16 @@ def measure(
     chunk_images: int = 64,
     object_store_mb: int | None = None,
     worker_memory_mb: int | None = None,
+    masks_per_image: int | None = None,
 ) -> Figures:
     """One run from nothing. side: JPEG files of so many pixels a side; None: small images in tars."""
     place = folder / f"corpus-{time.time_ns()}"
-    corpus = (
-        make_corpus(place, images, chunk_images, side, different=8) if side else make_tars(place, images, chunk_images)
-    )
+    if masks_per_image:
+        corpus = make_detailed(place, images, chunk_images, side or 512, masks_per_image)
+    elif side:
+        corpus = make_corpus(place, images, chunk_images, side, different=8)
+    else:
+        corpus = make_tars(place, images, chunk_images)
     attempts = place / "attempts.log"
     operation = {"chunk_images": chunk_images, "chunk_decoded_mb": 4096, "attempt_log": str(attempts)}
     if worker_memory_mb:
@@ -135,6 +141,7 @@ def main() -> None:
     parser.add_argument("--chunk-images", type=int, default=64)
     parser.add_argument("--object-store-mb", type=int)
     parser.add_argument("--worker-memory-mb", type=int)
+    parser.add_argument("--masks-per-image", type=int)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/relabel-scale"))
     given = vars(parser.parse_args())
     folder = given.pop("folder")
