@@ -6,9 +6,11 @@
 prints JSON, start-up apart.
 
 machinery: pictures of 64 x 64 with a mask each are fetched, decoded, refined by a model that sleeps, scored, written.
-Efficiency is the sleep over the actors' time; CPU milliseconds are of the driver and all of Ray's processes, so the
-work on the pictures themselves is in them (`alone_ms`: the same without Ray, in one process).
-Everything before the first chunk came back is left out, its images too.
+Efficiency is the time that the models slept over the actors' time: `steady` while all of them had work, from when
+the last began its first image until the first ended its last; `whole` from the first image's beginning until the last
+one's end. CPU milliseconds are of the driver and all of Ray's processes, so the work on the pictures themselves is in
+them (`alone_ms`: the same without Ray, in one process); everything before the first chunk came back is left out there,
+its images too.
 photos: images/s of `relabel run` while its actors are up: images over what they computed and waited, side by side.
 """
 
@@ -49,28 +51,32 @@ CHUNKS_OF_PHOTOS = 8
 
 
 class SleepingModel:
-    """A PixelModel that answers with the coarse mask after a while."""
+    """A PixelModel that answers with the coarse mask after a while; with a folder, notes there when it slept."""
 
     name = "torchscript"
     weights_sha256 = ""
     input_side = ORIGINAL_SIZE
 
-    def __init__(self, sleep_s: float) -> None:
+    def __init__(self, sleep_s: float, notes: Path | None) -> None:
         self._sleep_s = sleep_s
+        self._notes = None if notes is None else (notes / f"{os.getpid()}-{time.time_ns()}").open("a", buffering=1)
 
     def probability(self, _image_rgb: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> FloatArray:
+        started = time.time()
         time.sleep(self._sleep_s)
+        if self._notes is not None:
+            self._notes.write(f"{started} {time.time()}\n")
         return mask.astype(np.float32)
 
 
 class Loader:
     """As Job.loader."""
 
-    def __init__(self, sleep_s: float) -> None:
-        self._sleep_s = sleep_s
+    def __init__(self, sleep_s: float, notes: Path | None = None) -> None:
+        self._sleep_s, self._notes = sleep_s, notes
 
     def __call__(self, _name: str, _weights: Weights, _device: str, _threads: int) -> SleepingModel:
-        return SleepingModel(self._sleep_s)
+        return SleepingModel(self._sleep_s, self._notes)
 
 
 def execution(_device: str, _threads: int) -> str:
@@ -115,7 +121,7 @@ class Meter:
             self.read()
 
 
-def planned(folder: Path, images: int, sleep_s: float) -> tuple[list[Task], Job]:
+def planned(folder: Path, images: int) -> tuple[list[Task], Job]:
     corpus = make_corpus(folder, images, CHUNK_IMAGES, side=64, different=8)
     output, source = Store(str(folder / "out")), Store(corpus.images)
     listed = {file.path: file for file in source.list()}
@@ -132,7 +138,7 @@ def planned(folder: Path, images: int, sleep_s: float) -> tuple[list[Task], Job]
         fetch_threads=8,
         device="cpu",
         attempt_log=None,
-        loader=Loader(sleep_s),
+        loader=Loader(0.0),
         execution_of=execution,
     )
     return [Task(chunk, chunk.images) for chunk in read_plan(output).chunks], job
@@ -140,7 +146,7 @@ def planned(folder: Path, images: int, sleep_s: float) -> tuple[list[Task], Job]
 
 def alone(tasks: list[Task], job: Job) -> float:
     """CPU milliseconds an image of the stages' own work, in this process."""
-    job = replace(job, run=Store(f"{job.output.uri}/runs/alone"), loader=Loader(0.0))
+    job = replace(job, run=Store(f"{job.output.uri}/runs/alone"))
     model, started = job.load_model(), time.process_time()
     for task in tasks:
         loaded = work.load(task.rows(job.output), job.inputs, job.method, job.input_side, job.fetch_threads)
@@ -148,31 +154,49 @@ def alone(tasks: list[Task], job: Job) -> float:
     return 1000 * (time.process_time() - started) / sum(task.images for task in tasks)
 
 
+def efficiency(sleeps: list[FloatArray], since: float, until: float) -> float:
+    """Share of [since, until] that each of the actors slept; sleeps: (N, 2) beginnings and ends of each, seconds."""
+    slept = sum(np.clip(np.minimum(of[:, 1], until) - np.maximum(of[:, 0], since), 0, None).sum() for of in sleeps)
+    return float(slept / (len(sleeps) * (until - since)))
+
+
+def efficiencies(notes: Path) -> dict[str, float]:
+    sleeps = [np.loadtxt(file, ndmin=2) for file in sorted(notes.iterdir()) if file.stat().st_size]
+    begun, ended = [of[0, 0] for of in sleeps], [of[-1, 1] for of in sleeps]
+    return {
+        "actors_seen": len(sleeps),
+        "efficiency_steady": round(efficiency(sleeps, max(begun), min(ended)), 3),
+        "efficiency_whole": round(efficiency(sleeps, min(begun), max(ended)), 3),
+    }
+
+
 def machinery(images: int, actors: int, sleep_s: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        tasks, job = planned(Path(folder), images, sleep_s)
+        notes = Path(folder) / "notes"
+        notes.mkdir()
+        tasks, job = planned(Path(folder), images)
         alone(tasks[:1], job)
         alone_ms = alone(tasks[:8], job)
-        meter, marks = Meter(), list[tuple[float, float, int]]()
+        meter, marks = Meter(), list[tuple[float, int]]()
 
         def on_status(status: dict[str, Any]) -> None:
-            first_or_last = not marks or sum(mark[2] for mark in marks) + status["images"] == images
+            first_or_last = not marks or sum(mark[1] for mark in marks) + status["images"] == images
             cpu_s = meter.read() if first_or_last else 0.0
-            marks.append((time.perf_counter(), cpu_s, status["images"]))
+            marks.append((cpu_s, status["images"]))
 
         with ray_cluster("local") as cluster:
             resources = reserve(Operation(actors_min=actors, actors_max=actors), cluster)
-            refine_chunks(tasks, job, resources, 10_000, on_status)
+            refine_chunks(tasks, replace(job, loader=Loader(sleep_s, notes)), resources, 10_000, on_status)
             named = meter.by_name()
         meter.stop()
-        done = sum(mark[2] for mark in marks[1:])
-        wall_s, cpu_s = marks[-1][0] - marks[0][0], marks[-1][1] - marks[0][1]
+        busy = efficiencies(notes)
+        done = sum(mark[1] for mark in marks[1:])
+        cpu_s = marks[-1][0] - marks[0][0]
     return {
         "images": images,
         "actors": actors,
         "cores": os.cpu_count(),
-        "images_per_s": round(done / wall_s, 1),
-        "efficiency": round(done * sleep_s / actors / wall_s, 3),
+        **busy,
         "cpu_ms_per_image": round(1000 * cpu_s / done, 2),
         "alone_ms_per_image": round(alone_ms, 2),
         "cpu_s_by_process": {title: round(seconds, 1) for title, seconds in sorted(named.items())},
