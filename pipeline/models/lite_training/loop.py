@@ -140,7 +140,7 @@ def finish(config: TrainConfig, network: LiteNetwork) -> None:
     network.decoder.iou_head.correction.load_state_dict(IouHead().correction.state_dict())
     weights = export(network, config.output)
     kept_aside = load_photos(config.data, {"iou"}, config.photo_limit)
-    network.load_state_dict(fit_correction(weights, kept_aside, config.seed), strict=False)
+    network.load_state_dict({**network.state_dict(), **fit_correction(weights, kept_aside, config.seed)})
     export(network, config.output)
 
 
