@@ -91,37 +91,44 @@ class _Attention(nn.Module):
         count, height, width, channels = x.shape
         qkv = self._qkv(x)
         if not self._window:
-            return self._out(self._attend(qkv).view(count, height, width, channels))
+            by_head = qkv.view(count, height * width, 3, self._heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+            return self._out(self._attend(by_head, height, width).transpose(1, 2).reshape(x.shape))
         side = self._window
         down, across = -(-height // side), -(-width // side)
-        if (down * side, across * side) != (height, width):
-            padded = self._qkv.bias.expand(count, down * side, across * side, -1).clone()
-            padded[:, :height, :width] = qkv
-            qkv = padded
-        windows = qkv.view(count, down, side, across, side, -1).transpose(2, 3).reshape(-1, side, side, 3 * channels)
-        out = self._attend(windows).view(count, down, across, side, side, channels).transpose(2, 3)
-        out = out.reshape(count, down * side, across * side, channels)[:, :height, :width]
-        return self._out(out.contiguous())  # torch takes another, slower way for what is not
+        padded = self._padded(qkv, down * side, across * side)
+        windows = padded.view(count, down, side, across, side, 3, self._heads, -1).permute(5, 0, 1, 3, 6, 2, 4, 7)
+        by_head = windows.reshape(3, count * down * across, self._heads, side * side, -1)
+        out = self._attend(by_head, side, side).view(count, down, across, self._heads, side, side, -1)
+        out = out.permute(0, 1, 4, 2, 5, 3, 6).reshape(count, down * side, across * side, channels)
+        return self._out(out[:, :height, :width].contiguous())  # torch takes another, slower way for what is not
 
-    def _attend(self, qkv: Tensor) -> Tensor:
-        """(B, h, w, 3C) -> (B, h * w, C)."""
-        count, height, width, _ = qkv.shape
-        by_head = qkv.view(count, height * width, 3, self._heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+    def _padded(self, qkv: Tensor, height: int, width: int) -> Tensor:
+        """(B, h, w, 3C) -> (B, height, width, 3C), with the biases below and to the right."""
+        own_height, own_width = qkv.shape[1:3]
+        if (own_height, own_width) == (height, width):
+            return qkv
+        padded = qkv.new_empty(qkv.shape[0], height, width, qkv.shape[3])
+        padded[:, :own_height, :own_width] = qkv
+        padded[:, :own_height, own_width:] = padded[:, own_height:] = self._qkv.bias
+        return padded
+
+    def _attend(self, by_head: Tensor, height: int, width: int) -> Tensor:
+        """Queries, keys and values (3, B, heads, h * w, C) -> (B, heads, h * w, C)."""
         query, key, value = by_head.unbind(0)
+        count = query.shape[0]
         grid = query.unflatten(2, (height, width))
         # Contiguous, so that their sum is, or it would be copied.
         by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, self._rows).contiguous()
         by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, self._columns).contiguous()
-        if qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16 and height * width >= MANY_TOKENS:
+        if query.device.type == "cpu" and query.dtype == torch.bfloat16 and height * width >= MANY_TOKENS:
             return _attend_by_products(by_head, by_row, by_column)
-        step = max(1, BIAS_ELEMENTS[qkv.device.type] // (count * self._heads * width * height * width))
+        step = max(1, BIAS_ELEMENTS[query.device.type] // (count * self._heads * width * height * width))
         parts = []
         for top in range(0, height, step):
             rows = slice(top, top + step)
             bias = (by_row[:, :, rows, :, :, None] + by_column[:, :, rows, :, None, :]).flatten(4).flatten(2, 3)
             parts.append(F.scaled_dot_product_attention(grid[:, :, rows].flatten(2, 3), key, value, attn_mask=bias))
-        out = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-        return out.transpose(1, 2).flatten(2)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
 def _attend_by_products(by_head: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
@@ -130,7 +137,7 @@ def _attend_by_products(by_head: Tensor, by_row: Tensor, by_column: Tensor) -> T
     On CPUs faster than torch's fused kernel, whose products are of tiles too small for their units. Scores are rounded
     to bfloat16, as torch.autocast does; the softmax itself is computed in float32.
     by_head: (3, B, heads, h * w, C); by_row, by_column: (B, heads, h, w, h) and (B, heads, h, w, w).
-    Returns (B, h * w, heads * C).
+    Returns (B, heads, h * w, C).
     """
     count, heads, height, width, _ = by_row.shape
     queries, keys, values = by_head.flatten(1, 2).unbind(0)
@@ -146,7 +153,7 @@ def _attend_by_products(by_head: Tensor, by_row: Tensor, by_column: Tensor) -> T
             scores.baddbmm_(queries[some, block].flatten(1, 2), keys[some].transpose(1, 2))
             attended = torch.bmm(torch.softmax(scores, -1), values[some])
             out[some, block] = attended.unflatten(1, (-1, width))
-    return out.unflatten(0, (count, heads)).permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
+    return out.unflatten(0, (count, heads)).flatten(2, 3)
 
 
 class _Linear(nn.Module):
