@@ -78,15 +78,18 @@ class Frame:
         return np.asarray(cv2.resize(cropped, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def resize_to_input(image_rgb: npt.NDArray[np.uint8], input_side: int) -> npt.NDArray[np.uint8]:
+def resize_to_input(
+    image_rgb: npt.NDArray[np.uint8], input_side: int, size_hw: tuple[int, int] | None = None
+) -> npt.NDArray[np.uint8]:
     """(H, W, 3) uint8 -> (h, w, 3) uint8 whose long side is `input_side`; unchanged for ORIGINAL_SIZE.
 
-    Resized by Pillow's bilinear filter (which averages when it shrinks), as segment-anything's reference does.
+    size_hw: the image's own size, where the pixels are a reduction of it. Resized by Pillow's bilinear filter (which
+    averages when it shrinks), as segment-anything's reference does.
     """
     if input_side == ORIGINAL_SIZE:
         return image_rgb
     height, width = image_rgb.shape[:2]
-    input_h, input_w = Frame((height, width), input_side).input_hw
+    input_h, input_w = Frame(size_hw or (height, width), input_side).input_hw
     if (input_h, input_w) == (height, width):
         return image_rgb
     resized = Image.fromarray(image_rgb).resize((input_w, input_h), Image.Resampling.BILINEAR)

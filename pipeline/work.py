@@ -24,7 +24,7 @@ from pipeline import refiners
 from pipeline.coarse import UnusableMaskError, coarse_rle, mask_file
 from pipeline.errors import ImageError, JobError, MaskError, RowError, StorageError
 from pipeline.geometry import Frame, resize_to_input
-from pipeline.images import decode_image
+from pipeline.images import decode_reduced
 from pipeline.members import Member, read_cells, read_member
 from pipeline.models import Model, execution_class
 from pipeline.models import load_model as load_model_by_name
@@ -37,6 +37,9 @@ from schemas.config import Method
 from schemas.records import LOADED, PARTS, SCORES
 
 Row = dict[str, Any]
+
+INPUT_SIDES_DECODED = 2
+"""A JPEG is decoded to no fewer pixels a side than so many times the model's: the last reduction is a fine filter's."""
 
 
 @dataclass(frozen=True)
@@ -247,13 +250,14 @@ def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) ->
     try:
         if isinstance(fetched.image, ImageError):
             raise fetched.image
-        image = decode_image(fetched.image, method.max_image_pixels, declared)
+        image, size_hw = decode_reduced(
+            fetched.image, method.max_image_pixels, declared, input_side * INPUT_SIDES_DECODED
+        )
     except ImageError as error:
         masks = [_mask_row(mask, error) for mask in row["masks"]]
         failed = {"status": "failed", "reason": error.reason, "attempt": 0, "masks": masks}
         return {**loaded, **failed, "pixels": None, "pixels_hw": None}
-    size_hw = image.shape[0], image.shape[1]
-    pixels = resize_to_input(image, input_side)
+    pixels = resize_to_input(image, input_side, size_hw)
     return {
         **loaded,
         "height": size_hw[0],

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ImageError
-from pipeline.images import decode_image
+from pipeline.geometry import resize_to_input
+from pipeline.images import decode_image, decode_reduced
 from tests.conftest import DEMO
 
 PHOTO = (DEMO / "images" / "chelsea.jpg").read_bytes()
@@ -49,6 +50,51 @@ def test_exif_orientation_follows_the_declared_size() -> None:
     assert decode_image(data, LIMIT).shape[:2] == (60, 40)
     assert decode_image(data, LIMIT, declared_hw=(60, 40)).shape[:2] == (60, 40)
     assert decode_image(data, LIMIT, declared_hw=(40, 60)).shape[:2] == (40, 60)
+
+
+def large(width: int, height: int) -> Image.Image:
+    return Image.open(io.BytesIO(PHOTO)).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "decoded"),
+    [
+        ((2051, 1367), 1024, (1026, 684)),
+        ((2047, 1367), 1024, (2047, 1367)),
+        ((4500, 3000), 1024, (1125, 750)),
+        ((2051, 1367), 0, (2051, 1367)),
+        ((5000, 1), 1024, (5000, 1)),
+    ],
+)
+def test_large_jpegs_are_decoded_at_a_part_of_their_size(
+    size: tuple[int, int], side: int, decoded: tuple[int, int]
+) -> None:
+    data = encoded(large(*size), "JPEG")
+    found = decode_reduced(data, 10**8, None, side)
+    assert found.size_hw == size[::-1]
+    assert found.pixels.shape[:2] == decoded[::-1]
+    assert decode_reduced(encoded(large(*size), "PNG"), 10**8, None, side).pixels.shape[:2] == size[::-1]
+
+
+def test_a_reduced_jpeg_shows_what_the_whole_one_does() -> None:
+    data = encoded(large(4099, 2731), "JPEG", quality=92)
+    whole = resize_to_input(decode_image(data, 10**8), 512)
+    reduced = decode_reduced(data, 10**8, None, 1024)
+    assert reduced.pixels.shape[:2] == (683, 1025)
+    shown = resize_to_input(reduced.pixels, 512, reduced.size_hw)
+    assert shown.shape == whole.shape
+    assert np.abs(shown.astype(int) - whole).mean() < 0.5  # of 255 levels
+
+
+@pytest.mark.parametrize(("declared_hw", "size_hw"), [(None, (2400, 1600)), ((1600, 2400), (1600, 2400))])
+def test_a_reduced_jpeg_is_turned_like_the_whole_one(
+    declared_hw: tuple[int, int] | None, size_hw: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = decode_reduced(encoded(large(2400, 1600), "JPEG", exif=exif), 10**8, declared_hw, 1024)
+    assert found.size_hw == size_hw
+    assert found.pixels.shape[:2] == (size_hw[0] // 2, size_hw[1] // 2)
 
 
 @pytest.mark.parametrize(
