@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pipeline import masks, quality
 from pipeline.masks import Mask, Rle
 from pipeline.models import PixelModel
+from pipeline.refiners.behind import Behind
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
 
@@ -23,6 +24,7 @@ RefineOne = Callable[[npt.NDArray[np.uint8], Mask], Mask]
 
 UNKNOWN = float("nan")
 PROBABILITY_CUT = 0.5
+MASKS_WAITING = 16  # to be scored, two full-size masks each
 
 
 def each_mask(function: RefineOne) -> Callable[[object, Sequence[RefineImage], Method], list[list[RefinedMask]]]:
@@ -34,18 +36,29 @@ def each_mask(function: RefineOne) -> Callable[[object, Sequence[RefineImage], M
     return refine
 
 
-def by_network(model: PixelModel, images: Sequence[RefineImage], method: Method) -> list[list[RefinedMask]]:
+def by_network(model: PixelModel, images: Sequence[RefineImage], _method: Method) -> list[list[RefinedMask]]:
     """The refiner of networks that map (image, mask) to a probability: `cascadepsp` and `torchscript`."""
 
     def function(image_rgb: npt.NDArray[np.uint8], coarse: Mask) -> Mask:
         return (model.probability(image_rgb, coarse) > PROBABILITY_CUT).astype(np.uint8)
 
-    return each_mask(function)(model, images, method)
+    with Behind(MASKS_WAITING) as behind:
+        refined = [[behind.submit(_scored, *_answer(image, rle, function)) for rle in image.coarse] for image in images]
+    return [[result.result() for result in results] for results in refined]
 
 
 def _refined(image: RefineImage, coarse: Rle, function: RefineOne) -> RefinedMask:
+    return _scored(*_answer(image, coarse, function))
+
+
+def _answer(image: RefineImage, coarse: Rle, function: RefineOne) -> tuple[RefineImage, Mask, Mask]:
+    """The image with its coarse and its refined mask."""
     mask = masks.decode(coarse)
-    refined = _resized(function(image.pixels, _resized(mask, image.pixels.shape[:2])), mask.shape)
+    refined = function(image.pixels, _resized(mask, image.pixels.shape[:2]))
+    return image, mask, _resized(refined, mask.shape)
+
+
+def _scored(image: RefineImage, mask: Mask, refined: Mask) -> RefinedMask:
     scores = quality.shape_scores(image.pixels, mask, refined)
     return RefinedMask(masks.encode(refined), scores | dict.fromkeys(quality.OF_THE_MODEL, UNKNOWN))
 

@@ -11,6 +11,7 @@ photograph's colours may vote (`colour.py`); the refined mask is where the mean 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,6 +25,7 @@ from pipeline.masks import Mask, Rle
 from pipeline.models import MaskModel, PromptBatch
 from pipeline.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
 from pipeline.refiners import semantic
+from pipeline.refiners.behind import Behind
 from pipeline.refiners.colour import colour_cut, vote
 from pipeline.refiners.looks import Look, cut, evidence, fuse, mirrored, object_window
 from pipeline.refiners.types import RefinedMask, RefineImage
@@ -53,18 +55,20 @@ class _Instance:
 
 def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> list[list[RefinedMask]]:
     """Refined masks of each image, in the order of its coarse masks."""
-    refined: list[list[RefinedMask]] = [[] for _ in images]
-    for start in range(0, len(images), method.encode_batch):
-        images_of_batch = images[start : start + method.encode_batch]
-        if not any(image.coarse for image in images_of_batch):
-            continue
-        batch = _Batch(model, images_of_batch, method)
-        for slab in _slabs(images_of_batch, method.decode_batch):
-            instances = _refine_slab(batch, slab)
-            looks = _look_again(batch, instances)
-            for (image, coarse), instance, seen in zip(slab, instances, looks, strict=True):
-                refined[start + image].append(_scored(images_of_batch[image], coarse, instance, seen, method))
-    return refined
+    scored: list[list[Future[RefinedMask]]] = [[] for _ in images]
+    with Behind(2 * method.decode_batch) as behind:
+        for start in range(0, len(images), method.encode_batch):
+            images_of_batch = images[start : start + method.encode_batch]
+            if not any(image.coarse for image in images_of_batch):
+                continue
+            batch = _Batch(model, images_of_batch, method)
+            for slab in _slabs(images_of_batch, method.decode_batch):
+                instances = _refine_slab(batch, slab)
+                looks = _look_again(batch, instances)
+                for (image, coarse), instance, seen in zip(slab, instances, looks, strict=True):
+                    result = behind.submit(_scored, images_of_batch[image], coarse, instance, seen, method)
+                    scored[start + image].append(result)
+    return [[result.result() for result in results] for results in scored]
 
 
 class _Batch:
