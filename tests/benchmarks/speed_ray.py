@@ -160,12 +160,14 @@ def efficiency(sleeps: list[FloatArray], since: float, until: float) -> float:
     return float(slept / (len(sleeps) * (until - since)))
 
 
-def efficiencies(notes: Path) -> dict[str, float]:
+def efficiencies(notes: Path) -> dict[str, float | None]:
+    """None where the actors never all had work: too few images."""
     sleeps = [np.loadtxt(file, ndmin=2) for file in sorted(notes.iterdir()) if file.stat().st_size]
     begun, ended = [of[0, 0] for of in sleeps], [of[-1, 1] for of in sleeps]
+    steady = efficiency(sleeps, max(begun), min(ended)) if max(begun) < min(ended) else None
     return {
         "actors_seen": len(sleeps),
-        "efficiency_steady": round(efficiency(sleeps, max(begun), min(ended)), 3),
+        "efficiency_steady": steady and round(steady, 3),
         "efficiency_whole": round(efficiency(sleeps, min(begun), max(ended)), 3),
     }
 
