@@ -38,7 +38,7 @@ def test_refined_labels_train_the_better_segmenter(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-m", "jobs.examples.train_segmenter", str(tmp_path / "out")]
     done = subprocess.run(
-        [*command, "--truth", str(truth), "--split", str(split), "--epochs", "8"],
+        [*command, "--truth", str(truth), "--split", str(split), "--epochs", "12"],
         cwd=ROOT,
         capture_output=True,
         text=True,
