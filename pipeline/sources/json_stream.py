@@ -22,6 +22,8 @@ LIST = object()
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
+_MAY_GO_ON = {"", ".", "e", "E", "e+", "e-", "E+", "E-"}
+"""What may stand between a number and the end of a block that cuts it: the decoder takes the number to end before."""
 
 
 def entries(uri: str, access: Access) -> Iterator[tuple[str, Any]]:
@@ -108,8 +110,8 @@ class _Text:
                 if self._more():  # it may only be cut off
                     continue
                 raise
-            if end == len(self._buffer) and self._more():
-                continue  # a number may go on in the next block
+            if self._buffer[end : end + 3] in _MAY_GO_ON and self._more():
+                continue
             self._at = end
             return value
 

@@ -82,14 +82,14 @@ def ray(data: Path, images: int, iterations: int, threads: int | None) -> dict[s
         cores = threads or os.cpu_count() or 1
         words = ["--data", str(data), "--images", str(images), "--iterations", str(iterations)]
         alone = worker("speed_lite", "project", *words, "--threads", str(cores))
-        run = worker("speed_ray", "photos", *words, "--actors", str(cores))
+        run = worker("speed_ray", "photos", *words, "--actors", str(cores), "--repeats", "4")
         rate = alone["images"] / alone["seconds"]
         found["photos"] = {
             "one_process": round(rate, 3),
             "relabel_run": run,
             "ratio": round(run["images_per_s_up"] / rate, 3),
         }
-    sizes = [(2000, 2), (2000, 4), (2000, 8), (20_000, 8)]
+    sizes = [(2000, 2), (8000, 4), (16_000, 8), (32_000, 8)]
     found["machinery"] = [
         worker("speed_ray", "machinery", "--images", str(count), "--actors", str(actors)) for count, actors in sizes
     ]

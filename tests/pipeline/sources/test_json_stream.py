@@ -56,6 +56,14 @@ def test_the_same_in_any_blocks(
     assert found == whole(content)
 
 
+@pytest.mark.parametrize("block", range(1, 30))
+def test_a_number_is_not_ended_by_a_block(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("[-0.0, 1.5e+10, 2E-3, 12, 3.25]")
+    monkeypatch.setattr(json_stream, "BLOCK_BYTES", block)
+    assert [entry for _, entry in read(path)][1:] == [-0.0, 1.5e10, 2e-3, 12, 3.25]
+
+
 @pytest.mark.parametrize(
     "text",
     [
