@@ -183,8 +183,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "iterations": 5,
     },
 }
-"""Named methods. fast, balanced and best: more and more looks at each mask; what is known of their gain stands in
-tests/benchmarks/RESULTS.md. The two published ones are SAMRefiner as its code and as its paper have it."""
+"""Named methods. fast, balanced and best: more and more looks at each mask. What each gains stands in
+tests/benchmarks/RESULTS.md; the third look of `best` does not always. The two published ones are SAMRefiner as its code
+and as its paper have it."""
 
 DEFAULT_PRESETS = {"lite": "balanced"}
 """By model: what `default` stands for. The official models keep to the method as published."""
