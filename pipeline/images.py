@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pipeline.errors import ImageError
 
 EXIF_ORIENTATION = 0x0112
+_TURNS = range(2, 9)
 _SWAPS_SIDES = {5, 6, 7, 8}
 
 ImageArray = npt.NDArray[np.uint8]
@@ -71,7 +72,7 @@ def _turns(image: Image.Image, stored_hw: tuple[int, int], declared_hw: tuple[in
     orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     if orientation in _SWAPS_SIDES and declared_hw == stored_hw and stored_hw[0] != stored_hw[1]:
         return 0
-    return int(orientation)
+    return orientation if orientation in _TURNS else 0  # the tag may hold anything
 
 
 def _rgb(image: Image.Image) -> ImageArray:

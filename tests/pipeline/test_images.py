@@ -57,6 +57,12 @@ def test_exif_orientation_follows_the_declared_size() -> None:
     assert decode_image(data, LIMIT, declared_hw=(40, 60)).shape[:2] == (40, 60)
 
 
+@pytest.mark.parametrize("orientation", [0, 1, 9, 999, "up", (6, 6)])
+def test_an_orientation_that_there_is_not_turns_nothing(orientation: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "getexif", lambda _image: {0x0112: orientation})
+    assert decode_image(encoded(Image.new("RGB", (60, 40)), "JPEG"), LIMIT).shape[:2] == (40, 60)
+
+
 def enlarged(width: int, height: int) -> Image.Image:
     return Image.open(io.BytesIO(PHOTO)).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
 
