@@ -41,6 +41,9 @@ fit-quality: setup ## Fit the packaged estimators of quality again (after a chan
 
 bench-quality: setup ## Compare with every baseline on the development set; EVERY=2 takes every second photograph
 	$(BIN)/python -m tests.benchmarks.quality --every $(or $(EVERY),1) --output build/quality.md
+	$(BIN)/python -m tests.benchmarks.class_maps
+	$(BIN)/python -m tests.benchmarks.ablation
+	$(BIN)/python -m tests.benchmarks.adaption
 
 format: setup ## Rewrite the code in style
 	$(BIN)/ruff check --fix .

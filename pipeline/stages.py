@@ -14,6 +14,8 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,6 +45,8 @@ GOOD_IMAGES, GOOD_SOUGHT = 4, 100
 """So many known-good images are shown to a suspect's fresh process, from so many parts at most."""
 ERRORS_IN_A_ROW = 5
 """So many chunks in a row with an error: it is the storage, the model or the machine."""
+CHUNKS_AT_AN_ACTOR = 2
+"""One is with the model while the other is unpacked, or packed and handed on: the model has no pause between them."""
 
 
 def refine_chunks(
@@ -134,7 +138,7 @@ def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources) -> ray.data
     context.target_max_block_size = None  # a row is a chunk; Ray must not cut blocks by its own measure
     context.max_errored_blocks = -1  # a chunk lost with its worker has no part: that is how it is noticed
     context.max_consecutive_actor_init_deaths = INIT_DEATHS
-    low, high = resources.actors
+    low, high = (min(count, len(tasks)) for count in resources.actors)
     task = {"num_cpus": resources.task_cpus, "max_retries": RETRIES, "batch_size": None, "batch_format": "pyarrow"}
     reading = {"num_cpus": resources.task_cpus, "max_retries": RETRIES}
     with warnings.catch_warnings():
@@ -144,7 +148,13 @@ def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources) -> ray.data
             .map_batches(
                 _Refine,
                 fn_constructor_args=(job,),
-                compute=ray.data.ActorPoolStrategy(min_size=min(low, len(tasks)), max_size=min(high, len(tasks))),
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=low,
+                    max_size=high,
+                    max_tasks_in_flight_per_actor=CHUNKS_AT_AN_ACTOR,
+                    enable_true_multi_threading=True,
+                ),
+                max_concurrency=CHUNKS_AT_AN_ACTOR,
                 num_cpus=resources.actor_cpus,
                 num_gpus=resources.gpus_per_actor or None,
                 max_task_retries=RETRIES,  # restarts of the actor itself stay unbounded: each costs a task one try
@@ -191,31 +201,42 @@ def _reader(task: Task, job_ref: Any) -> Callable[[], Iterable[pa.Table]]:
 
 
 class _Refine:
-    """The actor: holds the model, refines chunk by chunk."""
+    """The actor: holds the model, refines chunk by chunk. Called from several threads; the model lives in its own."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         _limit_memory(job)
-        self._model = job.load_model()
+        self._model_thread = ThreadPoolExecutor(1)
+        self._model = self._model_thread.submit(job.load_model).result()
         self._execution = job.execution
         self._idle_since = time.perf_counter()
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        started = time.perf_counter()
         given = from_row(row)
         if given.error is not None:
             return to_row(chunk_rows.without_images(given))
         _log_attempt(self._job, "started", given.task)
+        seconds = dict(given.seconds)
         try:
-            part = work.refine(given.images, self._model, self._job.method)
+            part = work.refine(given.images, self._model, self._job.method, partial(self._in_turn, seconds))
         except Exception as error:  # the pipeline must go on; see isolate.py
             if _is_device_error(error):
                 os._exit(1)  # nothing works in this process any more: Ray starts another
             return to_row(chunk_rows.failed(given.task, error, PARTS, isinstance(error, RefusedError)))
-        ended = time.perf_counter()
-        seconds = {**given.seconds, "wait_s": started - self._idle_since, "refine_s": ended - started}
-        self._idle_since = ended
         return to_row(Carried(given.task, part, seconds, execution=self._execution))
+
+    def _in_turn(self, seconds: dict[str, float], call: Callable[[], work.Refined]) -> work.Refined:
+        """Make a call in the model's thread; notes how long it took, and for how long the model had stood still."""
+
+        def timed() -> work.Refined:
+            started = time.perf_counter()
+            result = call()
+            ended = time.perf_counter()
+            seconds.update(wait_s=started - self._idle_since, refine_s=ended - started)
+            self._idle_since = ended
+            return result
+
+        return self._model_thread.submit(timed).result()
 
 
 def _is_device_error(error: Exception) -> bool:

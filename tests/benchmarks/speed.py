@@ -3,8 +3,8 @@
     python -m tests.benchmarks.speed --data ../shared/data/dev      (make bench-speed)
 
 Ways are run in turn (A B A B ...), each in a process of its own; ratios are of medians within this run. Parts: `lite`
-(the loop against one process), `encoder` (ViT-B), `ray` (`relabel run`, and Ray around a model that sleeps). Clients of
-S3 have a command of their own: speed_s3.py.
+(the loop against one process), `encoder` (ViT-B), `ray` (`relabel run`, and Ray around a model that sleeps), `jpeg`
+(large ones decoded whole and reduced), `s3` (clients).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import masks
+
+PARTS = ["lite", "encoder", "ray", "jpeg", "s3"]
 
 
 def worker(module: str, *words: str) -> dict[str, Any]:
@@ -99,9 +101,10 @@ def ray(data: Path, images: int, iterations: int, threads: int | None) -> dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/dev"))
-    parser.add_argument("--parts", nargs="+", default=["lite", "encoder", "ray"])
-    parser.add_argument("--images", type=int, default=30)
-    parser.add_argument("--encoder-images", type=int, default=2)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--images", type=int, default=30, help="of `lite`")
+    parser.add_argument("--encoder-images", type=int, default=8)
+    parser.add_argument("--ray-images", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of either way; default: what each would take")
@@ -115,7 +118,11 @@ def main() -> None:
     if "encoder" in options.parts:
         found["encoder"] = encoder(options.encoder_images, options.rounds)
     if "ray" in options.parts:
-        found["ray"] = ray(options.data, options.images, options.iterations, options.threads)
+        found["ray"] = ray(options.data, options.ray_images, options.iterations, options.threads)
+    if "jpeg" in options.parts and options.data.exists():
+        found["jpeg"] = worker("speed_jpeg", "--data", str(options.data))
+    if "s3" in options.parts:
+        found["s3"] = worker("speed_s3")
     print(json.dumps(found, indent=1))
 
 
