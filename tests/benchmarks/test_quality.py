@@ -37,9 +37,9 @@ def made_up(kinds: tuple[str, ...], images: int, seed: int) -> list[dict[str, An
 
 
 def test_what_is_fitted_on_one_set_gates_another() -> None:
-    kinds = (*DEV_KINDS, *UNSEEN, "true")
-    train, dev_a = made_up(("polygon", "warp", "true"), 120, 1), made_up(DEV_KINDS, 60, 2)
-    fitted = fit_calibration(train, dev_a, Method())
+    kinds, damage = (*DEV_KINDS, *UNSEEN, "true"), ("polygon", "warp", "true")
+    train, seen, dev_a = (made_up(*of) for of in ((damage, 60, 1), (damage, 120, 6), (DEV_KINDS, 60, 2)))
+    fitted = fit_calibration(train, seen, dev_a, Method())
     masks = table(made_up(kinds, 80, 3), fitted, Gate())
     for kind in (*DEV_KINDS, *UNSEEN):
         mine = masks.of(kind)

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.quality --data ../shared/data --cache build/quality [--every 2] [--fit]
 
-Measures what is missing in the cache, fits estimators, margin and maps (train, dev-A), and prints the tables (dev-B).
+Measures what is missing in the cache, fits estimators, margin and maps (train, seen, dev-A), and prints the tables
+(dev-B).
 With --fit the calibrations are also written beside the packaged weights (`make fit-quality` stops there).
 """
 
@@ -21,7 +22,7 @@ from schemas.calibration import Calibration
 from schemas.config import OWN_MODELS, Method, resolve
 from tests.benchmarks.lite_dev import DEV_KINDS, UNSEEN
 from tests.benchmarks.quality import tables
-from tests.benchmarks.quality.cases import LIKE, Picture, dev_pictures, seen_instead, train_pictures
+from tests.benchmarks.quality.cases import LIKE, PARTS, Picture, dev_pictures, seen_instead, train_pictures
 from tests.benchmarks.quality.collect import Row, collect, load, with_weights
 from tests.benchmarks.quality.figures import table
 from tests.benchmarks.quality.fit import fit_calibration, without
@@ -42,7 +43,7 @@ class Bench:
         self._pictures: dict[tuple[str, int], list[Picture]] = {}
 
     def rows(self, split: str, method: Method, every: int = 1, control: str = "") -> list[Row]:
-        """Measured rows of a split ("train", "A", "B", FIVE); `control`: what is shown instead of the photographs."""
+        """Measured rows of a split ("train", "seen", "A", "B", FIVE); `control`: shown instead of the photographs."""
         pictures = self.pictures(split, every)
         pictures = seen_instead(pictures, control) if control else pictures
         name = f"{split}{'-' + control if control else ''}"
@@ -56,19 +57,20 @@ class Bench:
 
     def _make(self, split: str, every: int) -> list[Picture]:
         data, step = self.options.data, every * self.options.every
-        if split == "train":
-            return list(train_pictures(data / "train", step))
+        if split in PARTS:
+            return list(train_pictures(data / "train", step, PARTS[split]))
         kinds = (*DEV_KINDS, *UNSEEN, "true") if split == "B" else DEV_KINDS
         return list(dev_pictures(data / "dev", split[0], kinds, step))
 
     def calibration(self, preset: str, leave_out: str = "") -> Calibration:
-        """Fitted on train and dev-A; without a kind and its like where asked."""
+        """Fitted on train, seen and dev-A; without a kind and its like where asked."""
         method = with_weights(resolve(preset).method, self.options.weights)
-        every = 1 if preset == DEFAULT_OWN else self.options.others_every
-        train, dev_a = self.rows("train", method, every), self.rows("A", method, every)
+        train, dev_a = self.rows("train", method), self.rows("A", method)
+        seen = self.rows("seen", method, 1 if preset == DEFAULT_OWN else self.options.seen_every)
         if leave_out:
-            train, dev_a = without(train, LIKE[leave_out]), without(dev_a, [leave_out])
-        return fit_calibration(train, dev_a, method, f"lite-{preset}")
+            train, seen = (without(rows, LIKE[leave_out]) for rows in (train, seen))
+            dev_a = without(dev_a, [leave_out])
+        return fit_calibration(train, seen, dev_a, method, f"lite-{preset}")
 
 
 def seconds(preset: str, pictures: list[Picture], weights: str | None) -> float:
@@ -142,6 +144,7 @@ def main() -> None:
     parser.add_argument("--weights", default=None, help="lite weights; default: the packaged ones")
     parser.add_argument("--every", type=int, default=1, help="use every n-th photograph of everything")
     parser.add_argument("--others-every", type=int, default=1, help="baselines and other presets: every n-th of those")
+    parser.add_argument("--seen-every", type=int, default=4, help="other presets: every n-th photograph of `seen`")
     parser.add_argument("--control-every", type=int, default=4)
     parser.add_argument("--crf-every", type=int, default=3, help="DenseCRF takes seconds for each mask")
     parser.add_argument("--workers", type=int, default=2)

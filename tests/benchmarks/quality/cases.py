@@ -2,6 +2,7 @@
 
 train   photographs that the model's weights were not fitted to (lite_training/data.py, parts `iou` and `val`), damaged
         by one or two of lite_training's kinds, 16 % true masks: everything that is fitted is fitted on these
+seen    the training photographs that they were fitted to, damaged alike: estimators learn from these as well
 dev-A   the development set, split A: calibrations
 dev-B   split B: what is reported
 """
@@ -18,13 +19,14 @@ import numpy as np
 
 from pipeline.masks import Mask, Rle, decode, encode, iou
 from pipeline.models.lite_training.damage import KINDS, MAX_IOU, MIN_IOU
-from pipeline.models.lite_training.data import load_photos
+from pipeline.models.lite_training.data import Part, load_photos
 from tests.benchmarks.lite_dev import DEV_KINDS, UNSEEN, Image, load_dev
 
 CASES_PER_PHOTO, CASES_PER_MASK = 12, 3
 MIN_AREA = 300
 TRUE_SHARE, COMPOSED_SHARE = 0.16, 0.2
 TRIES = 6
+PARTS: dict[str, set[Part]] = {"train": {"iou", "val"}, "seen": {"fit"}}
 LIKE = {
     "superpixel": ("superpixels", "majority"),
     "morph": ("morphology", "scaled"),
@@ -55,9 +57,9 @@ class Picture:
     cases: tuple[Case, ...]
 
 
-def train_pictures(folder: Path, every: int) -> Iterator[Picture]:
-    """Every n-th held-out training photograph."""
-    for photo in load_photos(folder, {"iou", "val"})[::every]:
+def train_pictures(folder: Path, every: int, parts: set[Part]) -> Iterator[Picture]:
+    """Every n-th training photograph of these parts."""
+    for photo in load_photos(folder, parts)[::every]:
         rng = np.random.default_rng([len(photo.masks), *photo.name.encode()])
         truths = [mask for mask in map(decode, photo.masks) if MIN_AREA <= mask.sum() < 0.9 * mask.size]
         chosen = np.tile(rng.permutation(len(truths)), CASES_PER_MASK)[:CASES_PER_PHOTO]
