@@ -170,7 +170,7 @@ class MaskDecoder(nn.Module):
     def predict_iou(self, tokens: Tensor, logits: Tensor, prompts: PromptTensors) -> Tensor:
         """(N, MASKS) from the tokens and from facts about each mask, which are constants to the gradient."""
         masks = logits.detach().float()
-        facts = torch.cat([mask_facts(masks, prompts.coarse), outline_facts(masks)], 2)
+        facts = torch.cat([mask_facts(masks, prompts.coarse), outline_facts(masks, outline_band(masks))], 2)
         own = tokens[:, :1].expand(-1, MASKS, -1)
         hidden = torch.cat([own, tokens[:, 1 : 1 + MASKS], facts.to(tokens.dtype)], 2)
         return torch.sigmoid(self.iou_head(hidden).float())
@@ -237,21 +237,25 @@ def mask_facts(logits: Tensor, coarse: Tensor | None) -> Tensor:
     return torch.stack([expected, stability, agreement, agreement**2, given, torch.log1p(area) / 10], 2)
 
 
-def outline_facts(logits: Tensor) -> Tensor:
-    """(N, C, H, W) logits -> (N, C, OUTLINE_FACTS), how sure the model is of each mask's outline.
-
-    Within OUTLINE_PX of it: mean |logit|, the same capped at CAPPED_LOGIT (both over that cap), share of |logit| < 1;
-    and the log of the area over that band's.
-    """
+def outline_band(logits: Tensor) -> Tensor:
+    """(N, C, H, W) logits -> the same shape and dtype: 1 within OUTLINE_PX of each mask's outline, else 0."""
     inside, side = (logits > 0).to(logits.dtype), 2 * OUTLINE_PX + 1
     share = F.avg_pool2d(inside, (side, 1), 1, (OUTLINE_PX, 0), count_include_pad=False)
     share = F.avg_pool2d(share, (1, side), 1, (0, OUTLINE_PX), count_include_pad=False)
     least = 0.5 / side**2  # less than one pixel's share
-    band = ((share > least) & (share < 1 - least)).to(logits.dtype)
+    return ((share > least) & (share < 1 - least)).to(logits.dtype)
+
+
+def outline_facts(logits: Tensor, band: Tensor) -> Tensor:
+    """Logits and their outline_band, (N, C, H, W) -> (N, C, OUTLINE_FACTS): how sure the model is of each outline.
+
+    Within the band: mean |logit|, the same capped at CAPPED_LOGIT (both over that cap), share of |logit| < 1; and the
+    log of the mask's area over the band's.
+    """
     pixels, sure = band.sum((2, 3)), logits.abs()
     parts = torch.stack([sure / CAPPED_LOGIT, sure.clamp(max=CAPPED_LOGIT) / CAPPED_LOGIT, (sure < 1).to(band.dtype)])
     means = torch.einsum("fnchw,nchw->ncf", parts, band) / pixels.clamp_min(1)[..., None]
-    area = torch.log1p(inside.sum((2, 3)) / pixels.clamp_min(1))
+    area = torch.log1p((logits > 0).to(band.dtype).sum((2, 3)) / pixels.clamp_min(1))
     return torch.cat([means, area[..., None]], 2)
 
 

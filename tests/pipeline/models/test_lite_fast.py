@@ -13,8 +13,8 @@ from pipeline.geometry import Frame, resize_to_input
 from pipeline.models.fused import FusedConv
 from pipeline.models.lite import LiteModel
 from pipeline.models.lite_backbone import SameConv
-from pipeline.models.lite_fast import FastDecoder, FastEncoder, mask_facts
-from pipeline.models.lite_network import ImageFeatures, LiteNetwork, PromptTensors, load_weights
+from pipeline.models.lite_fast import FastDecoder, FastEncoder, fast_outline_band, mask_facts
+from pipeline.models.lite_network import ImageFeatures, LiteNetwork, PromptTensors, load_weights, outline_band
 from pipeline.models.lite_network import mask_facts as plain_facts
 from pipeline.models.weights import LITE_WEIGHTS, files_of
 from pipeline.refiners import REFINERS, RefineImage
@@ -85,6 +85,17 @@ def test_facts_agree() -> None:
     logits, coarse = 3 * torch.randn(2, 3, 64, 64), torch.rand(2, 64, 64)
     for given in (coarse, None):
         torch.testing.assert_close(mask_facts(logits, given), plain_facts(logits, given), rtol=1e-5, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_outline_bands_are_the_same() -> None:
+    """Ragged masks, whole and empty ones, and those that touch the border."""
+    torch.manual_seed(4)
+    ragged = nn.functional.interpolate(torch.randn(2, 3, 9, 12), size=(72, 96), mode="bilinear")
+    plain = torch.cat([torch.full_like(ragged, 5), torch.full_like(ragged, -5), ragged, torch.randn_like(ragged)])
+    band = fast_outline_band(plain)
+    assert torch.equal(band, outline_band(plain))
+    assert 0 < band[4:6].mean() < 1
 
 
 @pytest.mark.parametrize("fused", [True, False])

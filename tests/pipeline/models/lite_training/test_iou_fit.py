@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.models.lite import LiteModel
-from pipeline.models.lite_network import CORRECTION, DIM, IOU_FACTS, OUTLINE_FACTS, IouHead, outline_facts
+from pipeline.models.lite_network import CORRECTION, DIM, IOU_FACTS, OUTLINE_FACTS, IouHead, outline_band, outline_facts
 from pipeline.models.lite_training.iou_fit import Answers, fit
 from pipeline.models.weights import LITE_CORRECTION
 
@@ -59,8 +59,9 @@ def test_a_sharp_outline_and_a_blurred_one() -> None:
     sharp = torch.full((1, 1, 64, 64), -8.0)
     sharp[..., 16:48, 16:48] = 8
     ramp = (torch.arange(64.0) - 32).div(8).expand(1, 1, 64, 64)
-    mean, capped, doubtful, area = outline_facts(sharp)[0, 0].tolist()
+    mean, capped, doubtful, area = outline_facts(sharp, outline_band(sharp))[0, 0].tolist()
     assert (mean, capped, doubtful) == pytest.approx((8 / 6, 1, 0))
     assert area > 0
-    assert outline_facts(ramp)[0, 0, 2] == 1
-    assert not outline_facts(torch.full((1, 1, 64, 64), -8.0)).any()
+    assert outline_facts(ramp, outline_band(ramp))[0, 0, 2] == 1
+    nothing = torch.full((1, 1, 64, 64), -8.0)
+    assert not outline_facts(nothing, outline_band(nothing)).any()
