@@ -108,22 +108,22 @@ def boundary_contrast(pixels: npt.NDArray[np.uint8], mask: Mask) -> float:
         return 0.0
     pad = 2 * CONTRAST_RADIUS_PX
     rows, columns = slice(max(0, y - pad), y + h + pad), slice(max(0, x - pad), x + w + pad)
-    inside = mask[rows, columns].astype(np.float32)
-    colours = pixels[rows, columns].astype(np.float32)
-    outline = masks.boundary(mask[rows, columns], 1) > 0
+    inside, colours = mask[rows, columns], pixels[rows, columns]
+    outline = masks.boundary(inside, 1) > 0
     kernel = (2 * CONTRAST_RADIUS_PX + 1,) * 2
 
-    def mean(weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-        total = cv2.boxFilter(weight, -1, kernel, normalize=False)
-        return cv2.boxFilter(colours * weight[..., None], -1, kernel, normalize=False), total
+    def total(values: npt.NDArray[np.uint8]) -> FloatArray:
+        return np.asarray(cv2.boxFilter(values, cv2.CV_32F, kernel, normalize=False), np.float32)
 
-    inner, inner_weight = mean(inside)
-    outer, outer_weight = mean(1 - inside)
+    inner_weight = total(inside)
+    outer_weight = kernel[0] * kernel[1] - inner_weight
     # Where the window holds no background (the outline is the image's border) there is nothing to compare with.
-    outline &= outer_weight > 0.5
-    if not outline.any():
+    at = np.flatnonzero(outline & (outer_weight > 0))
+    if not at.size:
         return 0.0
-    difference = inner[outline] / inner_weight[outline][:, None] - outer[outline] / outer_weight[outline][:, None]
+    inner = total(cv2.bitwise_and(colours, cv2.merge([255 * inside] * 3))).reshape(-1, 3)[at]
+    outer = total(colours).reshape(-1, 3)[at] - inner
+    difference = inner / inner_weight.reshape(-1, 1)[at] - outer / outer_weight.reshape(-1, 1)[at]
     return float(np.linalg.norm(difference, axis=1).mean() / (255 * np.sqrt(3)))
 
 

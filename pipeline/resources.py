@@ -6,15 +6,22 @@ from dataclasses import dataclass
 
 from schemas.config import Operation
 
+CHUNKS_ON_CPU, CHUNKS_ON_GPU = 2, 4
+"""Chunks at an actor at once. A GPU is several times faster than the CPU work around it is in one thread."""
+
 
 @dataclass(frozen=True)
 class Resources:
-    """Ray reservations. CPU numbers are shares for scheduling, not threads (see `reserve`)."""
+    """Ray reservations. CPU numbers are shares for scheduling, not threads (see `reserve`).
+
+    chunks_per_actor: one is at the model while others are unpacked, prompted from, scored or handed on.
+    """
 
     actors: tuple[int, int]
     gpus_per_actor: float
     actor_cpus: float
     task_cpus: float
+    chunks_per_actor: int
 
 
 def reserve(operation: Operation, cluster: dict[str, float]) -> Resources:
@@ -31,4 +38,6 @@ def reserve(operation: Operation, cluster: dict[str, float]) -> Resources:
     high = operation.actors_max or max(low, natural)
     task_cpus = 0.25 if cpus < 8 or not per_actor else 1.0
     wanted = 1.0 if per_actor else 0.75 * operation.threads_per_actor
-    return Resources((low, high), per_actor, round(min(wanted, max(0.05, (cpus - 2 * task_cpus) / low)), 2), task_cpus)
+    actor_cpus = round(min(wanted, max(0.05, (cpus - 2 * task_cpus) / low)), 2)
+    chunks = operation.chunks_per_actor or (CHUNKS_ON_GPU if per_actor else CHUNKS_ON_CPU)
+    return Resources((low, high), per_actor, actor_cpus, task_cpus, chunks)

@@ -14,8 +14,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,6 +29,7 @@ from pipeline.chunk_rows import Carried, from_row, to_row
 from pipeline.errors import JobError, RefusedError, RelabelError, StorageError
 from pipeline.fresh import limit_memory, run_fresh
 from pipeline.isolate import isolate
+from pipeline.occupied import InOneThread, Occupied
 from pipeline.plan import read_chunk, read_plan
 from pipeline.resources import Resources
 from pipeline.storage import brief
@@ -45,8 +44,6 @@ GOOD_IMAGES, GOOD_SOUGHT = 4, 100
 """So many known-good images are shown to a suspect's fresh process, from so many parts at most."""
 ERRORS_IN_A_ROW = 5
 """So many chunks in a row with an error: it is the storage, the model or the machine."""
-CHUNKS_AT_AN_ACTOR = 2
-"""One is with the model while the other is unpacked, or packed and handed on: the model has no pause between them."""
 
 
 def refine_chunks(
@@ -151,10 +148,10 @@ def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources) -> ray.data
                 compute=ray.data.ActorPoolStrategy(
                     min_size=low,
                     max_size=high,
-                    max_tasks_in_flight_per_actor=CHUNKS_AT_AN_ACTOR,
+                    max_tasks_in_flight_per_actor=resources.chunks_per_actor,
                     enable_true_multi_threading=True,
                 ),
-                max_concurrency=CHUNKS_AT_AN_ACTOR,
+                max_concurrency=resources.chunks_per_actor,
                 num_cpus=resources.actor_cpus,
                 num_gpus=resources.gpus_per_actor or None,
                 max_task_retries=RETRIES,  # restarts of the actor itself stay unbounded: each costs a task one try
@@ -201,42 +198,29 @@ def _reader(task: Task, job_ref: Any) -> Callable[[], Iterable[pa.Table]]:
 
 
 class _Refine:
-    """The actor: holds the model, refines chunk by chunk. Called from several threads; the model lives in its own."""
+    """The actor: holds the model, refines chunks, several at once: one is at the model while others use the CPU."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         _limit_memory(job)
-        self._model_thread = ThreadPoolExecutor(1)
-        self._model = self._model_thread.submit(job.load_model).result()
+        self._model = InOneThread(job.load_model)
         self._execution = job.execution
-        self._idle_since = time.perf_counter()
+        self._occupied = Occupied()
 
     def __call__(self, row: pa.Table) -> pa.Table:
         given = from_row(row)
         if given.error is not None:
             return to_row(chunk_rows.without_images(given))
         _log_attempt(self._job, "started", given.task)
-        seconds = dict(given.seconds)
         try:
-            part = work.refine(given.images, self._model, self._job.method, partial(self._in_turn, seconds))
+            with self._occupied.by_one() as spent:
+                part = work.refine(given.images, self._model, self._job.method)
         except Exception as error:  # the pipeline must go on; see isolate.py
             if _is_device_error(error):
                 os._exit(1)  # nothing works in this process any more: Ray starts another
             return to_row(chunk_rows.failed(given.task, error, PARTS, isinstance(error, RefusedError)))
+        seconds = {**given.seconds, "wait_s": spent.idle_s, "refine_s": spent.busy_s}
         return to_row(Carried(given.task, part, seconds, execution=self._execution))
-
-    def _in_turn(self, seconds: dict[str, float], call: Callable[[], work.Refined]) -> work.Refined:
-        """Make a call in the model's thread; notes how long it took, and for how long the model had stood still."""
-
-        def timed() -> work.Refined:
-            started = time.perf_counter()
-            result = call()
-            ended = time.perf_counter()
-            seconds.update(wait_s=started - self._idle_since, refine_s=ended - started)
-            self._idle_since = ended
-            return result
-
-        return self._model_thread.submit(timed).result()
 
 
 def _is_device_error(error: Exception) -> bool:

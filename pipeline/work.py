@@ -37,7 +37,6 @@ from schemas.config import Method
 from schemas.records import LOADED, PARTS, SCORES
 
 Row = dict[str, Any]
-Refined = list[list[RefinedMask]]
 
 INPUT_SIDES_DECODED = 2
 """A JPEG is decoded to no fewer pixels a side than so many times the model's: the last reduction is a fine filter's."""
@@ -169,20 +168,8 @@ def _timed(values: Iterator[_Fetched], on_wait: Callable[[float], None]) -> Iter
         yield value
 
 
-def _at_once(call: Callable[[], Refined]) -> Refined:
-    return call()
-
-
-def refine(
-    loaded: pa.Table,
-    model: Model,
-    method: Method,
-    with_model: Callable[[Callable[[], Refined]], Refined] = _at_once,
-) -> pa.Table:
-    """LOADED -> PARTS: refine every mask of every image that could be loaded.
-
-    with_model: makes the one call in which the model is used, when it is this chunk's turn.
-    """
+def refine(loaded: pa.Table, model: Model, method: Method) -> pa.Table:
+    """LOADED -> PARTS: refine every mask of every image that could be loaded."""
     rows = loaded.drop_columns(["pixels", "pixels_hw"]).to_pylist()
     images, targets = [], []
     for row, pixels in zip(rows, _pixels(loaded), strict=True):
@@ -190,8 +177,7 @@ def refine(
         if pixels is not None and usable:
             images.append(_refine_image(row, pixels, model.input_side))
             targets.append(usable)
-    refined_images = with_model(lambda: refiners.refine(model, images, method))
-    for usable, refined in zip(targets, refined_images, strict=True):
+    for usable, refined in zip(targets, refiners.refine(model, images, method), strict=True):
         for mask, result in zip(usable, refined, strict=True):
             _fill(mask, result)
     return pa.Table.from_pylist(rows, PARTS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from pipeline import work
 from pipeline.chunk_rows import Carried, from_row, to_row
 from pipeline.models import Candidates, PromptBatch
 from pipeline.models.weights import Weights
+from pipeline.occupied import Occupied, Spent
 from pipeline.plan import ChunkLimits, plan, read_plan
 from pipeline.sources import SourceInput, scan
-from pipeline.stages import CHUNKS_AT_AN_ACTOR, _Refine
+from pipeline.stages import _Refine
 from pipeline.storage import Access, Store
 from pipeline.work import Inputs, Job, Task
 from schemas.config import Method
@@ -74,11 +77,10 @@ def loaded(job: Job) -> list[Carried]:
 
 def test_chunks_at_an_actor_take_turns_at_the_model_in_one_thread(job: Job) -> None:
     given = loaded(job)
-    assert len(given) > CHUNKS_AT_AN_ACTOR > 1
+    assert len(given) > 3
     actor = _Refine(job)
-    with ThreadPoolExecutor(CHUNKS_AT_AN_ACTOR) as pool:
+    with ThreadPoolExecutor(3) as pool:
         answers = [from_row(row) for row in pool.map(actor, map(to_row, given))]
-    assert isinstance(actor._model, WatchedModel)
     assert len(actor._model.threads) == 1
     assert threading.get_ident() not in actor._model.threads
     for before, after in zip(given, answers, strict=True):
@@ -91,14 +93,34 @@ def test_chunks_at_an_actor_take_turns_at_the_model_in_one_thread(job: Job) -> N
 
 def test_an_error_at_the_model_is_its_chunk_s_alone(job: Job) -> None:
     first, second = loaded(job)[:2]
-    actor = _Refine(job)
-    assert isinstance(actor._model, WatchedModel)
-    actor._model.fails = True
+    model = WatchedModel()
+    actor = _Refine(replace(job, loader=lambda *_: model))
+    model.fails = True
     failed = from_row(actor(to_row(first)))
-    actor._model.fails = False
+    model.fails = False
     fine = from_row(actor(to_row(second)))
     assert failed.error is not None
     assert failed.error.endswith("ValueError: no more")
     assert failed.images.num_rows == 0
     assert fine.error is None
     assert fine.images.num_rows == second.task.images
+
+
+def test_time_at_an_actor_is_shared_out_once() -> None:
+    occupied, started = Occupied(), time.perf_counter()
+    together = threading.Barrier(3)
+
+    def visit(_number: int) -> Spent:
+        with occupied.by_one() as spent:
+            together.wait()
+        return spent
+
+    with ThreadPoolExecutor(3) as pool:
+        visits = list(pool.map(visit, range(3)))
+    time.sleep(0.01)
+    with occupied.by_one() as last:
+        pass
+    elapsed = time.perf_counter() - started
+    assert last.idle_s >= 0.01
+    assert sum(spent.idle_s > 0 for spent in visits) == 1
+    assert 0 <= elapsed - sum(spent.idle_s + spent.busy_s for spent in [*visits, last]) < 0.5 * elapsed
