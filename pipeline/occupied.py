@@ -43,10 +43,11 @@ class Spent:
 class Occupied:
     """Shares time out among those who are there at once, so that all of it adds up to what the clock showed."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._present = 0
-        self._counted_until = time.perf_counter()
+        self._counted_until = clock()
 
     @contextmanager
     def by_one(self) -> Iterator[Spent]:
@@ -64,5 +65,5 @@ class Occupied:
                 spent.busy_s = self._pass()
 
     def _pass(self) -> float:
-        since, self._counted_until = self._counted_until, time.perf_counter()
+        since, self._counted_until = self._counted_until, self._clock()
         return self._counted_until - since

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -107,20 +106,21 @@ def test_an_error_at_the_model_is_its_chunk_s_alone(job: Job) -> None:
 
 
 def test_time_at_an_actor_is_shared_out_once() -> None:
-    occupied, started = Occupied(), time.perf_counter()
-    together = threading.Barrier(3)
-
-    def visit(_number: int) -> Spent:
-        with occupied.by_one() as spent:
-            together.wait()
-        return spent
-
-    with ThreadPoolExecutor(3) as pool:
-        visits = list(pool.map(visit, range(3)))
-    time.sleep(0.01)
-    with occupied.by_one() as last:
-        pass
-    elapsed = time.perf_counter() - started
-    assert last.idle_s >= 0.01
-    assert sum(spent.idle_s > 0 for spent in visits) == 1
-    assert 0 <= elapsed - sum(spent.idle_s + spent.busy_s for spent in [*visits, last]) < 0.5 * elapsed
+    now = 0.0
+    occupied = Occupied(lambda: now)
+    first, second, third = (occupied.by_one() for _ in range(3))
+    now = 1
+    one = first.__enter__()
+    now = 2
+    two = second.__enter__()
+    now = 5
+    first.__exit__(None, None, None)
+    now = 6
+    second.__exit__(None, None, None)
+    now = 9
+    three = third.__enter__()
+    now = 10
+    third.__exit__(None, None, None)
+    assert one == Spent(idle_s=1, busy_s=4)
+    assert two == Spent(idle_s=0, busy_s=1)
+    assert three == Spent(idle_s=3, busy_s=1)
