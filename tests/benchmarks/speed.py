@@ -3,8 +3,8 @@
     python -m tests.benchmarks.speed --data ../shared/data/dev      (make bench-speed)
 
 Ways are run in turn (A B A B ...), each in a process of its own; ratios are of medians within this run. Parts: `lite`
-(the loop against one process), `encoder` (ViT-B), `ray` (`relabel run`, and Ray around a model that sleeps), `jpeg`
-(large ones decoded whole and reduced), `s3` (clients).
+(the loop against one process), `encoder` (ViT-B), `ray` (`relabel run`, and Ray around a model that sleeps), `overlap`
+(several chunks around one model), `jpeg` (large ones decoded whole and reduced), `s3` (clients).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from pipeline import masks
 
-PARTS = ["lite", "encoder", "ray", "jpeg", "s3"]
+PARTS = ["lite", "encoder", "ray", "overlap", "jpeg", "s3"]
 
 
 def worker(module: str, *words: str) -> dict[str, Any]:
@@ -119,8 +119,9 @@ def main() -> None:
         found["encoder"] = encoder(options.encoder_images, options.rounds)
     if "ray" in options.parts:
         found["ray"] = ray(options.data, options.ray_images, options.iterations, options.threads)
-    if "jpeg" in options.parts and options.data.exists():
-        found["jpeg"] = worker("speed_jpeg", "--data", str(options.data))
+    for part in ("overlap", "jpeg"):
+        if part in options.parts and options.data.exists():
+            found[part] = worker(f"speed_{part}", "--data", str(options.data))
     if "s3" in options.parts:
         found["s3"] = worker("speed_s3")
     print(json.dumps(found, indent=1))
