@@ -40,6 +40,7 @@ fit-quality: setup ## Fit the packaged estimators of quality again (after a chan
 	$(BIN)/python -m tests.benchmarks.quality --only-fit
 
 bench-quality: setup ## Compare with every baseline on the development set; EVERY=2 takes every second photograph
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,dense-crf]'
 	$(BIN)/python -m tests.benchmarks.quality --every $(or $(EVERY),1) --output build/quality.md
 	$(BIN)/python -m tests.benchmarks.class_maps
 	$(BIN)/python -m tests.benchmarks.ablation

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline import refiners
 from pipeline.calibration_files import PACKAGED_FOLDER
+from pipeline.errors import RefusedError
 from pipeline.geometry import Frame, resize_to_input
 from pipeline.models.weights import LITE_WEIGHTS, hash_weights
 from pipeline.refiners import RefineImage, load_side
@@ -96,6 +97,11 @@ def baselines(bench: Bench) -> dict[str, list[Row]]:
     every = bench.options.others_every
     found = {name: bench.rows(FIVE, resolve(name).method, every) for name in PUBLISHED}
     for name in ("none", "sam-box", "grabcut", "dense-crf"):
+        try:
+            refiners.check_refiner(name)
+        except RefusedError as error:
+            print(f"not run: {error}", flush=True)
+            continue
         method = resolve("default", None, {"method": {"refiner": name, "model": OWN_MODELS.get(name)}}).method
         found[name] = bench.rows(FIVE, method, bench.options.crf_every if name == "dense-crf" else every)
     return found
