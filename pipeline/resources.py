@@ -39,5 +39,11 @@ def reserve(operation: Operation, cluster: dict[str, float]) -> Resources:
     task_cpus = 0.25 if cpus < 8 or not per_actor else 1.0
     wanted = 1.0 if per_actor else 0.75 * operation.threads_per_actor
     actor_cpus = round(min(wanted, max(0.05, (cpus - 2 * task_cpus) / low)), 2)
-    chunks = operation.chunks_per_actor or (CHUNKS_ON_GPU if per_actor else CHUNKS_ON_CPU)
-    return Resources((low, high), per_actor, actor_cpus, task_cpus, chunks)
+    return Resources((low, high), per_actor, actor_cpus, task_cpus, _chunks(operation, on_gpu=per_actor > 0))
+
+
+def _chunks(operation: Operation, on_gpu: bool) -> int:
+    """What was asked for; else one where memory is bounded, since every chunk at work has masks of its own in it."""
+    if operation.chunks_per_actor or operation.worker_memory_mb:
+        return operation.chunks_per_actor or 1
+    return CHUNKS_ON_GPU if on_gpu else CHUNKS_ON_CPU

@@ -148,7 +148,7 @@ def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources) -> ray.data
                 compute=ray.data.ActorPoolStrategy(
                     min_size=low,
                     max_size=high,
-                    max_tasks_in_flight_per_actor=resources.chunks_per_actor,
+                    max_tasks_in_flight_per_actor=max(2, resources.chunks_per_actor),
                     enable_true_multi_threading=True,
                 ),
                 max_concurrency=resources.chunks_per_actor,

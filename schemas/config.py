@@ -121,7 +121,7 @@ class Operation(_Frozen):
     gpus_per_actor: float | None = Field(default=None, ge=0)
     threads_per_actor: int = Field(default=1, ge=1, description="CPU threads of torch; part of the execution class")
     chunks_per_actor: int | None = Field(
-        default=None, ge=1, le=64, description="at once: one at the model, the others on the CPU; 2, with a GPU 4"
+        default=None, ge=1, le=64, description="at once; default 2, with a GPU 4, with worker_memory_mb 1"
     )
     worker_memory_mb: int | None = Field(
         default=None, ge=256, description="a worker's own memory, at most; an image that needs more fails"
