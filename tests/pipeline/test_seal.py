@@ -9,14 +9,14 @@ import pytest
 
 from pipeline import dataset, groups, masks, seal, work
 from pipeline.errors import JobError, RefusedError, StorageError
-from pipeline.plan import Chunk, ChunkLimits, plan, read_chunk, read_plan
-from pipeline.sources import SourceInput, scan
-from pipeline.storage import Access, Store
+from pipeline.plan import Chunk, read_chunk, read_plan
+from pipeline.storage import Store
 from pipeline.work import Inputs, Task
 from schemas.config import Gate, Method
 from schemas.records import IMAGES, MASKS
 from tests.conftest import DEMO
 from tests.fakes import FakeModel
+from tests.pipeline.whole import plan_demo
 
 FINGERPRINT = "feedc0ffee00"
 SHARD_BYTES = 1 << 20
@@ -25,10 +25,8 @@ SHARD_BYTES = 1 << 20
 @pytest.fixture
 def planned(tmp_path: Path) -> Store:
     """The demo's five photographs and ten masks, in three chunks."""
-    output, images = Store(str(tmp_path / "out")), Store(str(DEMO / "images"))
-    listed = {file.path: file for file in images.list()}
-    source = scan("coco", SourceInput(str(DEMO / "coarse.json"), Access(), listed))
-    plan(output, source, listed, ChunkLimits(2, 1 << 30))
+    output = Store(str(tmp_path / "out"))
+    plan_demo(output, chunk_images=2)
     return output
 
 

@@ -15,14 +15,13 @@ from pipeline.chunk_rows import Carried, from_row, to_row
 from pipeline.models import Candidates, PromptBatch
 from pipeline.models.weights import Weights
 from pipeline.occupied import Occupied, Spent
-from pipeline.plan import ChunkLimits, plan, read_plan
-from pipeline.sources import SourceInput, scan
+from pipeline.plan import read_plan
 from pipeline.stages import _Refine
 from pipeline.storage import Access, Store
 from pipeline.work import Inputs, Job, Task
 from schemas.config import Method
-from tests.conftest import DEMO
 from tests.fakes import FakeModel
+from tests.pipeline.whole import plan_demo
 
 METHOD = Method(iterations=1)
 
@@ -48,10 +47,8 @@ class WatchedModel(FakeModel):
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    output, images = Store(str(tmp_path / "out")), Store(str(DEMO / "images"))
-    listed = {file.path: file for file in images.list()}
-    source = scan("coco", SourceInput(str(DEMO / "coarse.json"), Access(), listed))
-    plan(output, source, listed, ChunkLimits(1, 1 << 30))
+    output = Store(str(tmp_path / "out"))
+    images = plan_demo(output, chunk_images=1)
     return Job(
         output=output,
         run=Store(f"{output.uri}/runs/0"),

@@ -13,6 +13,7 @@ from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
 from pipeline.work import Inputs, Task
 from schemas.config import Gate, Method
+from tests.conftest import DEMO
 
 FINGERPRINT = "feedc0ffee00"
 
@@ -27,6 +28,15 @@ def coco(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, A
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
     path.write_text(json.dumps(content))
     return path
+
+
+def plan_demo(output: Store, chunk_images: int) -> Store:
+    """Plan the demo's five photographs and ten masks; returns the photographs' store."""
+    images = Store(str(DEMO / "images"))
+    listed = {file.path: file for file in images.list()}
+    source = scan("coco", SourceInput(str(DEMO / "coarse.json"), Access(), listed))
+    plan(output, source, listed, ChunkLimits(chunk_images, 1 << 30))
+    return images
 
 
 def run_here(images: Path, masks: Path, output: Path, model: Any, method: Method, chunk_images: int = 16) -> Result:
