@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from pipeline.masks import Rle
 from pipeline.models import Candidates, MaskModel, PromptBatch
 from pipeline.refiners import REFINERS, RefineImage
 from schemas.config import Method
+
+if TYPE_CHECKING:
+    from pipeline.models.on_device import OnDevice  # imports torch
 
 T = TypeVar("T")
 
@@ -38,9 +41,10 @@ class TimedModel:
     input_side: int = field(init=False)
     mask_side: int = field(init=False)
     similarity_cut: float = field(init=False)
+    on_device: OnDevice | None = field(init=False)
 
     def __post_init__(self) -> None:
-        for own in ("name", "weights_sha256", "input_side", "mask_side", "similarity_cut"):
+        for own in ("name", "weights_sha256", "input_side", "mask_side", "similarity_cut", "on_device"):
             setattr(self, own, getattr(self.model, own))
 
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:

@@ -58,20 +58,34 @@ def shape_scores(
 ) -> dict[str, float]:
     """The score components that need no model (schemas/records.py, SCORES).
 
-    pixels: (h, w, 3) uint8 RGB at any size; coarse, refined: (H, W) uint8 in original pixels; previous: the mask of the
-    round before the last, None where there was only one.
+    pixels: (h, w, 3) uint8 RGB at any size; the rest as in `region_scores`.
+    """
+    return region_scores(coarse, refined, previous) | contrasts(pixels, coarse, refined)
+
+
+def region_scores(coarse: Mask, refined: Mask, previous: Mask | None = None) -> dict[str, float]:
+    """Those that need no image either.
+
+    coarse, refined: (H, W) uint8 in original pixels; previous: the mask of the round before the last, None where there
+    was only one.
     """
     pieces, coarse_pieces = masks.component_areas(refined), masks.component_areas(coarse)
     return {
         "coarse_iou": masks.iou(refined, coarse),
         "iteration_iou": 1.0 if previous is None else masks.iou(refined, previous),
         "area_ratio": int(refined.sum(dtype=np.int64)) / max(1, int(coarse.sum(dtype=np.int64))),
-        "boundary_contrast": boundary_contrast(pixels, refined),
-        "coarse_boundary_contrast": boundary_contrast(pixels, coarse),
         "components": len(pieces),
         "coarse_components": len(coarse_pieces),
         "main_share": sum(pieces[: len(coarse_pieces)]) / max(1, sum(pieces)),
         "holes": masks.count_holes(refined),
+    }
+
+
+def contrasts(pixels: npt.NDArray[np.uint8], coarse: Mask, refined: Mask) -> dict[str, float]:
+    """`boundary_contrast` of both masks, under the names of their columns."""
+    return {
+        "boundary_contrast": boundary_contrast(pixels, refined),
+        "coarse_boundary_contrast": boundary_contrast(pixels, coarse),
     }
 
 

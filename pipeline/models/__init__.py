@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ import numpy.typing as npt
 from pipeline.errors import RefusedError
 from pipeline.geometry import ORIGINAL_SIZE, FloatArray
 from pipeline.models.weights import Weights, local_path
+
+if TYPE_CHECKING:
+    from pipeline.models.on_device import OnDevice  # imports torch
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class MaskModel(Model, Protocol):
 
     mask_side: int  # side of mask prompts and of the masks that come out
     similarity_cut: float  # cosine above which two embeddings are "the same object" (elastic box)
+    on_device: OnDevice | None  # does the work on every pixel of a mask where the model is; None: OpenCV does it
 
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:
         """Images (h, w, 3) uint8 RGB, long side `input_side` -> an opaque embedding of the batch."""

@@ -23,6 +23,7 @@ from pipeline.geometry import FloatArray
 from pipeline.models import Candidates, PromptBatch
 from pipeline.models.lite_fast import FastDecoder, FastEncoder
 from pipeline.models.lite_network import ImageFeatures, LiteNetwork, PromptTensors, load_weights
+from pipeline.models.on_device import OnDevice
 from pipeline.models.weights import LITE_WEIGHTS, files_of
 
 INPUT_SIDE, MASK_SIDE, STRIDE = 512, 256, 16
@@ -56,6 +57,7 @@ class LiteModel:
         files = [path.read_bytes() for path in files_of(weights_path or LITE_WEIGHTS)]
         self.weights_sha256 = hashlib.sha256(b"".join(files)).hexdigest()
         self.device = torch.device(device)
+        self.on_device = None if self.device.type == "cpu" else OnDevice(self.device)
         network = LiteNetwork()
         load_weights(network, *files)
         network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)

@@ -20,6 +20,7 @@ from segment_anything import sam_model_registry
 from pipeline.errors import RefusedError
 from pipeline.geometry import PROMPT_SIDE, FloatArray
 from pipeline.models import Candidates, PromptBatch, token_groups
+from pipeline.models.on_device import OnDevice
 from pipeline.models.sam_encoder import FastEncoder
 from pipeline.storage import brief
 
@@ -59,6 +60,7 @@ class SamModel:
         self.name = architecture
         self.weights_sha256 = weights_sha256
         self._device = torch.device(device)
+        self.on_device = None if self._device.type == "cpu" else OnDevice(self._device)
         # Built without memory, then given the checkpoint's tensors: random initialisation of ViT-H takes longer.
         with torch.device("meta"):
             sam = sam_model_registry[architecture]()

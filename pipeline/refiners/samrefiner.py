@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +22,13 @@ import numpy.typing as npt
 from pipeline import masks, quality
 from pipeline.errors import JobError
 from pipeline.geometry import FloatArray, Frame, resize_to_input
+from pipeline.looks import Judged, Look, cut, evidence, fuse, mirrored, object_window
 from pipeline.masks import Mask, Rle
 from pipeline.models import MaskModel, PromptBatch
-from pipeline.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
+from pipeline.prompts import Prompts, build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
 from pipeline.refiners import semantic
 from pipeline.refiners.behind import Behind
 from pipeline.refiners.colour import colour_cut, vote
-from pipeline.refiners.looks import Look, cut, evidence, fuse, mirrored, object_window
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
 
@@ -65,8 +66,9 @@ def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> l
             for slab in _slabs(images_of_batch, method.decode_batch):
                 instances = _refine_slab(batch, slab)
                 looks = _look_again(batch, instances)
-                for (image, coarse), instance, seen in zip(slab, instances, looks, strict=True):
-                    result = behind.submit(_scored, images_of_batch[image], coarse, instance, seen, method)
+                given = zip(slab, instances, looks, _judged_on_device(batch, slab, looks), strict=True)
+                for (image, coarse), instance, seen, judged in given:
+                    result = behind.submit(_scored, images_of_batch[image], coarse, instance, seen, judged, method)
                     scored[start + image].append(result)
     return [[result.result() for result in results] for results in scored]
 
@@ -125,25 +127,36 @@ def _iterate(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
     candidates = batch.model.predict(batch.embedding, _prompt_batch(batch, instances))
     if not (np.isfinite(candidates.predicted_iou).all() and np.isfinite(candidates.logits).all()):
         raise JobError(f"model {batch.model.name} returned values that are not finite; check its weights and device")
-    stepped = []
-    for row, instance in enumerate(instances):
-        best = int(np.argmax(candidates.predicted_iou[row]))
-        logits = candidates.logits[row, best]
-        stepped.append(
-            replace(
-                instance,
-                previous=instance.current,
-                current=(instance.frame.logits_to_image(logits) > 0).astype(np.uint8),
-                logits=logits,
-                predicted_iou=float(candidates.predicted_iou[row, best]),
-                rounds=instance.rounds + 1,
-            )
+    rows = np.arange(len(instances))
+    best = candidates.predicted_iou.argmax(axis=1)
+    logits, predicted_iou = candidates.logits[rows, best], candidates.predicted_iou[rows, best]
+    current = _to_masks(batch.model, logits, [instance.frame for instance in instances])
+    return [
+        replace(
+            instance,
+            previous=instance.current,
+            current=current[row],
+            logits=logits[row],
+            predicted_iou=float(predicted_iou[row]),
+            rounds=instance.rounds + 1,
         )
-    return stepped
+        for row, instance in enumerate(instances)
+    ]
+
+
+def _to_masks(model: MaskModel, logits: FloatArray, frames: Sequence[Frame]) -> list[Mask]:
+    """(N, s, s) logits, each in its frame -> masks of the frames' images."""
+    if model.on_device is None:
+        pairs = zip(frames, logits, strict=True)
+        return [(frame.logits_to_image(of_one) > 0).astype(np.uint8) for frame, of_one in pairs]
+    found: list[Mask] = []
+    for frame, rows in groupby(range(len(frames)), key=lambda row: frames[row]):
+        found += model.on_device.masks(logits[list(rows)], frame)
+    return found
 
 
 def _prompt_batch(batch: _Batch, instances: list[_Instance]) -> PromptBatch:
-    method, side = batch.method, batch.model.mask_side
+    method = batch.method
     points, labels, boxes, logits, coarse = [], [], [], [], []
     for instance in instances:
         prompts = build_prompts(instance.current, method.gaussian_form, method.gaussian_gamma)
@@ -156,8 +169,9 @@ def _prompt_batch(batch: _Batch, instances: list[_Instance]) -> PromptBatch:
         labels.append(prompts.points.labels)
         boxes.append(frame.box_to_prompt(box))
         if method.use_mask:
-            logits.append(gaussian_logits(frame.field_to_mask(prompts.gaussian, side), strength))
-            coarse.append(frame.field_to_mask(instance.current, side))
+            gaussian, mask = _to_mask_frame(batch.model, prompts, instance)
+            logits.append(gaussian_logits(gaussian, strength))
+            coarse.append(mask)
     return PromptBatch(
         image_index=np.array([instance.image for instance in instances], np.int64),
         points_xy=np.stack(points) if method.use_points else None,
@@ -166,6 +180,18 @@ def _prompt_batch(batch: _Batch, instances: list[_Instance]) -> PromptBatch:
         mask_logits=np.stack(logits) if method.use_mask else None,
         coarse=np.stack(coarse) if method.use_mask else None,
     )
+
+
+def _to_mask_frame(model: MaskModel, prompts: Prompts, instance: _Instance) -> tuple[FloatArray, FloatArray]:
+    """The Gaussian and the mask itself, (mask_side, mask_side) both."""
+    fields, frame = (prompts.gaussian, instance.current), instance.frame
+    if model.on_device is None:
+        gaussian, mask = (frame.field_to_mask(field, model.mask_side) for field in fields)
+    else:
+        x1, y1, x2, y2 = (int(side) for side in prompts.box_xyxy)
+        both = np.stack([np.asarray(field[y1 : y2 + 1, x1 : x2 + 1], np.float32) for field in fields])
+        gaussian, mask = model.on_device.fields_to_mask(both, (x1, y1, x2, y2), frame, model.mask_side)
+    return gaussian, mask
 
 
 def _look_again(batch: _Batch, instances: list[_Instance]) -> list[list[Look]]:
@@ -213,17 +239,40 @@ def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, Lo
             yield index, Look(window, answer.frame, False, answer.logits, answer.predicted_iou)
 
 
-def _scored(image: RefineImage, coarse: Rle, instance: _Instance, looks: list[Look], method: Method) -> RefinedMask:
-    """The fused mask and all of its scores."""
-    mask = masks.decode(coarse)
-    fused, own = fuse(looks, instance.frame.size_hw)
-    coloured = colour_cut(image.pixels, fused, mask) if method.colour_vote else None
+def _judged_on_device(batch: _Batch, slab: list[tuple[int, Rle]], looks: list[list[Look]]) -> Sequence[Judged | None]:
+    """What the device says of the looks, image by image; None where it is left to `_judge`."""
+    device = batch.model.on_device
+    if device is None or batch.method.colour_vote:
+        return [None] * len(slab)
+    found: list[Judged | None] = []
+    for image, rows in groupby(range(len(slab)), key=lambda row: slab[row][0]):
+        mine = list(rows)
+        coarse = [masks.decode(slab[row][1]) for row in mine]
+        judged = device.judge(batch.images[image].pixels, coarse, [looks[row] for row in mine])
+        found += judged or [None] * len(mine)
+    return found
+
+
+def _judge(image: RefineImage, coarse: Mask, looks: list[Look], method: Method) -> Judged:
+    """The fused mask, and what looks and image say of it."""
+    fused, own = fuse(looks, (coarse.shape[0], coarse.shape[1]))
+    coloured = colour_cut(image.pixels, fused, coarse) if method.colour_vote else None
     if coloured is not None:
-        scale = instance.frame.input_hw[0] / instance.frame.size_hw[0]
-        fused += np.float32(method.colour_vote) * vote(fused, mask, coloured, scale)
+        scale = image.frame.input_hw[0] / image.frame.size_hw[0]
+        fused += np.float32(method.colour_vote) * vote(fused, coarse, coloured, scale)
     refined = (fused > 0).astype(np.uint8)
-    previous = instance.previous if instance.rounds > 1 else None
-    scores = quality.shape_scores(image.pixels, mask, refined, previous) | evidence(looks, own, fused, mask, refined)
+    scores = evidence(looks, own, fused, coarse, refined) | quality.contrasts(image.pixels, coarse, refined)
     if coloured is not None:
-        scores |= {"colour_iou": masks.iou(refined, coloured), "coarse_colour_iou": masks.iou(mask, coloured)}
+        scores |= {"colour_iou": masks.iou(refined, coloured), "coarse_colour_iou": masks.iou(coarse, coloured)}
+    return Judged(refined, scores)
+
+
+def _scored(
+    image: RefineImage, coarse: Rle, instance: _Instance, looks: list[Look], judged: Judged | None, method: Method
+) -> RefinedMask:
+    """The refined mask and all of its scores."""
+    mask = masks.decode(coarse)
+    refined, scores = judged or _judge(image, mask, looks, method)
+    previous = instance.previous if instance.rounds > 1 else None
+    scores = scores | quality.region_scores(mask, refined, previous)
     return RefinedMask(masks.encode(refined), scores, instance.logits if semantic.wanted(method) else None)

@@ -42,6 +42,7 @@ class SleepingModel:
     input_side = PROMPT_SIDE
     mask_side = 256
     similarity_cut = 0.5
+    on_device = None
 
     def __init__(self, encode_s: float, decode_s: float) -> None:
         self._encode_s, self._decode_s = encode_s, decode_s

@@ -41,6 +41,13 @@ class Look(NamedTuple):
     predicted_iou: float
 
 
+class Judged(NamedTuple):
+    """A refined mask, and what images and logits say of it and of the coarse one (schemas/records.py, SCORES)."""
+
+    refined: Mask
+    scores: Scores
+
+
 def object_window(mask: Mask, ratio: float) -> Window | None:
     """The tight box of a mask, its sides `ratio` times as long, cut at the image border.
 

@@ -8,9 +8,9 @@ import pytest
 
 from pipeline import masks
 from pipeline.geometry import Frame, resize_to_input
+from pipeline.looks import Look, cut, evidence, fuse, mirrored, object_window
 from pipeline.refiners import REFINERS, RefineImage, load_side
 from pipeline.refiners.colour import colour_cut, vote
-from pipeline.refiners.looks import Look, cut, evidence, fuse, mirrored, object_window
 from schemas.config import Method, resolve
 from tests.fakes import FakeModel
 
