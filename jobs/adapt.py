@@ -13,6 +13,7 @@ from pipeline.errors import RefusedError
 from pipeline.models.weights import OFFICIAL, resolve
 from pipeline.start_checks import check_readable, check_writable
 from pipeline.storage import Access, Store, StoredFile, split_uri
+from schemas.config import MODEL_DEFAULTS
 
 if TYPE_CHECKING:
     from pipeline.adaption import Adaption
@@ -72,7 +73,7 @@ def adapt(
     with console.err.status("reading the masks"):
         listed: dict[str, StoredFile] = {file.path: file for file in Store(root, access).list()}
         planned = adaption.sample(sources.scan(source, sources.SourceInput(masks, access, listed)), limit)
-    loaded = load_model(model, weights, device, threads)
+    loaded = load_model(model, weights, device, threads, MODEL_DEFAULTS[model].get("dtype", "float32"))
     files = sources.files_root(source, masks)
     inputs = Inputs(Store(root, access), None if files is None else Store(files, access))
     columns = (TextColumn("candidates"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -30,6 +30,9 @@ def bench(
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of prompting.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16: of vit_* encoders.")] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="torch.compile the encoder, as operation.compile does.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")] = None,
     corpus: Annotated[int | None, typer.Option(min=1, help="Also estimate hours and cost for so many images.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="For --corpus: how many devices like this one.")] = 1,
@@ -58,7 +61,7 @@ def bench(
     from pipeline.models.weights import resolve
 
     weights = resolve(method.model, checkpoint, Access())
-    loaded: Any = load_model(method.model, weights, device, threads or os.cpu_count() or 1, method.dtype)
+    loaded: Any = load_model(method.model, weights, device, threads or os.cpu_count() or 1, method.dtype, compiled)
 
     from pipeline.models.ceiling import ENCODER_TFLOP, matmul_tflops, peak_memory_mb, settle
 

@@ -40,7 +40,7 @@ def refine(
     from pipeline import pictures, single  # torch takes seconds to import
 
     with console.err.status("refining"):
-        loaded = single.load(resolved.method.model, checkpoint)
+        loaded = single.load(resolved.method.model, checkpoint, dtype=resolved.method.dtype)
         outcome = single.refine_all(str(image), [str(mask)], loaded, resolved.method, resolved.gate)[0]
     pictures.write_mask(output, outcome.mask)
     if picture:

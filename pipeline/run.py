@@ -299,7 +299,7 @@ def make_job(output: Store, run_store: Store, request: Request, device: str) -> 
         fetch_threads=operation.fetch_threads,
         device=device,
         attempt_log=operation.attempt_log,
-        loader=partial(load_model, dtype=method.dtype),
-        execution_of=partial(execution_class, dtype=method.dtype),
+        loader=partial(load_model, dtype=method.dtype, compiled=operation.compile),
+        execution_of=partial(execution_class, dtype=method.dtype, compiled=operation.compile),
         memory_bytes=operation.worker_memory_mb << 20 if operation.worker_memory_mb else None,
     )

@@ -59,7 +59,8 @@ def refine(
     """
     several = coarse.ndim == 3 if isinstance(coarse, np.ndarray) else not isinstance(coarse, str | Path)
     given: Sequence[ImageLike] = coarse if several else [coarse]  # type: ignore[assignment, list-item]
-    outcomes = refine_all(image, given, load(model, checkpoint, device, threads), method, gate)
+    method = method or _default_method(model)
+    outcomes = refine_all(image, given, load(model, checkpoint, device, threads, method.dtype), method, gate)
     kept = [outcome.mask for outcome in outcomes]
     return np.stack(kept) if several else kept[0]
 
@@ -72,7 +73,7 @@ def refine_all(
     gate: Gate | None = None,
 ) -> list[Outcome]:
     """As `refine`, with everything that is known about each mask."""
-    method = method or resolve_config(overrides={"method": {"model": model.name}}).method
+    method = method or _default_method(model.name)
     gate = gate or Gate()
     weighed = method.model_copy(update={"weights_sha256": model.weights_sha256})
     calibration = calibration_for(gate, weighed, Access())
@@ -91,9 +92,15 @@ def refine_all(
 
 
 @lru_cache(maxsize=2)
-def load(model: str, checkpoint: str | None = None, device: str = "cpu", threads: int = 2) -> Model:
-    """A model by name, kept for the next call."""
-    return load_model(model, resolve(model, checkpoint, Access()), device, threads)
+def load(
+    model: str, checkpoint: str | None = None, device: str = "cpu", threads: int = 2, dtype: str = "float32"
+) -> Model:
+    """A model by name, kept for the next call. dtype: see schemas.config, Method."""
+    return load_model(model, resolve(model, checkpoint, Access()), device, threads, dtype)
+
+
+def _default_method(model: str) -> Method:
+    return resolve_config(overrides={"method": {"model": model}}).method
 
 
 def read_image(image: ImageLike, max_pixels: int) -> npt.NDArray[np.uint8]:

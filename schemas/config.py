@@ -64,10 +64,11 @@ class Method(_Frozen):
     )
     split_regions: bool = Field(default=False, description="refine each region of a mask by itself, then merge them")
     exclusive: bool = Field(default=False, description="masks of an image do not overlap: the highest logit wins")
-    encode_batch: int = Field(default=4, ge=1, description="images per encoder pass")
-    decode_batch: int = Field(default=32, ge=1, description="prompts per decoder pass")
+    encode_batch: int = Field(default=4, ge=1, description="images per encoder pass; vit_*: 8")
+    decode_batch: int = Field(default=32, ge=1, description="prompts per decoder pass, at most; vit_*: 64")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="of the matrix products of Segment Anything's encoder, or of all of lite"
+        default="float32",
+        description="of the encoder's matrix products (vit_*: bfloat16), or of all of lite",
     )
     max_image_pixels: int = Field(default=120_000_000, gt=0)
 
@@ -120,6 +121,9 @@ class Operation(_Frozen):
     actors_max: int | None = Field(default=None, ge=1)
     gpus_per_actor: float | None = Field(default=None, ge=0)
     threads_per_actor: int = Field(default=1, ge=1, description="CPU threads of torch; part of the execution class")
+    compile: bool = Field(
+        default=False, description="torch.compile the official encoders, on GPUs; part of the execution class"
+    )
     chunks_per_actor: int | None = Field(
         default=None, ge=1, le=64, description="at once; default 2, with a GPU 4, with worker_memory_mb 1"
     )
@@ -160,9 +164,20 @@ class Config(_Frozen):
 
 
 PUBLISHED_ITERATIONS = 5
-DEFAULT_ITERATIONS = {"lite": 1}
-"""By model. lite was trained to correct a mask in one pass; each further one drifts away from the coarse mask (on
-photographs kept out of its training, 1, 2, 3 and 5 passes removed 27, 25, 22 and 15 % of the error)."""
+_OFFICIAL = {"dtype": "bfloat16", "encode_batch": 8, "decode_batch": 64}
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "lite": {"iterations": 1},
+    "vit_b": _OFFICIAL,
+    "vit_l": _OFFICIAL,
+    "vit_h": _OFFICIAL,
+}
+"""By model, the same on every device: a result begun on one goes on on another.
+
+lite was trained to correct a mask in one pass; each further one drifts away from the coarse mask (on photographs kept
+out of its training, 1, 2, 3 and 5 passes removed 27, 25, 22 and 15 % of the error). The official encoders keep to 0.004
+of float32 in bfloat16; batches are for GPUs, and the models take smaller ones where a device wants them
+(`PROMPTS_PER_PASS` in models/sam.py).
+"""
 
 PARTS: dict[str, type[BaseModel]] = {"method": Method, "gate": Gate, "operation": Operation}
 
@@ -218,7 +233,8 @@ def resolve(
             parts[part].update({key: value for key, value in values.items() if value is not None})
     method = parts["method"]
     model = method.get("model", "lite")
-    method.setdefault("iterations", DEFAULT_ITERATIONS.get(model, PUBLISHED_ITERATIONS))
+    for key, value in {"iterations": PUBLISHED_ITERATIONS, **MODEL_DEFAULTS.get(model, {})}.items():
+        method.setdefault(key, value)
     if preset == "default" and method.get("refiner", "samrefiner") == "samrefiner":
         parts["method"] = {**PRESETS[DEFAULT_PRESETS.get(model, "default")], **method}
     try:

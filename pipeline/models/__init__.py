@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pipeline.errors import RefusedError
 from pipeline.geometry import ORIGINAL_SIZE, FloatArray
-from pipeline.models.weights import Weights, local_path
+from pipeline.models.weights import Weights, cache_folder, local_path
 
 if TYPE_CHECKING:
     from pipeline.models.on_device import OnDevice  # imports torch
@@ -131,16 +131,20 @@ def token_groups(point_labels: npt.NDArray[np.int64] | None, count: int) -> list
     return [np.flatnonzero(present == points) for points in np.unique(present)]
 
 
-def load_model(name: str, weights: Weights, device: str, threads: int, dtype: str = "float32") -> Model:
+def load_model(
+    name: str, weights: Weights, device: str, threads: int, dtype: str = "float32", compiled: bool = False
+) -> Model:
     """The model, ready on `device` ("cpu", "cuda"), with torch held to `threads` CPU threads in this process.
 
-    dtype: schemas.config, Method.dtype.
+    dtype: schemas.config, Method.dtype. compiled: Operation.compile.
 
-    Raises RefusedError when the weights are not those of the model.
+    Raises RefusedError when the weights are not those of the model, or it cannot be compiled.
     """
+    if compiled and (device == "cpu" or not name.startswith("vit_")):
+        raise RefusedError(f"operation.compile is for vit_* on GPUs, not for {name} on {device}: leave it out")
     if name == "none":
         return NoModel()
-    model = _load(name, weights, device, threads, dtype)
+    model = _load(name, weights, device, threads, dtype, compiled)
     if weights.adapter is not None:
         from pipeline.models import adapter  # imports torch
 
@@ -150,8 +154,9 @@ def load_model(name: str, weights: Weights, device: str, threads: int, dtype: st
     return model
 
 
-def _load(name: str, weights: Weights, device: str, threads: int, dtype: str) -> Any:
+def _load(name: str, weights: Weights, device: str, threads: int, dtype: str, compiled: bool) -> Any:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
 
     import torch  # takes seconds; commands that need no model do without
 
@@ -172,15 +177,15 @@ def _load(name: str, weights: Weights, device: str, threads: int, dtype: str) ->
         return (TorchScriptModel if name == "torchscript" else CascadePspModel)(path, weights.sha256, device)
     from pipeline.models.sam import SamModel
 
-    return SamModel(name, path, weights.sha256, device, getattr(torch, dtype))
+    return SamModel(name, path, weights.sha256, device, getattr(torch, dtype), compiled)
 
 
-def execution_class(device: str, threads: int, dtype: str = "float32") -> str:
-    """Device model, torch version, dtype and threads: within one class the same inputs give the same bytes."""
+def execution_class(device: str, threads: int, dtype: str = "float32", compiled: bool = False) -> str:
+    """Device model, torch version, dtype, threads: within one class the same inputs give the same bytes."""
     import torch  # see load_model
 
     processor = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_model()
-    return f"{processor}; torch {torch.__version__}; {dtype}; {threads} threads"
+    return f"{processor}; torch {torch.__version__}; {dtype}; {threads} threads{'; compiled' * compiled}"
 
 
 def _cpu_model() -> str:

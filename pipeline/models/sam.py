@@ -21,12 +21,14 @@ from pipeline.errors import RefusedError
 from pipeline.geometry import PROMPT_SIDE, FloatArray
 from pipeline.models import Candidates, PromptBatch, token_groups
 from pipeline.models.on_device import OnDevice
-from pipeline.models.sam_encoder import FastEncoder
+from pipeline.models.sam_encoder import CompiledEncoder, FastEncoder
 from pipeline.storage import brief
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 EMBEDDING_STRIDE = 16
+PROMPTS_PER_PASS = {"cpu": 4, "cuda": 64}
+"""On CPUs more leave the caches: measured, 32 take 1.7 times as long each (tests/benchmarks/RESULTS.md)."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ class SamModel:
         weights_sha256: str,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        compiled: bool = False,
     ) -> None:
         """checkpoint: a local `.pth` (read with weights_only) or `.safetensors` file in the official format.
 
-        dtype: of the encoder's matrix products; prompts and masks are float32.
+        dtype: of the encoder's matrix products; prompts and masks are float32. compiled: see CompiledEncoder.
         Raises RefusedError when the checkpoint does not hold this architecture.
         """
         self.name = architecture
@@ -73,7 +76,8 @@ class SamModel:
             state = "lacks" if missing else "has unknown"
             raise RefusedError(f"{checkpoint.name} is not a {architecture} checkpoint: it {state} {named}")
         self._sam = sam.float().requires_grad_(False).eval()
-        self._encoder = FastEncoder(self._sam.image_encoder.to(self._device), dtype)
+        encoder = FastEncoder(self._sam.image_encoder.to(self._device), dtype)
+        self._encoder = CompiledEncoder(encoder) if compiled else encoder
         self._prompts = self._sam.prompt_encoder.to(self._device)
         self._decoder = self._sam.mask_decoder.to(self._device)
         self._mean = torch.tensor(PIXEL_MEAN, device=self._device).view(3, 1, 1)
@@ -100,9 +104,11 @@ class SamModel:
         count = len(prompts)
         logits = np.empty((count, 3, self.mask_side, self.mask_side), np.float32)
         predicted = np.empty((count, 3), np.float32)
-        for rows in token_groups(prompts.point_labels, count):
-            masks, iou = self._decode(embedding, prompts.take(rows))
-            logits[rows], predicted[rows] = masks.cpu().numpy(), iou.cpu().numpy()
+        most = PROMPTS_PER_PASS[self._device.type]
+        for group in token_groups(prompts.point_labels, count):
+            for rows in np.split(group, range(most, len(group), most)):
+                masks, iou = self._decode(embedding, prompts.take(rows))
+                logits[rows], predicted[rows] = masks.cpu().numpy(), iou.cpu().numpy()
         return Candidates(logits, predicted)
 
     @property

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor
 
 from pipeline.models import sam_encoder
-from pipeline.models.sam_encoder import FastEncoder, preferred_dtype
+from pipeline.models.sam_encoder import CompiledEncoder, FastEncoder, preferred_dtype
 from tests.pipeline.models_fixture import tiny_sam
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
@@ -82,3 +84,18 @@ def test_products_of_any_size_agree_with_the_fused_kernel(
     monkeypatch.setattr(sam_encoder, "MANY_TOKENS", 1 << 30)
     fused = relative_error(fast(images[:1]), expected[:1])
     assert relative_error(whole, expected[:1]) < max(1.5 * fused, 5e-3)
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_compiled_it_agrees_for_any_number_of_images(
+    encoder: ImageEncoderViT, images: Tensor, expected: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    compiled = CompiledEncoder(FastEncoder(encoder))
+    assert relative_error(compiled(images), expected) < 1e-5
+    three = torch.cat([images, images[:1]])
+    found = compiled(three)  # filled up to four
+    assert relative_error(found, torch.cat([expected, expected[:1]])) < 1e-5
+    assert torch.equal(found, compiled(three))
+    assert any(tmp_path.rglob("*"))  # the next process finds it there
