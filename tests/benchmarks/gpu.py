@@ -3,20 +3,30 @@
     python -m tests.benchmarks.gpu [--models vit_b vit_h] [--json gpu.json]
 
 The encoder alone (package float32; this project's in bfloat16, plain and compiled, batches 1 to 16) against the
-measured ceiling, then whole refinement at 7 masks an image with 1 and 5 iterations. Random weights: what is computed
-does not depend on them, but masks from them say nothing. segment-anything-fast publishes 23.2 (ViT-H) and 92 (ViT-B)
-images/s for an A100.
+measured ceiling, then whole refinement at 7 masks an image with 1 and 5 iterations, plain and compiled, one chunk and
+four at once as an actor has them, and its rate over the encoder's own. Random weights: what is computed does not depend
+on them, but masks from them say nothing. segment-anything-fast publishes 23.2 (ViT-H) and 92 (ViT-B) images/s for an
+A100.
+
+`--device cpu --images 1` goes through the same lines without one; its figures are of a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
 import json
+import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as load_model has it; before CUDA starts
 
 import numpy as np
 import torch
@@ -25,56 +35,78 @@ from segment_anything import sam_model_registry
 
 from pipeline import masks
 from pipeline.geometry import Frame
+from pipeline.models.ceiling import peak_memory_mb, settle
 from pipeline.models.sam import SamModel
+from pipeline.occupied import InOneThread
 from pipeline.refiners import REFINERS, RefineImage
 from schemas.config import resolve
 from tests.benchmarks import speed_encoder
 
-MASKS_PER_IMAGE, IMAGES = 7, 32
+MASKS_PER_IMAGE, CHUNK = 7, 16
+BATCHES = (1, 4, 8, 16)
 
 
-def encoders(model: str) -> list[dict[str, Any]]:
+def encoders(model: str, device: str, images: int) -> list[dict[str, Any]]:
     rows = []
     ways = [["package", "--batch", "1"]]
-    ways += [["project", "--batch", str(batch)] for batch in (1, 4, 8, 16)]
-    ways += [["project", "--batch", str(batch), "--compile", "max-autotune"] for batch in (1, 8)]
+    ways += [["project", "--batch", str(batch)] for batch in BATCHES if batch <= images]
+    if device != "cpu":
+        ways += [["project", "--batch", str(batch), "--compile"] for batch in BATCHES if batch <= images]
     for way in ways:
-        words = [*way, "--model", model, "--device", "cuda", "--images", str(IMAGES), "--warm-up", "3", "--check"]
+        words = [*way, "--model", model, "--device", device, "--images", str(images), "--warm-up", "3", "--check"]
         rows.append({"model": model, "options": " ".join(way), **speed_encoder.measure(speed_encoder.parse(words))})
-        torch.cuda.empty_cache()
+        free_memory(device)
     return rows
 
 
-def refinement(model: str, folder: Path) -> list[dict[str, Any]]:
-    """Images/s of encode, prompts, decode, masks and scores together, one process."""
-    checkpoint = folder / f"{model}.safetensors"
-    state = sam_model_registry[model]().state_dict()
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, checkpoint)
-    loaded = SamModel(model, checkpoint, "", "cuda", torch.bfloat16)
-    rng = np.random.default_rng(0)
-    images = [scene(rng) for _ in range(IMAGES)]
+def refinement(model: str, device: str, images: int, encoder_images_per_s: float) -> list[dict[str, Any]]:
+    """Images/s of encode, prompts, decode, masks and scores together."""
+    scenes = [scene(np.random.default_rng(seed)) for seed in range(images)]
     rows = []
-    for iterations in (1, 5):
-        method = resolve(
-            "published-code", None, {"method": {"model": model, "iterations": iterations, "encode_batch": 8}}
-        ).method
-        REFINERS["samrefiner"](loaded, images[:8], method)
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        started = time.perf_counter()
-        REFINERS["samrefiner"](loaded, images, method)
-        torch.cuda.synchronize()
-        elapsed = time.perf_counter() - started
-        rows.append(
-            {
-                "model": model,
-                "iterations": iterations,
-                "images_per_s": round(IMAGES / elapsed, 2),
-                "masks_per_s": round(IMAGES * MASKS_PER_IMAGE / elapsed, 2),
-                "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
-            }
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / f"{model}.safetensors"
+        state = sam_model_registry[model]().state_dict()
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, checkpoint)
+        for compiled in (False, True) if device != "cpu" else (False,):
+            load = partial(SamModel, model, checkpoint, "", device, torch.bfloat16, compiled)
+            loaded = InOneThread(torch.inference_mode()(load))
+            for iterations, at_once in itertools.product((1, 5), (1, 4)):
+                options = {"model": model, "iterations": iterations, "compiled": compiled, "chunks_at_once": at_once}
+                measured = refine(loaded, scenes, model, iterations, at_once, device)
+                share = measured["images_per_s"] / encoder_images_per_s
+                rows.append({**options, **measured, "of_encoder_alone": round(share, 3)})
+                print(json.dumps(rows[-1]), flush=True)
+            del loaded
+            free_memory(device)
     return rows
+
+
+def refine(
+    loaded: InOneThread, scenes: list[RefineImage], model: str, iterations: int, at_once: int, device: str
+) -> dict[str, float]:
+    """Rates of one way through the scenes, `at_once` chunks of them side by side; one chunk before to warm up."""
+    method = resolve("published-code", None, {"method": {"model": model, "iterations": iterations}}).method
+    chunks = [scenes[first : first + CHUNK] for first in range(0, len(scenes), CHUNK)]
+    REFINERS["samrefiner"](loaded, chunks[0], method)
+    settle(device)
+    started, cpu = time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(lambda images: REFINERS["samrefiner"](loaded, images, method), chunks))
+    settle(device)
+    elapsed = time.perf_counter() - started
+    return {
+        "images_per_s": round(len(scenes) / elapsed, 2),
+        "masks_per_s": round(len(scenes) * MASKS_PER_IMAGE / elapsed, 2),
+        "cpu_ms_per_image": round(1000 * (time.process_time() - cpu) / len(scenes), 1),
+        "peak_gib": round(peak_memory_mb(device) / 1024, 2),
+    }
+
+
+def free_memory(device: str) -> None:
+    """Back to the device, so that each way starts alike."""
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()
 
 
 def scene(rng: np.random.Generator) -> RefineImage:
@@ -90,20 +122,26 @@ def scene(rng: np.random.Generator) -> RefineImage:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["vit_b", "vit_h"])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--images", type=int, default=64, help="of each measurement")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    if not torch.cuda.is_available():
+    if options.device != "cpu" and not torch.cuda.is_available():
         sys.exit("no CUDA device here: nothing was measured")
-    result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "encoder": [], "refinement": []}
-    with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        for model in options.models:
-            result["encoder"] += encoders(model)
-            result["refinement"] += refinement(model, Path(folder))
-            print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+    torch.use_deterministic_algorithms(True)  # as load_model has it
+    name = "CPU" if options.device == "cpu" else torch.cuda.get_device_name()
+    result: dict[str, Any] = {"device": name, "encoder": [], "refinement": []}
+    for model in options.models:
+        with torch.inference_mode():
+            of_model = encoders(model, options.device, options.images)
+        fastest = max(row["images_per_s"] for row in of_model)
+        result["encoder"] += of_model
+        result["refinement"] += refinement(model, options.device, options.images, fastest)
+        print(json.dumps(result, indent=1), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
