@@ -2,8 +2,8 @@
 
 What segment_anything/modeling/image_encoder.py computes, with its weights, but
 
-- attention is torch's fused kernel; the relative positions enter as its bias, made for a block of queries at a time,
-  so the (heads, 4096, 4096) scores of an image are never in memory;
+- the (heads, 4096, 4096) scores of an image are never in memory: attention is torch's fused kernel, on CPUs in bfloat16
+  two products, for a block of queries at a time with the relative positions as its bias;
 - windows that stick out of the image's grid are padded after the projections, not before: a padded token's are the
   biases, and nothing is projected back for it;
 - the MLP's wide middle layer is computed for a block of tokens at a time on CPUs, where it would not fit a cache, and
@@ -24,8 +24,10 @@ from torch import Tensor, nn
 from pipeline.models.fused import cpu_multiplies_bf16
 
 BIAS_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28}
+SCORES_AT_ONCE = 1 << 22
+"""On CPUs, of four heads and ROWS_AT_ONCE rows of queries in SAM's grid, or of about a hundred heads in windows."""
 MANY_TOKENS = 1024
-HEADS_AT_ONCE, ROWS_AT_ONCE = 4, 4  # scores of 4 x 256 x 4096 in SAM's grid
+ROWS_AT_ONCE = 4  # of the queries of many tokens
 MLP_TOKENS = {"cpu": 1024, "cuda": 1 << 30}
 
 
@@ -52,7 +54,7 @@ class FastEncoder(nn.Module):
         self.device = device
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self._patch(images).permute(0, 2, 3, 1) + self._position
+        x = self._patch(images).permute(0, 2, 3, 1).contiguous() + self._position
         for block in self._blocks:
             x = block(x)
         return self._neck(x.permute(0, 3, 1, 2))
@@ -142,7 +144,7 @@ class _Attention(nn.Module):
         # Contiguous, so that their sum is, or it would be copied.
         by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, self._rows).contiguous()
         by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, self._columns).contiguous()
-        if query.device.type == "cpu" and query.dtype == torch.bfloat16 and height * width >= MANY_TOKENS:
+        if query.device.type == "cpu" and query.dtype == torch.bfloat16:
             return _attend_by_products(by_head, by_row, by_column)
         step = max(1, BIAS_ELEMENTS[query.device.type] // (count * self._heads * width * height * width))
         parts = []
@@ -154,7 +156,7 @@ class _Attention(nn.Module):
 
 
 def _attend_by_products(by_head: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
-    """Attention of many tokens in bfloat16 as two matrix products, a few heads and rows of queries at a time.
+    """Attention in bfloat16 as two matrix products, a few heads and rows of queries at a time.
 
     On CPUs faster than torch's fused kernel, whose products are of tiles too small for their units. Scores are rounded
     to bfloat16, as torch.autocast does; the softmax itself is computed in float32.
@@ -165,17 +167,34 @@ def _attend_by_products(by_head: Tensor, by_row: Tensor, by_column: Tensor) -> T
     queries, keys, values = by_head.flatten(1, 2).unbind(0)
     queries = (queries * queries.shape[-1] ** -0.5).unflatten(1, (height, width))
     rows, columns = by_row.flatten(0, 1), by_column.flatten(0, 1)
+    rows_at_once = ROWS_AT_ONCE if height * width >= MANY_TOKENS else height
+    heads_at_once = max(1, SCORES_AT_ONCE // (rows_at_once * width * height * width))
     out = torch.empty_like(queries)
-    for first in range(0, count * heads, HEADS_AT_ONCE):
-        some = slice(first, first + HEADS_AT_ONCE)
-        for top in range(0, height, ROWS_AT_ONCE):
-            block = slice(top, top + ROWS_AT_ONCE)
-            bias = rows[some, block, :, :, None] + columns[some, block, :, None, :]
-            scores = bias.view(bias.shape[0], -1, height * width)
+    for first in range(0, count * heads, heads_at_once):
+        some = slice(first, first + heads_at_once)
+        for top in range(0, height, rows_at_once):
+            block = slice(top, top + rows_at_once)
+            scores = _bias(rows[some, block], columns[some, block])
             scores.baddbmm_(queries[some, block].flatten(1, 2), keys[some].transpose(1, 2))
             attended = torch.bmm(torch.softmax(scores, -1), values[some])
             out[some, block] = attended.unflatten(1, (-1, width))
     return out.unflatten(0, (count, heads)).flatten(2, 3)
+
+
+def _bias(rows: Tensor, columns: Tensor) -> Tensor:
+    """(N, q, w, h) and (N, q, w, w): every sum of a row's and a column's -> (N, q * w, h * w).
+
+    Within windows a product with zeros and ones, whose sums are the same to the bit: broadcasting has to stop at each
+    row of so few keys.
+    """
+    height, width = rows.shape[-1], columns.shape[-1]
+    if height * width >= MANY_TOKENS:
+        bias = rows[..., None] + columns[..., None, :]
+    else:
+        of_row = torch.eye(height, dtype=rows.dtype).repeat_interleave(width, 1)
+        of_column = torch.eye(width, dtype=rows.dtype).repeat(1, height)
+        bias = torch.cat([rows, columns], -1).flatten(0, 2) @ torch.cat([of_row, of_column])
+    return bias.view(len(rows), -1, height * width)
 
 
 class _Linear(nn.Module):
