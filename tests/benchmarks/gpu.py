@@ -26,8 +26,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as load_model has it; before CUDA starts
-
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -35,10 +33,12 @@ from segment_anything import sam_model_registry
 
 from pipeline import masks
 from pipeline.geometry import Frame
+from pipeline.models import load_model
 from pipeline.models.ceiling import peak_memory_mb, settle
-from pipeline.models.sam import SamModel
+from pipeline.models.weights import resolve as resolve_weights
 from pipeline.occupied import InOneThread
 from pipeline.refiners import REFINERS, RefineImage
+from pipeline.storage import Access
 from schemas.config import resolve
 from tests.benchmarks import speed_encoder
 
@@ -68,8 +68,9 @@ def refinement(model: str, device: str, images: int, encoder_images_per_s: float
         state = sam_model_registry[model]().state_dict()
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, checkpoint)
         for compiled in (False, True) if device != "cpu" else (False,):
-            load = partial(SamModel, model, checkpoint, "", device, torch.bfloat16, compiled)
-            loaded = InOneThread(torch.inference_mode()(load))
+            weights = resolve_weights(model, str(checkpoint), Access())
+            threads = os.cpu_count() or 1
+            loaded = InOneThread(partial(load_model, model, weights, device, threads, "bfloat16", compiled))
             for iterations, at_once in itertools.product((1, 5), (1, 4)):
                 options = {"model": model, "iterations": iterations, "compiled": compiled, "chunks_at_once": at_once}
                 measured = refine(loaded, scenes, model, iterations, at_once, device)
@@ -130,7 +131,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.device != "cpu" and not torch.cuda.is_available():
         sys.exit("no CUDA device here: nothing was measured")
-    torch.use_deterministic_algorithms(True)  # as load_model has it
     name = "CPU" if options.device == "cpu" else torch.cuda.get_device_name()
     result: dict[str, Any] = {"device": name, "encoder": [], "refinement": []}
     for model in options.models:
