@@ -8,6 +8,7 @@ the CPU is left with distance transforms, components and run lengths. Agreement 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ class OnDevice:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._to_mask = lru_cache(maxsize=64)(self._make_to_mask)
         self._bits = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=device)
 
     @torch.inference_mode()
@@ -52,7 +54,7 @@ class OnDevice:
     def masks(self, logits: FloatArray, frame: Frame) -> list[Mask]:
         """(N, s, s) float32 logits in one frame -> N masks (H, W) uint8 {0, 1}, where they are above 0."""
         given = torch.from_numpy(logits).to(self._device)
-        step = _rows_at_once(frame.size_hw)
+        step = _masks_at_once(frame.size_hw, (frame.input_side, frame.input_side))
         return [mask for part in given.split(step) for mask in self._fetched(_image_sized(part, frame) > 0)]
 
     @torch.inference_mode()
@@ -66,7 +68,7 @@ class OnDevice:
         if min(*pixels.shape[:2], *coarse[0].shape) < SMALLEST_SIDE_PX:
             return None
         image = torch.from_numpy(np.array(pixels)).to(self._device).permute(2, 0, 1).float()
-        step = _rows_at_once(max(coarse[0].shape, pixels.shape[:2], key=lambda hw: hw[0] * hw[1]))
+        step = _masks_at_once(coarse[0].shape, pixels.shape[:2])
         judged: list[Judged] = []
         for first in range(0, len(coarse), step):
             some = slice(first, first + step)
@@ -130,7 +132,7 @@ class OnDevice:
         values = iter((high / low.clamp_min(1)).cpu().tolist())
         return [float(np.mean([next(values) for _ in of_one])) for of_one in looks]
 
-    def _to_mask(self, size: int, input_size: int, input_side: int, mask_side: int, shrinks: bool) -> Tensor:
+    def _make_to_mask(self, size: int, input_size: int, input_side: int, mask_side: int, shrinks: bool) -> Tensor:
         """One axis of Frame.field_to_mask: (mask_side, size)."""
         resize = _overlaps(input_size, size, self._device) if shrinks else _hats(input_size, size, self._device)
         reduce = _overlaps(mask_side, input_side, self._device)[:, :input_size]
@@ -149,8 +151,8 @@ class OnDevice:
         return [np.unpackbits(row, count=height * width).reshape(height, width) for row in packed]
 
 
-def _rows_at_once(size_hw: Sequence[int]) -> int:
-    return max(1, PIXELS_AT_ONCE // (size_hw[0] * size_hw[1]))
+def _masks_at_once(*sizes_hw: Sequence[int]) -> int:
+    return max(1, PIXELS_AT_ONCE // max(height * width for height, width in sizes_hw))
 
 
 def _image_sized(logits: Tensor, frame: Frame) -> Tensor:
