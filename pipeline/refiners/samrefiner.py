@@ -42,6 +42,7 @@ class _Instance:
 
     image: int
     frame: Frame
+    coarse: Mask
     current: Mask
     previous: Mask
     logits: FloatArray
@@ -66,10 +67,12 @@ def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> l
             for slab in _slabs(images_of_batch, method.decode_batch):
                 instances = _refine_slab(batch, slab)
                 looks = _look_again(batch, instances)
-                given = zip(slab, instances, looks, _judged_on_device(batch, slab, looks), strict=True)
-                for (image, coarse), instance, seen, judged in given:
-                    result = behind.submit(_scored, images_of_batch[image], coarse, instance, seen, judged, method)
-                    scored[start + image].append(result)
+                judged = _judged_on_device(batch, instances, looks)
+                for instance, seen, verdict in zip(instances, looks, judged, strict=True):
+                    image = images_of_batch[instance.image]
+                    previous = instance.previous if instance.rounds > 1 else None
+                    result = behind.submit(_scored, image, instance.coarse, previous, seen, verdict, method)
+                    scored[start + instance.image].append(result)
     return [[result.result() for result in results] for results in scored]
 
 
@@ -105,7 +108,7 @@ def _refine_slab(batch: _Batch, slab: list[tuple[int, Rle]]) -> list[_Instance]:
     nothing = np.zeros((0, 0), np.float32)
     coarse = [masks.decode(rle) for _, rle in slab]
     instances = [
-        _Instance(image, batch.images[image].frame, mask, mask, nothing, 0.0)
+        _Instance(image, batch.images[image].frame, mask, mask, mask, nothing, 0.0)
         for (image, _), mask in zip(slab, coarse, strict=True)
     ]
     for _ in range(batch.method.iterations):
@@ -239,15 +242,15 @@ def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, Lo
             yield index, Look(window, answer.frame, False, answer.logits, answer.predicted_iou)
 
 
-def _judged_on_device(batch: _Batch, slab: list[tuple[int, Rle]], looks: list[list[Look]]) -> Sequence[Judged | None]:
+def _judged_on_device(batch: _Batch, instances: list[_Instance], looks: list[list[Look]]) -> Sequence[Judged | None]:
     """What the device says of the looks, image by image; None where it is left to `_judge`."""
     device = batch.model.on_device
     if device is None or batch.method.colour_vote:
-        return [None] * len(slab)
+        return [None] * len(instances)
     found: list[Judged | None] = []
-    for image, rows in groupby(range(len(slab)), key=lambda row: slab[row][0]):
+    for image, rows in groupby(range(len(instances)), key=lambda row: instances[row].image):
         mine = list(rows)
-        coarse = [masks.decode(slab[row][1]) for row in mine]
+        coarse = [instances[row].coarse for row in mine]
         judged = device.judge(batch.images[image].pixels, coarse, [looks[row] for row in mine])
         found += judged or [None] * len(mine)
     return found
@@ -268,11 +271,9 @@ def _judge(image: RefineImage, coarse: Mask, looks: list[Look], method: Method) 
 
 
 def _scored(
-    image: RefineImage, coarse: Rle, instance: _Instance, looks: list[Look], judged: Judged | None, method: Method
+    image: RefineImage, coarse: Mask, previous: Mask | None, looks: list[Look], judged: Judged | None, method: Method
 ) -> RefinedMask:
-    """The refined mask and all of its scores."""
-    mask = masks.decode(coarse)
-    refined, scores = judged or _judge(image, mask, looks, method)
-    previous = instance.previous if instance.rounds > 1 else None
-    scores = scores | quality.region_scores(mask, refined, previous)
-    return RefinedMask(masks.encode(refined), scores, instance.logits if semantic.wanted(method) else None)
+    """The refined mask and all of its scores. previous: of the round before the last, None where there was only one."""
+    refined, scores = judged or _judge(image, coarse, looks, method)
+    scores = scores | quality.region_scores(coarse, refined, previous)
+    return RefinedMask(masks.encode(refined), scores, looks[0].logits if semantic.wanted(method) else None)
