@@ -25,7 +25,7 @@ from pipeline.generations import Retention, Sealed, latest, read_manifest
 from pipeline.geometry import ORIGINAL_SIZE
 from pipeline.lease import Hold, Patience, check_store, held, unguarded
 from pipeline.listing import listing
-from pipeline.models import execution_class, load_model
+from pipeline.models import check_compiled, execution_class, load_model
 from pipeline.models.weights import Weights
 from pipeline.parts import find_parts
 from pipeline.plan import ChunkLimits, Plan, Planned, plan, read_plan
@@ -282,8 +282,9 @@ def _leave(code: int, why: str) -> None:
 
 
 def make_job(output: Store, run_store: Store, request: Request, device: str) -> Job:
-    """What the workers need to know."""
+    """What the workers need to know. Raises RefusedError where they could not load the model as asked."""
     operation, method = request.config.operation, request.config.method
+    check_compiled(method.model, device, operation.compile)
     mask_files = sources.files_root(request.source, request.masks)
     return Job(
         output=output,

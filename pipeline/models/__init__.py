@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pipeline.errors import RefusedError
 from pipeline.geometry import ORIGINAL_SIZE, FloatArray
-from pipeline.models.weights import Weights, cache_folder, local_path
+from pipeline.models.weights import OFFICIAL, Weights, cache_folder, local_path
 
 if TYPE_CHECKING:
     from pipeline.models.on_device import OnDevice  # imports torch
@@ -140,8 +140,7 @@ def load_model(
 
     Raises RefusedError when the weights are not those of the model, or it cannot be compiled.
     """
-    if compiled and (device == "cpu" or not name.startswith("vit_")):
-        raise RefusedError(f"operation.compile is for vit_* on GPUs, not for {name} on {device}: leave it out")
+    check_compiled(name, device, compiled)
     if name == "none":
         return NoModel()
     model = _load(name, weights, device, threads, dtype, compiled)
@@ -152,6 +151,12 @@ def load_model(
             raise RefusedError(f"model {name} has no IoU head for an adapter")
         adapter.apply(model, local_path(weights.adapter))
     return model
+
+
+def check_compiled(name: str, device: str, compiled: bool) -> None:
+    """Raise RefusedError where `compiled` is asked for and is not to be had."""
+    if compiled and (device == "cpu" or name not in OFFICIAL):
+        raise RefusedError(f"operation.compile is for {', '.join(OFFICIAL)} on GPUs, not for {name} on {device}")
 
 
 def _load(name: str, weights: Weights, device: str, threads: int, dtype: str, compiled: bool) -> Any:

@@ -132,3 +132,9 @@ def test_weights_of_another_model_are_refused(state: dict[str, torch.Tensor], tm
     torch.save({**state, "image_encoder.pos_embed": torch.zeros(1, 64, 64, 8)}, tmp_path / "wide.pth")
     with pytest.raises(RefusedError, match="is not a vit_b checkpoint"):
         SamModel("vit_b", tmp_path / "wide.pth", "")
+
+
+def test_only_official_models_on_gpus_are_compiled(checkpoint: Path) -> None:
+    found = weights.resolve("vit_b", str(checkpoint), Access())
+    with pytest.raises(RefusedError, match="on GPUs, not for vit_b on cpu"):
+        load_model("vit_b", found, "cpu", 1, compiled=True)
