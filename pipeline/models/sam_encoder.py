@@ -54,7 +54,7 @@ class FastEncoder(nn.Module):
         self.device = device
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self._patch(images).permute(0, 2, 3, 1).contiguous() + self._position
+        x = self._patch(images).permute(0, 2, 3, 1).contiguous() + self._position  # or each layer norm would copy it
         for block in self._blocks:
             x = block(x)
         return self._neck(x.permute(0, 3, 1, 2))
@@ -63,7 +63,7 @@ class FastEncoder(nn.Module):
 class CompiledEncoder:
     """A FastEncoder through torch.compile, on GPUs replayed as a CUDA graph.
 
-    Compiled once for each batch size, 1, 2, 4 and so on: other batches are filled up with black images. What was
+    Compiled once for each batch size, 1, 2, 4 and so on: other batches are filled up with zeros. What was
     compiled is kept on disk (`TORCHINDUCTOR_CACHE_DIR`), so that the next process starts warm.
     """
 
