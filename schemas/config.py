@@ -176,7 +176,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 lite was trained to correct a mask in one pass; each further one drifts away from the coarse mask (on photographs kept
 out of its training, 1, 2, 3 and 5 passes removed 27, 25, 22 and 15 % of the error). The official encoders keep to 0.004
 of float32 in bfloat16; batches are for GPUs, and the models take smaller ones where a device wants them
-(`PROMPTS_PER_PASS` in models/sam.py).
+(`IMAGES_PER_PASS` and `PROMPTS_PER_PASS` in models/sam.py).
 """
 
 PARTS: dict[str, type[BaseModel]] = {"method": Method, "gate": Gate, "operation": Operation}

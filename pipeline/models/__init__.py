@@ -186,7 +186,7 @@ def _load(name: str, weights: Weights, device: str, threads: int, dtype: str, co
 
 
 def execution_class(device: str, threads: int, dtype: str = "float32", compiled: bool = False) -> str:
-    """Device model, torch version, dtype, threads: within one class the same inputs give the same bytes."""
+    """Device model, torch version, dtype, threads, compiled: in one class the same inputs give the same bytes."""
     import torch  # see load_model
 
     processor = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_model()

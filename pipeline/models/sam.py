@@ -27,8 +27,10 @@ from pipeline.storage import brief
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 EMBEDDING_STRIDE = 16
+IMAGES_PER_PASS = {"cpu": 1, "cuda": 64}
 PROMPTS_PER_PASS = {"cpu": 4, "cuda": 64}
-"""On CPUs more leave the caches: measured, 32 take 1.7 times as long each (tests/benchmarks/RESULTS.md)."""
+"""On CPUs more leave the caches: measured, 8 images take 1.2 times as long each, 32 prompts 1.7 times
+(tests/benchmarks/RESULTS.md). On GPUs the method's batches decide, up to these."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,18 @@ class SamModel:
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> SamEmbedding:
         """See MaskModel.encode."""
+        most = IMAGES_PER_PASS[self._device.type]
+        passes = [self._encoder(self._squares(frames[start : start + most])) for start in range(0, len(frames), most)]
+        grid = [(-(-f.shape[0] // EMBEDDING_STRIDE), -(-f.shape[1] // EMBEDDING_STRIDE)) for f in frames]
+        return SamEmbedding(torch.cat(passes), grid)
+
+    def _squares(self, frames: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
+        """Frames normalised and padded: (B, 3, input_side, input_side) float32."""
         batch = torch.zeros(len(frames), 3, self.input_side, self.input_side, device=self._device)
         for row, frame in enumerate(frames):
             pixels = torch.tensor(frame, device=self._device).permute(2, 0, 1).float()
             batch[row, :, : frame.shape[0], : frame.shape[1]] = (pixels - self._mean) / self._std
-        grid = [(-(-f.shape[0] // EMBEDDING_STRIDE), -(-f.shape[1] // EMBEDDING_STRIDE)) for f in frames]
-        return SamEmbedding(self._encoder(batch), grid)
+        return batch
 
     def features(self, embedding: SamEmbedding, image: int) -> FloatArray:
         """See MaskModel.features."""
