@@ -11,12 +11,12 @@ from jobs import console
 from pipeline import sources
 from pipeline.errors import RefusedError
 from pipeline.models.weights import OFFICIAL, resolve
-from pipeline.start_checks import check_readable, check_writable
 from pipeline.storage import Access, Store, StoredFile, split_uri
+from pipeline.storage.preflight import check_readable, check_writable
 from schemas.config import MODEL_DEFAULTS
 
 if TYPE_CHECKING:
-    from pipeline.adaption import Adaption
+    from pipeline.adaptation import Adaption
 
 NO_GAIN = 4
 """Exit code when the adapter does not improve the choice on unseen images: nothing was written."""
@@ -66,26 +66,26 @@ def adapt(
     check_writable(store)
     weights = resolve(model, checkpoint, access)
 
-    from pipeline import adaption  # torch takes seconds to import
+    from pipeline import adaptation  # torch takes seconds to import
     from pipeline.models import load_model
-    from pipeline.work import Inputs
+    from pipeline.refining.chunk import Inputs
 
     with console.err.status("reading the masks"):
         listed: dict[str, StoredFile] = {file.path: file for file in Store(root, access).list()}
-        planned = adaption.sample(sources.scan(source, sources.SourceInput(masks, access, listed)), limit)
+        planned = adaptation.sample(sources.scan(source, sources.SourceInput(masks, access, listed)), limit)
     loaded = load_model(model, weights, device, threads, MODEL_DEFAULTS[model].get("dtype", "float32"))
     files = sources.files_root(source, masks)
     inputs = Inputs(Store(root, access), None if files is None else Store(files, access))
     columns = (TextColumn("candidates"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console.err, transient=True) as bar:
         task = bar.add_task("candidates", total=len(planned))
-        examples = adaption.collect(
+        examples = adaptation.collect(
             loaded,  # type: ignore[arg-type]  # of the models above
-            adaption.load(planned, listed, inputs, loaded.input_side),
+            adaptation.load(planned, listed, inputs, loaded.input_side),
             regions=name in sources.SEMANTIC,
             on_image=lambda count: bar.advance(task, count),
         )
-    adapted = adaption.adapt(loaded, examples, held_out=held_out, rank=rank, seed=seed, epochs=epochs)  # type: ignore[arg-type]
+    adapted = adaptation.adapt(loaded, examples, held_out=held_out, rank=rank, seed=seed, epochs=epochs)  # type: ignore[arg-type]
     console.out.print(_say(adapted), markup=False)
     if adapted.adapter is None:
         console.err.print("relabel: no adapter written: it does not improve the choice on images it has not seen")

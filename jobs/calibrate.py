@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from jobs import console
-from pipeline.certify import DEFAULT_CONFIDENCE, DEFAULT_IOUS, DEFAULT_SHARE
+from pipeline.calibration.certificates import DEFAULT_CONFIDENCE, DEFAULT_IOUS, DEFAULT_SHARE
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri
 from schemas.calibration import Calibration
@@ -45,8 +45,8 @@ def calibrate(
 
     Example: relabel calibrate s3://b/refined --ground-truth sample.json --output calibration.json
     """
-    from pipeline.calibrating import calibrate as fit  # scikit-learn and Ray take seconds to import
-    from pipeline.calibration_sample import read_sample
+    from pipeline.calibration.fit import calibrate as fit  # scikit-learn and Ray take seconds to import
+    from pipeline.calibration.sample import read_sample
 
     access = Access(endpoint_url)
     if verdicts == (ground_truth is not None):
@@ -62,7 +62,7 @@ def calibrate(
 
 
 def _follow_verdicts(result: str, output: str, access: Access) -> None:
-    from pipeline.calibration_verdicts import calibrate_by_verdicts  # as above
+    from pipeline.calibration.verdicts import calibrate_by_verdicts  # as above
 
     found = calibrate_by_verdicts(result, access)
     console.out.print(

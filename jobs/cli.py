@@ -23,12 +23,12 @@ from jobs.demo import demo
 from jobs.evaluate import evaluate
 from jobs.export import export
 from jobs.gc import gc
-from jobs.inspect_output import files, status
 from jobs.plan import plan
-from jobs.refine_one import refine
+from jobs.refine import refine
 from jobs.report import report, review
 from jobs.run import run
 from jobs.seal import seal
+from jobs.status import files, status
 from jobs.train_lite import train_lite
 from jobs.verify import verify
 from pipeline.errors import RefusedError, RelabelError, RowError
@@ -81,7 +81,7 @@ def _common(
 
 def main() -> None:
     """Entry point: expected errors become one line and an exit code, never a traceback."""
-    signal.signal(signal.SIGTERM, _unwind)  # until Ray runs, see pipeline/run.py; as PID 1 there would be none
+    signal.signal(signal.SIGTERM, _unwind)  # until Ray runs, see pipeline/job.py; as PID 1 there would be none
     try:
         app()
     except (RefusedError, ConfigError) as error:

@@ -11,17 +11,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipeline.breakdown import Breakdown
-from pipeline.calibration import DRIFT_LIMIT
+from pipeline.calibration.apply import DRIFT_LIMIT
 from pipeline.errors import REASONS
-from pipeline.plan import Planned
+from pipeline.planning.increment import Planned
+from pipeline.progress.breakdown import Breakdown
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class RichProgress:
-    """pipeline.progress.Progress drawn on stderr; on a terminal live, elsewhere a line now and then."""
+    """pipeline.progress.events.Progress drawn on stderr; on a terminal live, elsewhere a line now and then."""
 
     @contextmanager
     def planning(self) -> Iterator[Callable[[int], None]]:

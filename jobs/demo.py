@@ -48,13 +48,13 @@ def _show(result: Path, pictures: Path) -> None:
 
 
 def _picture(path: Path, photo: Path, rows: list[dict[str, object]]) -> None:
-    from pipeline import masks, pictures  # as above
-    from pipeline.images import decode_image
+    from pipeline.masks import binary, drawing  # as above
+    from pipeline.masks.decode import decode_image
 
     pixels = decode_image(photo.read_bytes(), 10**8)
-    coarse = [masks.decode(row["coarse_rle"]) for row in rows]  # type: ignore[arg-type]
-    kept = [masks.decode(row["mask_rle"]) for row in rows if row["mask_rle"]]  # type: ignore[arg-type]
-    pictures.write_comparison(path, pixels, coarse, kept, ("photo", "coarse", "refined"))
+    coarse = [binary.decode(row["coarse_rle"]) for row in rows]  # type: ignore[arg-type]
+    kept = [binary.decode(row["mask_rle"]) for row in rows if row["mask_rle"]]  # type: ignore[arg-type]
+    drawing.write_comparison(path, pixels, coarse, kept, ("photo", "coarse", "refined"))
 
 
 def _table(masks: pa.Table) -> Table:

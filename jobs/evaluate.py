@@ -10,7 +10,7 @@ import typer
 
 from jobs import console
 from pipeline.errors import RefusedError
-from pipeline.evaluation import group, inputs, pairing, plots, report, show
+from pipeline.evaluation import inputs, pairing, plots, report, show, summary
 from pipeline.storage import Access, split_uri
 
 STDOUT = "-"
@@ -103,6 +103,6 @@ def _pair(
     )
 
 
-def _as_json(tree: group.Tree, predictions: str, ground_truth: str, images: str | None) -> str:
+def _as_json(tree: summary.Tree, predictions: str, ground_truth: str, images: str | None) -> str:
     asked = {"predictions": predictions, "ground_truth": ground_truth, "images": images}
     return json.dumps({**asked, **report.to_json(tree)}, indent=1)

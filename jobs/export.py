@@ -7,6 +7,7 @@ import re
 from typing import Annotated
 
 import typer
+from pipeline.dataset.verdicts import rejected
 from rich.table import Table
 
 from jobs import console
@@ -15,9 +16,8 @@ from pipeline.errors import RefusedError
 from pipeline.exports import EXPORTS
 from pipeline.exports.driver import export as run_export
 from pipeline.exports.types import Options
-from pipeline.report.verdicts import rejected
-from pipeline.start_checks import check_readable, check_writable
 from pipeline.storage import Access, Store
+from pipeline.storage.preflight import check_readable, check_writable
 
 PARALLEL_MASKS = 100_000
 DECISIONS = ("refined", "kept_coarse", "review")

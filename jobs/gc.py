@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from jobs import console
-from jobs.inspect_output import Endpoint, Output
+from jobs.status import Endpoint, Output
 from pipeline.dataset import read_current
 from pipeline.errors import RefusedError
-from pipeline.garbage import find_garbage, remove
-from pipeline.generations import Retention
-from pipeline.lease import Patience, check_store, held, unguarded
-from pipeline.plan import committed
+from pipeline.output.garbage import find_garbage, remove
+from pipeline.output.manifest import Retention
+from pipeline.planning.increment import committed
 from pipeline.storage import Access, Store
+from pipeline.storage.lease import Patience, check_store, held, unguarded
 
 
 def gc(

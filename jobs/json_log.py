@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
-from pipeline.breakdown import Breakdown
-from pipeline.plan import Planned
+from pipeline.planning.increment import Planned
+from pipeline.progress.breakdown import Breakdown
 
 RUN_ID_VARIABLE = "RELABEL_RUN_ID"
 
@@ -22,7 +22,7 @@ def run_id() -> str:
 
 
 class JsonProgress:
-    """pipeline.progress.Progress as events: planning, planned, refining, chunk, refined, retrying, sealing,
+    """pipeline.progress.events.Progress as events: planning, planned, refining, chunk, refined, retrying, sealing,
     sealed, error."""
 
     def __init__(self, run: str) -> None:

@@ -27,11 +27,11 @@ from jobs.options import (
     RefinerName,
     SourceName,
 )
-from jobs.request import Wanted, make_request
+from jobs.prepare import Wanted, make_request
 from pipeline.errors import RefusedError
 
 if TYPE_CHECKING:
-    from pipeline.run import Request
+    from pipeline.job import Request
 
 PANEL_ESTIMATE = "Estimate"
 
@@ -103,9 +103,9 @@ def plan(
     request = make_request(wanted, with_weights=estimate, prune=prune)
     device_gpus = _gpus(request, gpus, machines) if estimate else 0
 
-    from pipeline.lease import check_store
-    from pipeline.plan import read_plan
-    from pipeline.run import pending, plan_increment  # Ray takes a second to import
+    from pipeline.job import pending, plan_increment  # Ray takes a second to import
+    from pipeline.planning.increment import read_plan
+    from pipeline.storage.lease import check_store
 
     store, run_store = request.stores()
     if not request.config.operation.assume_exclusive:
@@ -145,7 +145,7 @@ def _gpus(request: Request, gpus: int | None, machines: int | None) -> int:
 
 def _measure(request: Request, tasks: list[Any], sample: int, gpus: int, devices: int, price: float) -> dict[str, Any]:
     from pipeline import estimate
-    from pipeline.run import make_job
+    from pipeline.job import make_job
 
     operation = request.config.operation
     job = make_job(*request.stores(), request, "cuda" if gpus else "cpu")

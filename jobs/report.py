@@ -48,7 +48,7 @@ def review(
 
     Example: relabel review s3://bucket/refined verdicts.json
     """
-    from pipeline.report.verdicts import review as keep  # as above
+    from pipeline.review.verdicts import review as keep  # as above
 
     kept = keep(output, verdicts, Access(endpoint_url))
     said = ", ".join(f"{count} {name}" for name, count in kept.taken.items())

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs import console
+from jobs.observe import watch
 from jobs.options import (
     PANEL_METHOD,
     PANEL_OPERATION,
@@ -30,9 +31,8 @@ from jobs.options import (
     parse_actors,
     parse_reasons,
 )
-from jobs.request import Wanted, make_request
-from jobs.watch import watch
-from pipeline.calibration_files import NAMED
+from jobs.prepare import Wanted, make_request
+from pipeline.calibration.files import NAMED
 
 
 def run(
@@ -156,7 +156,7 @@ def run(
         retry_reasons=reasons,
     )
 
-    from pipeline.run import run as run_pipeline  # Ray takes a second to import
+    from pipeline.job import run as run_pipeline  # Ray takes a second to import
 
     operation = request.config.operation
     with watch(operation) as watching:

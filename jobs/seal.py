@@ -8,7 +8,7 @@ import typer
 
 from jobs import console
 from jobs.options import absolute, read_config
-from pipeline.calibration_files import NAMED
+from pipeline.calibration.files import NAMED
 from pipeline.storage import Access
 
 
@@ -54,7 +54,7 @@ def seal(
     }
     wanted |= {key: value for key, value in options.items() if value is not None}
 
-    from pipeline.reseal import reseal  # Ray takes a second to import
+    from pipeline.output.reseal import reseal  # Ray takes a second to import
 
     sealed = reseal(absolute(output), wanted, access, console.RichProgress(), assume_exclusive=assume_exclusive)
     console.summary(sealed.manifest, output)

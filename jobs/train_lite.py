@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from pipeline.errors import RefusedError
 
 if TYPE_CHECKING:
-    from pipeline.models.lite_training.loop import Event
+    from pipeline.models.lite.training.loop import Event
 
 LOG_EVERY = 20  # steps
 
@@ -34,7 +34,7 @@ def train_lite(
     processes: Annotated[int, typer.Option(help="Single-threaded processes that share each step; one a core.")] = 2,
 ) -> None:
     """Train the embedded model `lite` from ImageNet weights, or go on where the last run stopped."""
-    from pipeline.models.lite_training.loop import TrainConfig, train
+    from pipeline.models.lite.training.loop import TrainConfig, train
 
     if (steps is None) == (minutes is None):
         raise RefusedError("give the length of the schedule: either --steps or --minutes")

@@ -10,10 +10,10 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from jobs import console
-from jobs.inspect_output import Endpoint, Output
+from jobs.status import Endpoint, Output
 from pipeline.storage import Access
-from pipeline.verify import verify as verify_output
-from pipeline.verify_files import Report
+from pipeline.verify.check import verify as verify_output
+from pipeline.verify.files import Report
 
 
 def verify(

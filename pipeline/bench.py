@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import masks
-from pipeline.geometry import FloatArray, Frame, resize_to_input
-from pipeline.images import decode_image
-from pipeline.masks import Rle
+from pipeline.masks import binary
+from pipeline.masks.binary import Rle
+from pipeline.masks.decode import decode_image
+from pipeline.masks.frames import FloatArray, Frame, resize_to_input
 from pipeline.models import Candidates, MaskModel, PromptBatch
 from pipeline.refiners import REFINERS, RefineImage
 from schemas.config import Method
@@ -139,5 +139,5 @@ def discs(image: npt.NDArray[np.uint8], count: int) -> list[Rle]:
     drawn = []
     for _ in range(count):
         y, x, radius = rng.integers(height), rng.integers(width), rng.uniform(0.03, 0.15) * max(height, width)
-        drawn.append(masks.encode((rows - y) ** 2 + (columns - x) ** 2 <= radius**2))
+        drawn.append(binary.encode((rows - y) ** 2 + (columns - x) ** 2 <= radius**2))
     return drawn

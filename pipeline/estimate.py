@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline import work
 from pipeline.errors import RefusedError
-from pipeline.work import Job, Task
+from pipeline.refining import chunk
+from pipeline.refining.chunk import Job, Task
 
 GROUPS = 16
 """Chunks that the sample is taken from, at most: between them its spread is seen."""
@@ -69,12 +69,12 @@ def measure(tasks: Sequence[Task], job: Job, on_images: Callable[[int], None] = 
     for task in tasks:
         rows, waited = task.rows(job.output), list[float]()
         if not groups:
-            first = work.load(rows.slice(0, 1), job.inputs, job.method, job.input_side, job.fetch_threads)
-            work.refine(first, model, job.method)
+            first = chunk.load(rows.slice(0, 1), job.inputs, job.method, job.input_side, job.fetch_threads)
+            chunk.refine(first, model, job.method)
         started = time.perf_counter()
-        loaded = work.load(rows, job.inputs, job.method, job.input_side, job.fetch_threads, on_wait=waited.append)
+        loaded = chunk.load(rows, job.inputs, job.method, job.input_side, job.fetch_threads, on_wait=waited.append)
         between = time.perf_counter()
-        work.refine(loaded, model, job.method)
+        chunk.refine(loaded, model, job.method)
         ended = time.perf_counter()
         masks = sum(len(of_image) for of_image in rows["masks"].to_pylist())
         fetch_s = sum(waited)

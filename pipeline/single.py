@@ -10,17 +10,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import masks, refiners
-from pipeline.calibration import judge
-from pipeline.calibration_files import calibration_for
-from pipeline.coarse import read_label_image
+from pipeline import refiners
+from pipeline.calibration.apply import judge
+from pipeline.calibration.files import calibration_for
 from pipeline.errors import ImageError, MaskError, RefusedError
-from pipeline.geometry import Frame, resize_to_input
-from pipeline.images import decode_image
-from pipeline.masks import Mask
+from pipeline.masks import binary
+from pipeline.masks.binary import Mask
+from pipeline.masks.coarse import read_label_image
+from pipeline.masks.decode import decode_image
+from pipeline.masks.frames import Frame, resize_to_input
+from pipeline.masks.gate import Decision, Quality
 from pipeline.models import Model, load_model
 from pipeline.models.weights import resolve
-from pipeline.quality import Decision, Quality
 from pipeline.refiners import RefineImage, load_side
 from pipeline.storage import Access
 from schemas.config import Gate, Method
@@ -81,11 +82,11 @@ def refine_all(
     frame = Frame((pixels.shape[0], pixels.shape[1]), model.input_side)
     arrays = [read_mask(mask, frame.size_hw) for mask in coarse]
     loaded = resize_to_input(pixels, load_side(method, model.input_side))
-    given = RefineImage(loaded, frame, [masks.encode(array) for array in arrays])
+    given = RefineImage(loaded, frame, [binary.encode(array) for array in arrays])
     outcomes = []
     for array, result in zip(arrays, refiners.refine(model, [given], method)[0], strict=True):
         [judged] = judge([result.scores], gate, calibration)
-        refined = masks.decode(result.rle)
+        refined = binary.decode(result.rle)
         kept = refined if judged.decision.kept == "refined" else array
         outcomes.append(Outcome(kept, refined, judged.decision, judged.quality, judged.calibration_id, result.scores))
     return outcomes

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.geometry import PROMPT_SIDE, FloatArray
+from pipeline.masks.frames import PROMPT_SIDE, FloatArray
 from pipeline.models import Candidates, PromptBatch
 
 SIDE = 256

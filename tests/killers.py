@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.geometry import ORIGINAL_SIZE
+from pipeline.masks.frames import ORIGINAL_SIZE
 from pipeline.models.weights import Weights
 from pipeline.storage import Store
 
@@ -91,10 +91,10 @@ def picture(seed: int, mark: str | None = None, side: int = 48) -> Image.Image:
 
 def main() -> None:
     from jobs import cli
-    from pipeline import run
+    from pipeline import job as job_module
     from tests import killers  # not as __main__: workers and fresh processes look them up by name  # noqa: PLW0406  # noqa: PLW0406
 
-    make_job = run.make_job
+    make_job = job_module.make_job
 
     def with_killers(*arguments: Any) -> Any:
         job = make_job(*arguments)
@@ -106,7 +106,7 @@ def main() -> None:
             inputs=replace(job.inputs, images=images),
         )
 
-    run.make_job = with_killers
+    job_module.make_job = with_killers
     cli.main()
 
 

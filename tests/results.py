@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from pipeline import masks
 from pipeline.dataset import open_result
 from pipeline.dataset.result import Result
-from pipeline.seal import add_counts, count
+from pipeline.masks import binary
+from pipeline.output.seal import add_counts, count
 from pipeline.storage import Store, parquet_bytes
 from schemas.records import IMAGES, MASKS
 
@@ -29,10 +29,10 @@ Row = dict[str, Any]
 
 def mask_row(image: str, number: int, coarse: npt.ArrayLike, refined: npt.ArrayLike, **values: Any) -> Row:
     """A row of `masks/`; `values` win over what is derived."""
-    rles = masks.encode(coarse), masks.encode(refined)
+    rles = binary.encode(coarse), binary.encode(refined)
     decision = values.get("decision", "refined")
     kept = {"refined": rles[1], "kept_coarse": rles[0], "review": rles[0]}.get(decision)
-    iou = masks.iou(coarse, refined)
+    iou = binary.iou(coarse, refined)
     row: Row = {
         **dict.fromkeys(MASKS.names),
         "mask_id": hashlib.sha256(f"{image}/{number}".encode()).hexdigest()[:32],
@@ -46,8 +46,8 @@ def mask_row(image: str, number: int, coarse: npt.ArrayLike, refined: npt.ArrayL
         "coarse_rle": rles[0],
         "refined_rle": rles[1] if decision != "failed" else None,
         "mask_rle": kept,
-        "bbox_xywh": masks.bbox_xywh(kept) if kept else None,
-        "area": masks.area(kept) if kept else None,
+        "bbox_xywh": binary.bbox_xywh(kept) if kept else None,
+        "area": binary.area(kept) if kept else None,
         "decision": decision,
         "reason": {"refined": "improved", "failed": "mask_empty"}.get(decision, "refined_less_certain"),
         "quality": 0.9 if kept else None,

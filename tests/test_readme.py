@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from pipeline.dataset.verdicts import digest
 from typer.main import get_command
 
 import pipeline
 from jobs.cli import app
 from pipeline.errors import REASONS
-from pipeline.report.gallery import digest
 from schemas.config import resolve
 from schemas.records import IMAGES, MASKS
 from tests.conftest import DEMO, ROOT, Demo

@@ -26,7 +26,6 @@ from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from pipeline import masks
 from pipeline.dataset import MaskDataset, Result, open_result
 from pipeline.dataset.feed import Target
 from pipeline.dataset.samples import Photos
@@ -34,7 +33,8 @@ from pipeline.errors import RefusedError
 from pipeline.evaluation.bootstrap import ImageBootstrap
 from pipeline.evaluation.inputs import read_image_list, read_truth
 from pipeline.evaluation.pairing import Truth
-from pipeline.models.lite import LiteModel
+from pipeline.masks import binary
+from pipeline.models.lite.model import LiteModel
 
 MARGIN = 0.25  # of a box's sides, around it
 SEEN_SIDE = 512  # pixels of a window as the encoder sees it
@@ -71,7 +71,7 @@ class HeldOut(NamedTuple):
     image_name: str
     features: Features
     window: Window
-    truth: masks.Mask
+    truth: binary.Mask
 
 
 class Scores(NamedTuple):
@@ -138,8 +138,8 @@ def read_windows(result: Result) -> Windows:
     usable = (pc.field("decision") != "failed") & pc.field("coarse_rle").is_valid()
     by_mask, by_annotation = {}, {}
     for row in result.masks(usable, ["mask_id", "source_mask_id", "coarse_rle"]).to_pylist():
-        if masks.area(row["coarse_rle"]):
-            window = window_around(masks.bbox_xywh(row["coarse_rle"]))
+        if binary.area(row["coarse_rle"]):
+            window = window_around(binary.bbox_xywh(row["coarse_rle"]))
             by_mask[row["mask_id"]] = by_annotation[row["source_mask_id"]] = window
     return Windows(by_mask, by_annotation)
 
@@ -203,7 +203,7 @@ def held_out_objects(truths: list[Truth], windows: Windows, photos: Photos, enco
         if window is not None:
             height, width = one.mask["size"]
             image = torch.from_numpy(photos.read(one.image_name, (height, width)).transpose(2, 0, 1).copy())
-            found.append(HeldOut(one.image_name, look(encoder, image, window), window, masks.decode(one.mask)))
+            found.append(HeldOut(one.image_name, look(encoder, image, window), window, binary.decode(one.mask)))
     if not found:
         raise RefusedError("no true mask of a test image has the id of a mask in the result")
     return found
@@ -238,11 +238,11 @@ def test_iou(network: Head, held_out: list[HeldOut]) -> np.ndarray[tuple[int], n
     found = []
     for one in held_out:
         logits = network(Features(one.features.coarse[None], one.features.fine[None]))
-        found.append(masks.iou(paste(logits, one.window, one.truth.shape), one.truth))
+        found.append(binary.iou(paste(logits, one.window, one.truth.shape), one.truth))
     return np.array(found)
 
 
-def paste(logits: Tensor, window: Window, size_hw: tuple[int, ...]) -> masks.Mask:
+def paste(logits: Tensor, window: Window, size_hw: tuple[int, ...]) -> binary.Mask:
     """(1, SIDE, SIDE) -> (H, W): the prediction in its window, nothing elsewhere."""
     (height, width), (top, left, tall, wide) = size_hw, window
     found = v2.functional.resize(logits, [tall, wide], antialias=True)[0].numpy() > 0

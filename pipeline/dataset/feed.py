@@ -30,8 +30,8 @@ from torchvision import tv_tensors
 from pipeline.dataset.order import Share, own_images, own_positions, windows
 from pipeline.dataset.result import Result, open_result
 from pipeline.dataset.samples import Photos, Sample, ahead, build_index, decode_sample, read_all, read_rows
+from pipeline.dataset.verdicts import rejected
 from pipeline.errors import RefusedError
-from pipeline.report.verdicts import rejected
 from pipeline.storage import Access, Store
 
 Target = dict[str, Any]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-BLOCK_ROWS = 16_384  # the row groups of the shards (pipeline/seal.py): a block is fetched as a whole
+BLOCK_ROWS = 16_384  # the row groups of the shards (pipeline/output/seal.py): a block is fetched as a whole
 WINDOW_BLOCKS = 4
 
 Integers = npt.NDArray[np.int64]

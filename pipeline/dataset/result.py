@@ -50,12 +50,12 @@ class Result:
         images_root: where the photographs are now, if not where the run found them. Raises RefusedError for an
         unknown mask and ImageError (with a reason code) for a photograph that cannot be read.
         """
-        from pipeline import pictures
         from pipeline.dataset.samples import Photos
+        from pipeline.masks import drawing
 
         row = self.mask(mask_id)
         photo = Photos.of(self, images_root).read(row["image_uri"], (row["height"], row["width"]))
-        return pictures.of_row(photo, row)
+        return drawing.of_row(photo, row)
 
     def _read(self, kind: str, schema: pa.Schema, where: pc.Expression | None, columns: list[str] | None) -> pa.Table:
         names = columns or schema.names

@@ -15,14 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import masks
 from pipeline.dataset.order import Index, Integers, index_shard, join
 from pipeline.dataset.result import Result
 from pipeline.errors import ImageError, RefusedError
-from pipeline.images import ImageArray, decode_image
-from pipeline.members import read_image
+from pipeline.masks import binary
+from pipeline.masks.decode import ImageArray, decode_image
 from pipeline.sources.types import safe_relative
 from pipeline.storage import Store, brief
+from pipeline.storage.containers import read_image
 from schemas.config import Method
 
 T = TypeVar("T")
@@ -125,9 +125,9 @@ def decode_sample(photos: Photos, rows: list[dict[str, Any]], label: str) -> Sam
     """Fetch and decode an image and the masks in its rows. Raises ImageError or MaskError, naming the image."""
     height, width = rows[0]["height"], rows[0]["width"]
     pixels = photos.read(rows[0]["image_uri"], (height, width))
-    boxes = np.array([masks.bbox_xywh(row[label]) for row in rows], np.float32)
+    boxes = np.array([binary.bbox_xywh(row[label]) for row in rows], np.float32)
     boxes[:, 2:] += boxes[:, :2]
-    return Sample(pixels, np.stack([masks.decode(row[label]) for row in rows]), boxes, rows)
+    return Sample(pixels, np.stack([binary.decode(row[label]) for row in rows]), boxes, rows)
 
 
 def ahead(function: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[U]:

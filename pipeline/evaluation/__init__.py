@@ -6,7 +6,7 @@
     bootstrap.py   intervals: images are resampled, masks stay with their image
     precision.py   mask AP and boundary AP, through pycocotools
     scores.py      does a score know the IoU? rank correlation, AUROC, calibration, risk and coverage
-    group.py       all of it for one group of masks, as a tree of numbers
+    evaluation/summary.py       all of it for one group of masks, as a tree of numbers
     report.py      all groups: everything, each source, the mean of the sources
     show.py        the tree as tables;  plots.py  as pictures
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from pipeline import masks
 from pipeline.dataset import open_result
 from pipeline.errors import MaskError, RefusedError
 from pipeline.evaluation.pairing import Prediction, Truth
-from pipeline.masks import Rle
+from pipeline.masks import binary
+from pipeline.masks.binary import Rle
 from pipeline.storage import Access, brief, split_uri
 
 SCORES = ("quality", "quality_coarse", "quality_refined", "predicted_iou")
@@ -42,7 +42,7 @@ def _truth(annotation: dict[str, Any], images: dict[Any, Any], categories: dict[
     size_hw = (int(image["height"]), int(image["width"]))
     ignore = annotation.get("ignore")
     # COCO also knows `ignore: 0 or 1`, a flag; only a region is one
-    region = masks.from_segmentation(ignore, size_hw) if isinstance(ignore, dict | list) else None
+    region = binary.from_segmentation(ignore, size_hw) if isinstance(ignore, dict | list) else None
     category_id = annotation.get("category_id")
     return Truth(
         annotation_id=str(annotation["id"]),
@@ -50,7 +50,7 @@ def _truth(annotation: dict[str, Any], images: dict[Any, Any], categories: dict[
         image_name=str(image["file_name"]),
         source=str(image.get("source", NO_SOURCE)),
         category=categories.get(category_id, str(category_id)),
-        mask=masks.from_segmentation(annotation["segmentation"], size_hw),
+        mask=binary.from_segmentation(annotation["segmentation"], size_hw),
         ignore=region,
         crowd=bool(annotation.get("iscrowd", 0)),
     )
@@ -124,7 +124,7 @@ def _read_coco_predictions(uri: str, access: Access) -> list[Prediction]:
 def _rle_or_reason(segmentation: Any, size_hw: tuple[int, int]) -> tuple[Rle | None, str | None]:
     """The mask, or the reason code of its failure."""
     try:
-        return masks.from_segmentation(segmentation, size_hw), None
+        return binary.from_segmentation(segmentation, size_hw), None
     except MaskError as error:
         return None, error.reason
 

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import masks
 from pipeline.evaluation.pairing import Pair, Truth
-from pipeline.masks import Mask, Rle
+from pipeline.masks import binary
+from pipeline.masks.binary import Mask, Rle
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -120,7 +120,7 @@ def measure(pairs: Sequence[Pair]) -> Measures:
         image=image.astype(np.int64),
         source=np.array([truth.source for truth in truths]),
         category=np.array([truth.category for truth in truths]),
-        area=np.array([masks.area(truth.mask) for truth in truths], dtype=np.int64),
+        area=np.array([binary.area(truth.mask) for truth in truths], dtype=np.int64),
         decision=np.array([prediction.decision or "" for prediction in predictions]),
         reason=np.array([prediction.reason or "" for prediction in predictions]),
         scores={name: np.array([p.scores.get(name, np.nan) for p in predictions], dtype=np.float64) for name in names},
@@ -131,19 +131,19 @@ def measure(pairs: Sequence[Pair]) -> Measures:
 def _measure_one(pair: Pair, sides: Sequence[str]) -> dict[str, tuple[float, float, float, float]]:
     """(intersection, union, boundary IoU, boundary accuracy) of each side; equal masks are measured once."""
     truth, counted = decode_truth(pair.truth)
-    band = masks.boundary(truth)
+    band = binary.boundary(truth)
     known: dict[str, tuple[float, float, float, float]] = {}
     results = {}
     for side in sides:
         rle: Rle | None = getattr(pair.prediction, side)
         key = rle["counts"] if rle else ""
         if key not in known:
-            mask = outside(masks.decode(rle) if rle else np.zeros_like(truth), truth, counted)
+            mask = outside(binary.decode(rle) if rle else np.zeros_like(truth), truth, counted)
             inside = counted.astype(bool)
             known[key] = (
                 float(np.count_nonzero(truth & mask & counted)),
                 float(np.count_nonzero((truth | mask) & counted)),
-                masks.iou(band[inside], masks.boundary(mask)[inside]),
+                binary.iou(band[inside], binary.boundary(mask)[inside]),
                 boundary_accuracy(truth, mask, counted),
             )
         results[side] = known[key]
@@ -152,8 +152,8 @@ def _measure_one(pair: Pair, sides: Sequence[str]) -> dict[str, tuple[float, flo
 
 def decode_truth(truth: Truth) -> tuple[Mask, Mask]:
     """-> the truth (H, W) uint8 {0, 1}, and the pixels that count (H, W) uint8: 1 outside the ignore region."""
-    pixels = masks.decode(truth.mask)
-    counted = np.ones_like(pixels) if truth.ignore is None else 1 - masks.decode(truth.ignore)
+    pixels = binary.decode(truth.mask)
+    counted = np.ones_like(pixels) if truth.ignore is None else 1 - binary.decode(truth.ignore)
     return pixels, counted
 
 
@@ -173,7 +173,7 @@ def boundary_accuracy(truth: Mask, mask: Mask, counted: Mask | None = None) -> f
     height, width = truth.shape
     largest = max(SMALLEST_RADIUS_PX, (height + width) * LARGEST_RADIUS_RATIO)
     radii, times = np.unique(np.linspace(SMALLEST_RADIUS_PX, largest, RADII).round().astype(int), return_counts=True)
-    around = masks.box_around(truth, margin_px=2 * int(radii[-1]))  # no pixel beyond is near an outline
+    around = binary.box_around(truth, margin_px=2 * int(radii[-1]))  # no pixel beyond is near an outline
     right = (mask == truth)[around]
     counts = np.ones_like(right) if counted is None else counted[around].astype(bool)
     accuracies = []

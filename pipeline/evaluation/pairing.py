@@ -13,9 +13,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from pipeline import masks
 from pipeline.errors import MaskError, RefusedError
-from pipeline.masks import Rle
+from pipeline.masks import binary
+from pipeline.masks.binary import Rle
 
 SHOWN_IDS = 3  # in error messages
 
@@ -145,9 +145,9 @@ def _not_comparable(truth: Truth) -> str:
     """Why nothing can be compared with this annotation, or an empty string."""
     if truth.crowd:
         return "crowd"
-    if masks.area(truth.mask) == 0:
+    if binary.area(truth.mask) == 0:
         return "truth_empty"
-    if truth.ignore is not None and not (masks.decode(truth.mask) & ~masks.decode(truth.ignore) & 1).any():
+    if truth.ignore is not None and not (binary.decode(truth.mask) & ~binary.decode(truth.ignore) & 1).any():
         return "truth_ignored"
     return ""
 
@@ -164,7 +164,7 @@ def _unusable(truth: Truth, prediction: Prediction | None, needs_coarse: bool) -
         if rle is None:
             continue
         try:
-            masks.check(rle)
+            binary.check(rle)
         except MaskError as error:
             return error.reason
         if rle["size"] != truth.mask["size"]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.evaluation.group import Tree
 from pipeline.evaluation.measures import Measures
 from pipeline.evaluation.report import ALL
+from pipeline.evaluation.summary import Tree
 
 SIZE_INCHES = (5.0, 4.0)
 DPI = 150

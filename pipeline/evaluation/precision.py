@@ -18,10 +18,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline import masks
 from pipeline.evaluation.measures import Floats, decode_truth, outside
 from pipeline.evaluation.pairing import Pair, Truth
-from pipeline.masks import Rle
+from pipeline.masks import binary
+from pipeline.masks.binary import Rle
 
 SIZES = ("all", "small", "medium", "large")  # COCO's: area below 32², below 96², above
 COCO_DETECTIONS = 100  # per image and category, unless the truth has more
@@ -58,12 +58,12 @@ class BoundedEval(COCOeval):
 def _counted_overlap(rle: Rle, truth: Truth, bounded: bool) -> float:
     """IoU outside the truth's ignore region, bounded by the boundary IoU on request."""
     true_mask, counted = decode_truth(truth)
-    mask = outside(masks.decode(rle), true_mask, counted)
+    mask = outside(binary.decode(rle), true_mask, counted)
     inside = counted.astype(bool)
-    overlap = masks.iou(mask[inside], true_mask[inside])
+    overlap = binary.iou(mask[inside], true_mask[inside])
     if not bounded:
         return overlap
-    return min(overlap, masks.iou(masks.boundary(mask)[inside], masks.boundary(true_mask)[inside]))
+    return min(overlap, binary.iou(binary.boundary(mask)[inside], binary.boundary(true_mask)[inside]))
 
 
 def average_precision(truths: Sequence[Truth], pairs: Sequence[Pair], side: str, bounded: bool) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _coco_sets(
             "image_id": image_ids[of.image_id],
             "category_id": category_ids[of.category],
             "segmentation": rle,
-            "area": masks.area(rle),
+            "area": binary.area(rle),
             "iscrowd": 0,
             "band": _band(rle["counts"], *rle["size"]) if bounded else None,
             **more,
@@ -130,7 +130,7 @@ def _coco_sets(
 @lru_cache(maxsize=CACHED_BANDS)
 def _band(counts: str, height: int, width: int) -> Rle:
     """The boundary band of a mask, kept: groups and sides ask for the same masks again."""
-    return masks.encode(masks.boundary(masks.decode({"size": [height, width], "counts": counts})))
+    return binary.encode(binary.boundary(binary.decode({"size": [height, width], "counts": counts})))
 
 
 def _per_image(truths: Sequence[Truth]) -> list[int]:

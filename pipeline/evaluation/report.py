@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation.bootstrap import Figure, mean_figure
-from pipeline.evaluation.group import Tree, describe
 from pipeline.evaluation.measures import Measures, measure
 from pipeline.evaluation.pairing import Pairing
+from pipeline.evaluation.summary import Tree, describe
 
 VERSION = 1
 ALL, MEAN = "all", "mean of sources"

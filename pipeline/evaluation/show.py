@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.table import Table
 
 from pipeline.evaluation.bootstrap import Figure
-from pipeline.evaluation.group import Tree
 from pipeline.evaluation.report import ALL
+from pipeline.evaluation.summary import Tree
 
 SIDE_NAMES = {"coarse": "coarse", "refined": "refined", "mask": "label", "oracle": "oracle"}
 METRIC_NAMES = {"mean_iou": "IoU", "cumulative_iou": "cum. IoU", "boundary_iou": "bIoU", "boundary_accuracy": "mBA"}

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline import masks
-from pipeline.coarse import read_label_image
+from pipeline.dataset.by_image import Group, Row
 from pipeline.errors import MaskError, RefusedError
 from pipeline.exports.types import Export, ExportImage, Job, Piece, batches
-from pipeline.grouped import Group, Row
+from pipeline.masks import binary
+from pipeline.masks.coarse import read_label_image
 from pipeline.storage import Store
 
 VOID = 255
@@ -64,7 +64,7 @@ def paint(rows: list[Row], size_hw: tuple[int, int], image: str = "", void: Void
                 f"mask {row['mask_id']} of {image} has category_id {row['category_id']}; a class map holds "
                 f"1 to {VOID - 1}"
             )
-        pixels[masks.decode(row["mask_rle"]) > 0] = row["category_id"]
+        pixels[binary.decode(row["mask_rle"]) > 0] = row["category_id"]
     return pixels
 
 

@@ -10,11 +10,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline import masks
+from pipeline.dataset.by_image import Group, Row
 from pipeline.exports import fragments
 from pipeline.exports.types import Export, ExportImage, Job, Piece, named
-from pipeline.grouped import Group, Row
-from pipeline.outlines import outlines
+from pipeline.masks import binary
+from pipeline.masks.outlines import outlines
 
 
 def write(job: Job, group: Group, index: int) -> Piece:
@@ -83,11 +83,11 @@ def provenance(mask: Row) -> Row:
 
 def polygons(mask: Row, piece: Piece) -> list[list[float]]:
     """The outer outlines, which pycocotools draws as exactly this mask with its holes filled."""
-    pixels = masks.decode(mask["mask_rle"])
+    pixels = binary.decode(mask["mask_rle"])
     outer, holes = outlines(pixels)
     found: list[list[float]] = [outline.ravel().tolist() for outline in outer]
     if holes:
-        drawn = masks.area(masks.from_polygons(found, (pixels.shape[0], pixels.shape[1])))
+        drawn = binary.area(binary.from_polygons(found, (pixels.shape[0], pixels.shape[1])))
         piece.lost.update({"masks whose holes were filled": 1, "hole pixels filled": drawn - mask["area"]})
     return found
 

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline import masks
+from pipeline.dataset.by_image import Group, Row
 from pipeline.exports import coco, fragments
 from pipeline.exports.class_maps import rank
 from pipeline.exports.types import Export, ExportImage, Job, Piece, named
-from pipeline.grouped import Group, Row
+from pipeline.masks import binary
 
 STEM = "panoptic"
 
@@ -56,7 +56,7 @@ def paint(image: ExportImage) -> npt.NDArray[np.uint32]:
     """(H, W) uint32: 0, or the place of the mask on top among the image's masks, from 1."""
     ids = np.zeros((image.height, image.width), np.uint32)
     for number, mask in sorted(enumerate(image.masks, 1), key=lambda pair: rank(pair[1])):
-        ids[masks.decode(mask["mask_rle"]) > 0] = number
+        ids[binary.decode(mask["mask_rle"]) > 0] = number
     return ids
 
 
@@ -74,15 +74,15 @@ def png_name(uri: str, stems_differ: bool) -> str:
 
 
 def _segment(number: int, mask: Row, ids: npt.NDArray[np.uint32], piece: Piece) -> Row:
-    visible = masks.encode(ids == number)
-    area = masks.area(visible)
+    visible = binary.encode(ids == number)
+    area = binary.area(visible)
     piece.lose("pixels under another mask", mask["area"] - area)
     piece.lose("masks wholly under others", int(area == 0))
     return {
         "id": number,
         "category_id": mask["class_id"],
         "area": area,
-        "bbox": [int(side) for side in masks.bbox_xywh(visible)],
+        "bbox": [int(side) for side in binary.bbox_xywh(visible)],
         "iscrowd": 0,
         **coco.provenance(mask),
     }

@@ -12,10 +12,10 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from pipeline import masks
+from pipeline.dataset.by_image import Group, Row
 from pipeline.exports import fragments
 from pipeline.exports.types import Export, Job, Piece, named
-from pipeline.grouped import Group, Row
+from pipeline.masks import binary
 
 ATTRIBUTES = ("mask_id", "decision", "quality")
 
@@ -55,7 +55,7 @@ def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - others
 def shape(mask: Row, name: str) -> str:
     """One mask as an element."""
     x, y, width, height = (int(side) for side in mask["bbox_xywh"])
-    box = masks.decode(mask["mask_rle"])[y : y + height, x : x + width]
+    box = binary.decode(mask["mask_rle"])[y : y + height, x : x + width]
     runs = ", ".join(map(str, row_runs(box)))
     values = {**mask, "quality": "" if mask["quality"] is None else f"{mask['quality']:.4f}"}
     attributes = "".join(
@@ -65,7 +65,7 @@ def shape(mask: Row, name: str) -> str:
     return f'<mask label={_quoted(name)} source="auto" occluded="0" rle="{runs}" {place}>{attributes}</mask>'
 
 
-def row_runs(box: masks.Mask) -> list[int]:
+def row_runs(box: binary.Mask) -> list[int]:
     """(h, w) {0, 1} -> lengths of its runs row by row, background first (0 where it begins inside)."""
     flat = box.ravel()
     ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]), len(flat) - 1)

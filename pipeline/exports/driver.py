@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.dataset import Result
+from pipeline.dataset.by_image import Group, groups
 from pipeline.errors import RefusedError
 from pipeline.exports import EXPORTS
 from pipeline.exports.fragments import discard
 from pipeline.exports.survey import survey
 from pipeline.exports.types import STATE, Job, Options, Piece, as_json, from_json, selection
-from pipeline.grouped import Group, groups
 from pipeline.storage import Store
 from schemas.config import digest
 

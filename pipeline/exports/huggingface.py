@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline.exports.photos import file_name, with_photos
+from pipeline.dataset.by_image import Group, Row
+from pipeline.exports.image_files import file_name, with_photos
 from pipeline.exports.rows import mask_row
 from pipeline.exports.types import Export, ExportImage, Job, Piece
-from pipeline.grouped import Group, Row
 
 MAX_BYTES = 512 << 20
 ROW_GROUP_ROWS = 100

@@ -13,10 +13,10 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from pipeline import masks
+from pipeline.dataset.by_image import Group, Row
 from pipeline.exports import fragments
 from pipeline.exports.types import Export, ExportImage, Job, Piece, named
-from pipeline.grouped import Group, Row
+from pipeline.masks import binary
 
 WORD_BITS = 8
 RUN_BITS = (3, 4, 8, 16)
@@ -69,11 +69,11 @@ def region(mask: Row, image: ExportImage, label: str) -> Row:
         "image_rotation": 0,
         "score": mask["quality"] or 0.0,
         "meta": {"decision": [mask["decision"]]},
-        "value": {"format": "rle", "rle": brush_rle(masks.decode(mask["mask_rle"])), "brushlabels": [label]},
+        "value": {"format": "rle", "rle": brush_rle(binary.decode(mask["mask_rle"])), "brushlabels": [label]},
     }
 
 
-def brush_rle(mask: masks.Mask) -> list[int]:
+def brush_rle(mask: binary.Mask) -> list[int]:
     """(H, W) {0, 1} -> bytes of Label Studio's run-length code of the mask as RGBA, row by row, 255 inside.
 
     32 bits number of values, 5 bits word size - 1, four times 4 bits run size - 1; then for each run: 1, two bits that

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.dataset.by_image import Group, Row
 from pipeline.exports import coco, fragments
 from pipeline.exports.types import Export, ExportImage, Job, Piece
-from pipeline.grouped import Group, Row
 
 RARE, COMMON = 10, 100  # images that have the category: up to so many
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.dataset.by_image import Row
 from pipeline.exports.coco import provenance
 from pipeline.exports.types import Job
-from pipeline.grouped import Row
 
 
 def mask_row(mask: Row, job: Job) -> Row:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset import Result
+from pipeline.dataset.by_image import groups, read_batches
 from pipeline.exports.types import Survey
-from pipeline.grouped import groups, read_batches
 
 UNKNOWN = "unknown"
 MAX_ID = 2**53  # the largest integer that every JSON reader keeps

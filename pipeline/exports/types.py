@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
-from pipeline import where
-from pipeline.dataset import Result
-from pipeline.grouped import Group, Row, read_group
+from pipeline.dataset import Result, filter_expression
+from pipeline.dataset.by_image import Group, Row, read_group
 from pipeline.storage import Store
 
 STATE = ".relabel-export"
@@ -183,7 +182,7 @@ def selection(options: Options) -> pc.Expression:
         taken &= pc.field("decision").isin(list(options.decisions))
     if options.rejected:
         taken &= ~pc.field("mask_id").isin(list(options.rejected))
-    return taken if options.where is None else taken & where.parse(options.where)
+    return taken if options.where is None else taken & filter_expression.parse(options.where)
 
 
 def split_of(image_id: str, splits: Sequence[tuple[str, float]]) -> str:

@@ -14,10 +14,10 @@ from contextlib import ExitStack
 from pathlib import PurePosixPath
 from types import TracebackType
 
-from pipeline.exports.photos import file_name, with_photos
+from pipeline.dataset.by_image import Group
+from pipeline.exports.image_files import file_name, with_photos
 from pipeline.exports.rows import mask_row
 from pipeline.exports.types import Export, ExportImage, Job, Piece
-from pipeline.grouped import Group
 
 MAX_BYTES = 512 << 20
 WHOLE = "train"

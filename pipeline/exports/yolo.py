@@ -11,11 +11,11 @@ from pathlib import PurePosixPath
 
 import yaml
 
-from pipeline import masks
-from pipeline.exports.photos import file_name, with_photos
+from pipeline.dataset.by_image import Group, Row
+from pipeline.exports.image_files import file_name, with_photos
 from pipeline.exports.types import Export, ExportImage, Job, Piece
-from pipeline.grouped import Group, Row
-from pipeline.outlines import outlines, signed_area
+from pipeline.masks import binary
+from pipeline.masks.outlines import outlines, signed_area
 
 WHOLE = "train"
 
@@ -51,11 +51,11 @@ def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - others
 
 def line(mask: Row, image: ExportImage, classes: dict[int, int], piece: Piece) -> str:
     """The line of one mask, with its end; what it loses is counted in `piece`."""
-    pixels = masks.decode(mask["mask_rle"])
+    pixels = binary.decode(mask["mask_rle"])
     outer, holes = outlines(pixels)
     largest = max(outer, key=signed_area)
     ring: list[float] = largest.ravel().tolist()
-    kept = masks.decode(masks.from_polygons([ring], (image.height, image.width)))
+    kept = binary.decode(binary.from_polygons([ring], (image.height, image.width)))
     piece.lose("masks whose holes were filled", int(bool(holes)))
     piece.lose("hole pixels filled", int((kept & (1 - pixels)).sum()))
     piece.lose("masks of several parts, of which the largest was kept", int(len(outer) > 1))

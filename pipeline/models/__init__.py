@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import RefusedError
-from pipeline.geometry import ORIGINAL_SIZE, FloatArray
+from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray
 from pipeline.models.weights import OFFICIAL, Weights, cache_folder, local_path
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _load(name: str, weights: Weights, device: str, threads: int, dtype: str, co
     torch.backends.cudnn.allow_tf32 = False
     path = local_path(weights)
     if name == "lite":
-        from pipeline.models.lite import LiteModel
+        from pipeline.models.lite.model import LiteModel
 
         return LiteModel(path, device, getattr(torch, dtype))
     if name in ("torchscript", "cascadepsp"):

@@ -4,7 +4,7 @@ Every linear layer of the head becomes W + B A with A (rank, in) and B (out, ran
 small safetensors file: `layers.<i>.a`, `layers.<i>.b`, and metadata that names the weights it was trained on. It is
 merged into the weights when a model is loaded, so it costs nothing afterwards.
 
-What it is trained on, and whether it is any good: `pipeline/adaption.py`.
+What it is trained on, and whether it is any good: `pipeline/adaptation.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from pipeline.errors import RefusedError
-from pipeline.geometry import FloatArray
+from pipeline.masks.frames import FloatArray
 from pipeline.models import Candidates, MaskModel, PromptBatch
 from pipeline.models.weights import ADAPTER_FORMAT, check_adapter
 

@@ -1,6 +1,6 @@
 """What is done with every pixel of a mask, done where the model is: for all masks of an image at once, in torch.
 
-The same functions as OpenCV and numpy compute (`geometry.py`, `looks.py`, `quality.py`), so that next to a GPU
+The same functions as OpenCV and numpy compute (`masks/frames.py`, `masks/views.py`, `masks/scores.py`), so that next to a GPU
 the CPU is left with distance transforms, components and run lengths. Agreement is a test
 (tests/pipeline/models/test_on_device.py); last bits differ, as they do between any two execution classes.
 """
@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from pipeline.geometry import FloatArray, Frame
-from pipeline.looks import AROUND_RATIO, OUTLINE_PX, Judged, Look
-from pipeline.masks import Mask
-from pipeline.quality import CONTRAST_RADIUS_PX, STABILITY_OFFSET
+from pipeline.masks.binary import Mask
+from pipeline.masks.frames import FloatArray, Frame
+from pipeline.masks.scores import CONTRAST_RADIUS_PX, STABILITY_OFFSET
+from pipeline.masks.views import AROUND_RATIO, OUTLINE_PX, Judged, Look
 
 PIXELS_AT_ONCE = 1 << 24
 """Of all masks of a pass; each takes about 80 bytes of the device's memory."""

@@ -23,8 +23,8 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import JobError, RefusedError
-from pipeline.geometry import ORIGINAL_SIZE, FloatArray
-from pipeline.masks import Mask
+from pipeline.masks.binary import Mask
+from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray
 
 CASCADE_SIDE_PX = 900  # the package's default L: the global step's size, and the side of the local step's crops
 CASCADE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)

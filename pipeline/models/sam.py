@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 
 from pipeline.errors import RefusedError
-from pipeline.geometry import PROMPT_SIDE, FloatArray
+from pipeline.masks.frames import PROMPT_SIDE, FloatArray
 from pipeline.models import Candidates, PromptBatch, token_groups
 from pipeline.models.on_device import OnDevice
 from pipeline.models.sam_encoder import CompiledEncoder, FastEncoder

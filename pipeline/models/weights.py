@@ -18,9 +18,9 @@ from typing import Any
 import fsspec
 
 from pipeline.errors import RefusedError
-from pipeline.file_systems import options
-from pipeline.retries import retried
 from pipeline.storage import Access, brief
+from pipeline.storage.backoff import retried
+from pipeline.storage.file_systems import options
 
 OFFICIAL = {
     "vit_b": ("sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),

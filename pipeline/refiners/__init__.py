@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.geometry import ORIGINAL_SIZE
+from pipeline.masks.frames import ORIGINAL_SIZE
 from pipeline.refiners import dense_crf, grabcut, none, pixelwise, sam_box, samrefiner, semantic
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method

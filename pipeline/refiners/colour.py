@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.geometry import FloatArray
-from pipeline.masks import Mask, box_around
+from pipeline.masks.binary import Mask, box_around
+from pipeline.masks.frames import FloatArray
 
 SURE_LOGIT = 3.0
 MARGIN_RATIO = 0.25  # of the longer side of the masks' box: what is looked at around them

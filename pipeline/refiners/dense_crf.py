@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.masks import Mask, box_around
+from pipeline.masks.binary import Mask, box_around
 
 TRUST = 0.8  # probability that the coarse mask is right at a pixel
 SMOOTH_PX, SMOOTH_WEIGHT = 3.0, 3.0  # the Gaussian kernel

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.masks import Mask, box_around
+from pipeline.masks.binary import Mask, box_around
 
 BAND_RATIO = 0.08  # of the square root of the mask's area: how far the outline may move to either side
 SMALLEST_BAND_PX = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.masks import Mask
+from pipeline.masks.binary import Mask
 
 
 def refine(image_rgb: npt.NDArray[np.uint8], coarse: Mask) -> Mask:  # noqa: ARG001 - refiners' common shape

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import masks, quality
-from pipeline.masks import Mask, Rle
+from pipeline.masks import binary
+from pipeline.masks import scores as mask_scores
+from pipeline.masks.binary import Mask, Rle
 from pipeline.models import PixelModel
-from pipeline.refiners.behind import Behind
+from pipeline.refiners.background import Behind
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
 
@@ -53,14 +54,14 @@ def _refined(image: RefineImage, coarse: Rle, function: RefineOne) -> RefinedMas
 
 def _answer(image: RefineImage, coarse: Rle, function: RefineOne) -> tuple[RefineImage, Mask, Mask]:
     """The image with its coarse and its refined mask."""
-    mask = masks.decode(coarse)
+    mask = binary.decode(coarse)
     refined = function(image.pixels, _resized(mask, image.pixels.shape[:2]))
     return image, mask, _resized(refined, mask.shape)
 
 
 def _scored(image: RefineImage, mask: Mask, refined: Mask) -> RefinedMask:
-    scores = quality.shape_scores(image.pixels, mask, refined)
-    return RefinedMask(masks.encode(refined), scores | dict.fromkeys(quality.OF_THE_MODEL, UNKNOWN))
+    scores = mask_scores.shape_scores(image.pixels, mask, refined)
+    return RefinedMask(binary.encode(refined), scores | dict.fromkeys(mask_scores.OF_THE_MODEL, UNKNOWN))
 
 
 def _resized(mask: Mask, size_hw: tuple[int, ...]) -> Mask:

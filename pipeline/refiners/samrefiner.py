@@ -4,7 +4,7 @@ Written from the paper's description; see `prompts.py` for the prompts and their
 for all of its masks. Masks go through the decoder together, in slabs of `decode_batch` prompts over the images of an
 encoder batch; a slab's composition depends on the chunk alone, never on timing.
 
-Past the paper: the model may look again, at the mirror image and at a crop around the object (`looks.py`), and the
+Past the paper: the model may look again, at the mirror image and at a crop around the object (`masks/views.py`), and the
 photograph's colours may vote (`colour.py`); the refined mask is where the mean of all answers says so.
 """
 
@@ -19,15 +19,16 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import masks, quality
 from pipeline.errors import JobError
-from pipeline.geometry import FloatArray, Frame, resize_to_input
-from pipeline.looks import Judged, Look, cut, evidence, fuse, mirrored, object_window
-from pipeline.masks import Mask, Rle
+from pipeline.masks import binary
+from pipeline.masks import scores as mask_scores
+from pipeline.masks.binary import Mask, Rle
+from pipeline.masks.frames import FloatArray, Frame, resize_to_input
+from pipeline.masks.prompts import Prompts, build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
+from pipeline.masks.views import Judged, Look, cut, evidence, fuse, mirrored, object_window
 from pipeline.models import MaskModel, PromptBatch
-from pipeline.prompts import Prompts, build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
 from pipeline.refiners import semantic
-from pipeline.refiners.behind import Behind
+from pipeline.refiners.background import Behind
 from pipeline.refiners.colour import colour_cut, vote
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
@@ -106,7 +107,7 @@ def _slabs(images: Sequence[RefineImage], size: int) -> Iterator[list[tuple[int,
 
 def _refine_slab(batch: _Batch, slab: list[tuple[int, Rle]]) -> list[_Instance]:
     nothing = np.zeros((0, 0), np.float32)
-    coarse = [masks.decode(rle) for _, rle in slab]
+    coarse = [binary.decode(rle) for _, rle in slab]
     instances = [
         _Instance(image, batch.images[image].frame, mask, mask, mask, nothing, 0.0)
         for (image, _), mask in zip(slab, coarse, strict=True)
@@ -264,9 +265,9 @@ def _judge(image: RefineImage, coarse: Mask, looks: list[Look], method: Method) 
         scale = image.frame.input_hw[0] / image.frame.size_hw[0]
         fused += np.float32(method.colour_vote) * vote(fused, coarse, coloured, scale)
     refined = (fused > 0).astype(np.uint8)
-    scores = evidence(looks, own, fused, coarse, refined) | quality.contrasts(image.pixels, coarse, refined)
+    scores = evidence(looks, own, fused, coarse, refined) | mask_scores.contrasts(image.pixels, coarse, refined)
     if coloured is not None:
-        scores |= {"colour_iou": masks.iou(refined, coloured), "coarse_colour_iou": masks.iou(coarse, coloured)}
+        scores |= {"colour_iou": binary.iou(refined, coloured), "coarse_colour_iou": binary.iou(coarse, coloured)}
     return Judged(refined, scores)
 
 
@@ -275,5 +276,5 @@ def _scored(
 ) -> RefinedMask:
     """The refined mask and all of its scores. previous: of the round before the last, None where there was only one."""
     refined, scores = judged or _judge(image, coarse, looks, method)
-    scores = scores | quality.region_scores(coarse, refined, previous)
-    return RefinedMask(masks.encode(refined), scores, looks[0].logits if semantic.wanted(method) else None)
+    scores = scores | mask_scores.region_scores(coarse, refined, previous)
+    return RefinedMask(binary.encode(refined), scores, looks[0].logits if semantic.wanted(method) else None)

@@ -1,6 +1,6 @@
 """Semantic masks through any refiner: split into regions, refine each by itself, merge by highest logit.
 
-With `split_regions` a mask is refined region by region (`pipeline/regions.py`) and becomes the union of what came back.
+With `split_regions` a mask is refined region by region (`pipeline/masks/regions.py`) and becomes the union of what came back.
 With `exclusive` the masks of one image do not overlap: a pixel that several claim goes to the one with the highest
 logit, and a pixel that none claims is background. A class map asks for both.
 
@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import masks, quality, regions
-from pipeline.geometry import FloatArray, Frame
-from pipeline.masks import Mask, Rle
+from pipeline.masks import binary, regions
+from pipeline.masks import scores as mask_scores
+from pipeline.masks.binary import Mask, Rle
+from pipeline.masks.frames import FloatArray, Frame
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
 
 Refine = Callable[[Any, Sequence[RefineImage], Method], list[list[RefinedMask]]]
 
-OF_REGIONS = (*quality.OF_THE_MODEL, "iteration_iou")
+OF_REGIONS = (*mask_scores.OF_THE_MODEL, "iteration_iou")
 """Scores that cannot be taken from the merged mask; it gets the mean over its regions, weighted by their areas."""
 
 
@@ -53,8 +54,8 @@ def refine(refiner: Refine, model: Any, images: Sequence[RefineImage], method: M
 
 def regions_of(rle: Rle) -> list[Rle]:
     """A mask's regions; none where it holds only specks."""
-    labels = regions.split(masks.decode(rle))
-    return [masks.encode(labels == number) for number in range(1, int(labels.max()) + 1)]
+    labels = regions.split(binary.decode(rle))
+    return [binary.encode(labels == number) for number in range(1, int(labels.max()) + 1)]
 
 
 def _merged(image: RefineImage, grouped: list[list[RefinedMask]], exclusive: bool) -> list[RefinedMask]:
@@ -73,7 +74,7 @@ def _merged(image: RefineImage, grouped: list[list[RefinedMask]], exclusive: boo
 def _claims(frame: Frame, grouped: list[list[RefinedMask]]) -> Iterator[regions.Claim]:
     for index, results in enumerate(grouped):
         for result in results:
-            yield index, masks.decode(result.rle), _strength(frame, result)
+            yield index, binary.decode(result.rle), _strength(frame, result)
 
 
 def _strength(frame: Frame, result: RefinedMask) -> FloatArray:
@@ -85,17 +86,17 @@ def _strength(frame: Frame, result: RefinedMask) -> FloatArray:
 def _union(results: list[RefinedMask], size_hw: tuple[int, int]) -> Mask:
     union = np.zeros(size_hw, np.uint8)
     for result in results:
-        union |= masks.decode(result.rle)
+        union |= binary.decode(result.rle)
     return union
 
 
 def _result(image: RefineImage, coarse: Rle, refined: Mask, results: list[RefinedMask]) -> RefinedMask:
     """A merged mask with its scores; empty where every region was a speck."""
-    rle = masks.encode(refined)
+    rle = binary.encode(refined)
     if len(results) == 1 and results[0].rle == rle:
         return results[0]._replace(logits=None)
     of_regions = _mean(results)
-    scores = quality.shape_scores(image.pixels, masks.decode(coarse), refined)
+    scores = mask_scores.shape_scores(image.pixels, binary.decode(coarse), refined)
     return RefinedMask(rle, {**of_regions, **scores, **{name: of_regions.get(name, 0.0) for name in OF_REGIONS}})
 
 
@@ -103,7 +104,7 @@ def _mean(results: list[RefinedMask]) -> dict[str, float]:
     """Every score, averaged over regions by their refined areas."""
     if not results:
         return {}
-    areas = np.array([masks.area(result.rle) for result in results], np.float64)
+    areas = np.array([binary.area(result.rle) for result in results], np.float64)
     weights = areas if areas.any() else np.ones(len(results))
     return {
         name: float(np.average([result.scores[name] for result in results], weights=weights))

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.geometry import FloatArray, Frame
-from pipeline.masks import Rle
+from pipeline.masks.binary import Rle
+from pipeline.masks.frames import FloatArray, Frame
 
 
 class RefineImage(NamedTuple):

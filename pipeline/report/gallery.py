@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from pipeline import masks, pictures
 from pipeline.dataset.order import BLOCK_ROWS
 from pipeline.dataset.result import Result
 from pipeline.dataset.samples import Photos, ahead
 from pipeline.errors import ImageError, MaskError
-from pipeline.masks import Mask
+from pipeline.masks import binary, drawing
+from pipeline.masks.binary import Mask
 
 VIEW_PX = 560
 """Long side of a crop on the page; outlines are in these pixels, whatever the size of the object."""
@@ -93,10 +93,10 @@ def draw(photo: npt.NDArray[np.uint8], row: Item) -> Item:
     for name in ("coarse", "refined"):
         try:
             if row[f"{name}_rle"] and tuple(row[f"{name}_rle"]["size"]) == photo.shape[:2]:
-                drawn[name] = masks.decode(row[f"{name}_rle"])
+                drawn[name] = binary.decode(row[f"{name}_rle"])
         except MaskError:
             continue  # a failed row keeps what came in, readable or not
-    crop = pictures.crop_around(list(drawn.values()), (photo.shape[0], photo.shape[1]))
+    crop = drawing.crop_around(list(drawn.values()), (photo.shape[0], photo.shape[1]))
     pixels = photo[crop]
     scale = VIEW_PX / max(pixels.shape[:2])
     width, height = (max(1, round(side * scale)) for side in pixels.shape[1::-1])

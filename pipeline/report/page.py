@@ -15,11 +15,13 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from pipeline.dataset import verdicts
 from pipeline.dataset.result import Result, open_result
 from pipeline.errors import REASONS
-from pipeline.report import charts, risk, verdicts
+from pipeline.report import charts, risk
 from pipeline.report.gallery import gallery
 from pipeline.report.survey import STRATA, Category, Survey, survey
+from pipeline.review import verdicts
 from pipeline.storage import Access
 
 DECISIONS = {

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from pipeline.dataset import open_result
 from pipeline.errors import RefusedError
-from pipeline.members import PARQUET, TAR
 from pipeline.sources import (
     cam,
     class_maps,
@@ -31,6 +30,7 @@ from pipeline.sources import (
 from pipeline.sources.detect import detect
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Access
+from pipeline.storage.containers import PARQUET, TAR
 
 Scan = Callable[[SourceInput], Iterator[PlannedImage]]
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import masks
-from pipeline.coarse import read_label_image
 from pipeline.errors import MaskError
+from pipeline.masks import binary
+from pipeline.masks.coarse import read_label_image
 from pipeline.sources.files import UNREADABLE
 from pipeline.sources.types import PlannedMask
 
@@ -104,11 +104,11 @@ def _of_png(data: bytes) -> Iterator[tuple[str, int | None]]:
         return
     values = [int(value) for value in np.unique(labels) if value != 0]
     if len(values) <= 1:
-        yield json.dumps(masks.encode(labels != 0)), None
+        yield json.dumps(binary.encode(labels != 0)), None
         return
     for value in values:
         if value != VOID:
-            yield json.dumps(masks.encode(labels == value)), value
+            yield json.dumps(binary.encode(labels == value)), value
 
 
 def _parsed(text: str | bytes) -> Any:

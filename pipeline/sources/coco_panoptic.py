@@ -14,13 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.listing import listing
 from pipeline.sources import json_stream
 from pipeline.sources.by_image import ByImage, Entry
 from pipeline.sources.coco import Names, category_of, hashable, image_entry, planned_image
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import StoredFile, split_uri
+from pipeline.storage.listing import listing
 
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:

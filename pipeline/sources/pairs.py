@@ -15,8 +15,8 @@ from itertools import groupby
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from pipeline.listing import temporary_database, to_key, to_path
 from pipeline.storage import StoredFile
+from pipeline.storage.listing import temporary_database, to_key, to_path
 
 _TABLES = (
     "CREATE TABLE images (stem BLOB, png INTEGER, path BLOB, PRIMARY KEY (stem, png, path)) WITHOUT ROWID",

@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import RefusedError
-from pipeline.members import PARQUET, URI_COLUMNS, image_column, member_uri
 from pipeline.sources import containers
 from pipeline.sources.cells import CATEGORIES, CATEGORY_IDS, GEOMETRIES, IDS, LISTS, masks_in
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput, safe_relative
 from pipeline.storage import brief
+from pipeline.storage.containers import PARQUET, URI_COLUMNS, image_column, member_uri
 
 MASK_COLUMNS = (*LISTS, *GEOMETRIES, "label_map", "annotation")
 ID_COLUMNS = ("source_image_id", "image_id", "id")

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.coarse import read_label_image
 from pipeline.errors import MaskError
+from pipeline.masks.coarse import read_label_image
 from pipeline.sources import files
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput

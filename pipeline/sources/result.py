@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 
 from pipeline.dataset import open_result
-from pipeline.grouped import Row, groups, read_group
+from pipeline.dataset.by_image import Row, groups, read_group
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput, safe_relative
 
 COLUMNS = ["source_mask_id", "category_id", "category", "mask_rle", "coarse_rle"]

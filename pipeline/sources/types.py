@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.members import Member
 from pipeline.storage import Access, StoredFile
+from pipeline.storage.containers import Member
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 
@@ -27,7 +27,7 @@ class PlannedImage:
 
     image_uri: path relative to the image root, also the image's id. declared_hw: the size the source states.
     problem: reason code where the image cannot even be looked for. digest_extra: enters the digest of the masks
-    (content of files that `geometry` only names). member: where the image stands in a container (see `members.py`).
+    (content of files that `geometry` only names). member: where the image stands in a container (see `storage/containers.py`).
     """
 
     image_uri: str

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.coarse import read_label_image
 from pipeline.errors import MaskError
+from pipeline.masks.coarse import read_label_image
 from pipeline.sources import files
 from pipeline.sources.png import VOID, mask_of, values
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput

@@ -16,11 +16,11 @@ from itertools import groupby
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from pipeline.members import TAR, member_uri, tar_files
 from pipeline.sources import containers
 from pipeline.sources.cells import masks_in
 from pipeline.sources.files import MAX_FILE_BYTES, UNREADABLE
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
+from pipeline.storage.containers import TAR, member_uri, tar_files
 
 IMAGES = {suffix.lstrip(".") for suffix in IMAGE_SUFFIXES}
 

@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline import masks
 from pipeline.evaluation.bootstrap import ImageBootstrap
-from pipeline.geometry import Frame, resize_to_input
-from pipeline.masks import Mask
+from pipeline.masks import binary
+from pipeline.masks.binary import Mask
+from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.models import Candidates, PromptBatch, adapter
 from pipeline.models.adapter import join
-from pipeline.models.lite import LiteModel
+from pipeline.models.lite.model import LiteModel
 from pipeline.refiners import RefineImage, samrefiner
 from schemas.config import Method
 from tests.benchmarks import adaption
@@ -98,9 +98,9 @@ class Bench:
         for photo, given in zip(self.photos, coarse, strict=True):
             frame = Frame((photo.image.shape[0], photo.image.shape[1]), model.input_side)
             pixels = resize_to_input(photo.image, model.input_side)
-            image = RefineImage(pixels, frame, [masks.encode(mask) for mask in given if mask.any()])
+            image = RefineImage(pixels, frame, [binary.encode(mask) for mask in given if mask.any()])
             answers = iter(samrefiner.refine(model, [image], Method(encode_batch=1, **method))[0])
-            refined.append([masks.decode(next(answers).rle) if mask.any() else mask for mask in given])
+            refined.append([binary.decode(next(answers).rle) if mask.any() else mask for mask in given])
         return refined
 
     def score(self, found: list[list[Mask]]) -> Score:
@@ -108,7 +108,7 @@ class Bench:
         truth = [list(photo.truth) * len(DEV_KINDS) for photo in self.photos]
         pairs = [(a, b) for of, to in zip(found, truth, strict=True) for a, b in zip(of, to, strict=True)]
         return Score(
-            np.array([masks.iou(a, b) for a, b in pairs]), np.array([masks.boundary_iou(a, b) for a, b in pairs])
+            np.array([binary.iou(a, b) for a, b in pairs]), np.array([binary.boundary_iou(a, b) for a, b in pairs])
         )
 
     def line(self, name: str, found: Score, against: Score | None) -> str:

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.adaption import agreement, answers
+from pipeline.adaptation import agreement, answers
 from pipeline.evaluation.bootstrap import ImageBootstrap
-from pipeline.geometry import Frame, resize_to_input
+from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.models import adapter
 from pipeline.models.adapter import Ranking, join
-from pipeline.models.lite import LiteModel
+from pipeline.models.lite.model import LiteModel
 from tests.benchmarks.lite_dev import DEV_KINDS, Photo, load_dev
 
 ALL = "all kinds together"

@@ -4,7 +4,7 @@
 
 Class maps are painted from the accurate instances and panoptic segments of photographs that lite was not fitted to: the
 dev set (COCO, Penn-Fudan), and those of train's COCO128 that its split keeps apart. Coarse maps are painted from the
-same regions, each damaged by itself (lite_training/damage.py, seed by image). Larger regions are painted first. Always
+same regions, each damaged by itself (lite/training/damage.py, seed by image). Larger regions are painted first. Always
 refine, no gate; classes of an image do not overlap. mIoU: IoU summed over the set for each class, then averaged over
 the classes and the background; 95 % intervals of the difference from resampling images.
 """
@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline import masks, refiners
-from pipeline.geometry import Frame, resize_to_input
-from pipeline.models.lite import LiteModel
-from pipeline.models.lite_training.damage import damage
-from pipeline.models.lite_training.data import part_of
+from pipeline import refiners
+from pipeline.masks import binary
+from pipeline.masks.frames import Frame, resize_to_input
+from pipeline.models.lite.model import LiteModel
+from pipeline.models.lite.training.damage import damage
+from pipeline.models.lite.training.data import part_of
 from pipeline.refiners import RefineImage
 from schemas.config import Method
 
@@ -74,7 +75,7 @@ def _scene(folder: Path, image: dict[str, object], annotations: list[dict[str, o
     rng = np.random.default_rng(int(hashlib.sha256(name.encode()).hexdigest()[:8], 16))
     truth, coarse = (np.zeros(pixels.shape[:2], np.int32) for _ in range(2))
     for annotation in sorted(annotations, key=lambda one: (-float(str(one["area"])), one["id"])):
-        mask = masks.decode(annotation["segmentation"])  # type: ignore[arg-type]
+        mask = binary.decode(annotation["segmentation"])  # type: ignore[arg-type]
         rough = damage(pixels, mask, rng) if mask.sum() >= DAMAGED_PX and not mask.all() else mask
         truth[mask > 0] = coarse[rough > 0] = int(str(annotation["category_id"]))
     return Scene(str(image["source"]), pixels, truth, coarse)
@@ -84,11 +85,11 @@ def refined(model: LiteModel, scene: Scene, method: Method) -> ClassMap:
     """The coarse map, refined."""
     size_hw = scene.coarse.shape[0], scene.coarse.shape[1]
     classes = [int(value) for value in np.unique(scene.coarse) if value]
-    coarse = [masks.encode(scene.coarse == value) for value in classes]
+    coarse = [binary.encode(scene.coarse == value) for value in classes]
     image = RefineImage(resize_to_input(scene.image, model.input_side), Frame(size_hw, model.input_side), coarse)
     labels = np.zeros(size_hw, np.int32)
     for value, result in zip(classes, refiners.refine(model, [image], method)[0], strict=True):
-        labels[masks.decode(result.rle) > 0] = value
+        labels[binary.decode(result.rle) > 0] = value
     return labels
 
 

@@ -31,13 +31,13 @@ import torch
 from safetensors.torch import save_file
 from segment_anything import sam_model_registry
 
-from pipeline import masks
-from pipeline.geometry import Frame
+from pipeline.masks import binary
+from pipeline.masks.frames import Frame
 from pipeline.models import load_model
 from pipeline.models.ceiling import peak_memory_mb, settle
 from pipeline.models.weights import resolve as resolve_weights
-from pipeline.occupied import InOneThread
 from pipeline.refiners import REFINERS, RefineImage
+from pipeline.refining.busy_time import InOneThread
 from pipeline.storage import Access
 from schemas.config import resolve
 from tests.benchmarks import speed_encoder
@@ -119,7 +119,7 @@ def scene(rng: np.random.Generator) -> RefineImage:
         for _ in range(MASKS_PER_IMAGE)
     ]
     pixels = rng.integers(0, 256, (768, 1024, 3), dtype=np.uint8)
-    return RefineImage(pixels, frame, [masks.encode(disc) for disc in discs])
+    return RefineImage(pixels, frame, [binary.encode(disc) for disc in discs])
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.geometry import Frame, resize_to_input, tight_box_xyxy
-from pipeline.masks import Mask, Rle, decode, iou
+from pipeline.masks.binary import Mask, Rle, decode, iou
+from pipeline.masks.frames import Frame, resize_to_input, tight_box_xyxy
+from pipeline.masks.prompts import build_prompts, gaussian_logits
 from pipeline.models import MaskModel, PromptBatch
-from pipeline.prompts import build_prompts, gaussian_logits
 
 Image = npt.NDArray[np.uint8]
 DEV_KINDS = ("superpixel", "morph", "poly", "lowres", "patches")

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 import torch
 
-from pipeline.geometry import Frame, resize_to_input
-from pipeline.masks import Mask, boundary_iou, iou
-from pipeline.models.lite import LiteModel
+from pipeline.masks.binary import Mask, boundary_iou, iou
+from pipeline.masks.frames import Frame, resize_to_input
+from pipeline.models.lite.model import LiteModel
 from tests.benchmarks.lite_dev import (
     DEV_KINDS,
     UNSEEN,

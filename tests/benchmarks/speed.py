@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline import masks
+from pipeline.masks import binary
 
 PARTS = ["lite", "encoder", "ray", "overlap", "jpeg", "s3"]
 
@@ -47,7 +47,7 @@ def lite(data: Path, images: int, rounds: int, iterations: int, threads: int | N
                 cpu[way].append(result["cpu_seconds"] / result["images"])
                 answers[way] = json.loads(path.read_text())
     pairs = [
-        masks.iou(masks.decode(a), masks.decode(b))
+        binary.iou(binary.decode(a), binary.decode(b))
         for of_image in zip(answers["loop"], answers["project"], strict=True)
         for a, b in zip(*of_image, strict=True)
     ]

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import masks
-from pipeline.geometry import Frame, resize_to_input
-from pipeline.images import decode_reduced
+from pipeline.masks import binary
+from pipeline.masks.decode import decode_reduced
+from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.models import load_model
 from pipeline.models.weights import resolve
 from pipeline.refiners import REFINERS, RefineImage
+from pipeline.refining.chunk import INPUT_SIDES_DECODED
 from pipeline.storage import Access
-from pipeline.work import INPUT_SIDES_DECODED
 from schemas.config import resolve as resolve_config
 from tests.benchmarks.speed_lite import MAX_PIXELS, SIDE, Photo, photos
 
@@ -44,8 +44,8 @@ def enlarged(photo: Photo, times: int) -> tuple[bytes, bytes]:
     return files[0].getvalue(), files[1].getvalue()
 
 
-def large_mask(rle: masks.Rle, times: int) -> masks.Rle:
-    return masks.encode(np.kron(masks.decode(rle), np.ones((times, times), np.uint8)))
+def large_mask(rle: binary.Rle, times: int) -> binary.Rle:
+    return binary.encode(np.kron(binary.decode(rle), np.ones((times, times), np.uint8)))
 
 
 def loaded(data: bytes, side: int) -> tuple[RefineImage, float]:
@@ -72,9 +72,9 @@ def compare(chosen: list[Photo], times: int, rounds: int) -> dict[str, Any]:
             spent[way].append(min(seconds for _, seconds in tries))
             image = tries[0][0]._replace(coarse=coarse)
             refined = REFINERS["samrefiner"](model, [image], method)[0]
-            answers[way] = [masks.decode(mask.rle) for mask in refined]
+            answers[way] = [binary.decode(mask.rle) for mask in refined]
         for way, ious in between.items():
-            ious += [masks.iou(*pair) for pair in zip(answers["whole"], answers[way], strict=True)]
+            ious += [binary.iou(*pair) for pair in zip(answers["whole"], answers[way], strict=True)]
     whole, reduced = (1000 * statistics.median(spent[way]) for way in ("whole", "reduced"))
     return {
         "images": len(chosen),

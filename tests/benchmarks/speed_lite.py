@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import masks
-from pipeline.geometry import Frame, resize_to_input
-from pipeline.images import decode_image
-from pipeline.masks import Mask, Rle
+from pipeline.masks import binary
+from pipeline.masks.binary import Mask, Rle
+from pipeline.masks.decode import decode_image
+from pipeline.masks.frames import Frame, resize_to_input
 
 SIDE, MASK_SIDE = 512, 256
 GAMMA, STRENGTH = 4.0, 30.0
@@ -50,7 +50,7 @@ def loop(iterations: int, threads: int | None) -> Callable[[list[Photo]], list[l
     from PIL import Image
     from scipy.ndimage import distance_transform_edt
 
-    from pipeline.models.lite_network import LiteNetwork, PromptTensors, load_weights
+    from pipeline.models.lite.network import LiteNetwork, PromptTensors, load_weights
     from pipeline.models.weights import LITE_WEIGHTS, files_of
 
     if threads:
@@ -91,14 +91,14 @@ def loop(iterations: int, threads: int | None) -> Callable[[list[Photo]], list[l
             features = network.encoder(torch.from_numpy((square - 127) / 128).permute(2, 0, 1)[None])
             answers.append([])
             for coarse in photo.coarse:
-                mask = masks.decode(coarse)
+                mask = binary.decode(coarse)
                 for _ in range(iterations):
                     if not mask.any():
                         break
                     logits, predicted = network.decoder(features, prompts(mask, frame))
                     best = logits[0, int(predicted[0].argmax())].numpy()
                     mask = (frame.logits_to_image(best) > 0).astype(np.uint8)
-                answers[-1].append(masks.encode(mask))
+                answers[-1].append(binary.encode(mask))
         return answers
 
     return torch.inference_mode()(run)

@@ -26,14 +26,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.geometry import PROMPT_SIDE, FloatArray, Frame, resize_to_input
-from pipeline.images import decode_image
-from pipeline.looks import Judged, Look
-from pipeline.masks import Mask
+from pipeline.masks.binary import Mask
+from pipeline.masks.decode import decode_image
+from pipeline.masks.frames import PROMPT_SIDE, FloatArray, Frame, resize_to_input
+from pipeline.masks.views import Judged, Look
 from pipeline.models import Candidates, PromptBatch
 from pipeline.models.on_device import OnDevice
-from pipeline.occupied import InOneThread
 from pipeline.refiners import REFINERS, RefineImage
+from pipeline.refining.busy_time import InOneThread
 from schemas.config import resolve
 from tests.benchmarks.speed_lite import MAX_PIXELS, photos
 

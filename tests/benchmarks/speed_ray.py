@@ -32,16 +32,16 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from pipeline import work
-from pipeline.geometry import ORIGINAL_SIZE, FloatArray
+from pipeline.cluster.resources import reserve
+from pipeline.job import ray_cluster
+from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray
 from pipeline.models.weights import Weights
-from pipeline.plan import ChunkLimits, plan, read_plan
-from pipeline.resources import reserve
-from pipeline.run import ray_cluster
+from pipeline.planning.increment import ChunkLimits, plan, read_plan
+from pipeline.refining import chunk as chunk_work
+from pipeline.refining.chunk import Inputs, Job, Task
+from pipeline.refining.ray_pipeline import refine_chunks
 from pipeline.sources import SourceInput, scan
-from pipeline.stages import refine_chunks
 from pipeline.storage import Access, Store
-from pipeline.work import Inputs, Job, Task
 from schemas.config import Method, Operation
 from tests.benchmarks.speed_lite import photos
 from tests.chaos.runs import make_corpus
@@ -149,8 +149,8 @@ def alone(tasks: list[Task], job: Job) -> float:
     job = replace(job, run=Store(f"{job.output.uri}/runs/alone"))
     model, started = job.load_model(), time.process_time()
     for task in tasks:
-        loaded = work.load(task.rows(job.output), job.inputs, job.method, job.input_side, job.fetch_threads)
-        work.write(work.refine(loaded, model, job.method), task, job.run, job.execution)
+        loaded = chunk_work.load(task.rows(job.output), job.inputs, job.method, job.input_side, job.fetch_threads)
+        chunk_work.write(chunk_work.refine(loaded, model, job.method), task, job.run, job.execution)
     return 1000 * (time.process_time() - started) / sum(task.images for task in tasks)
 
 

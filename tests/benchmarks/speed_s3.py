@@ -22,7 +22,7 @@ from typing import Any
 
 import fsspec
 
-from pipeline.file_systems import options
+from pipeline.storage.file_systems import options
 from tests.chaos.runs import S3_ENV, s3_server
 
 CLIENTS = ("s3fs", "pyarrow", "obstore")

@@ -20,8 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline import masks
 from pipeline.dataset import open_result
+from pipeline.masks import binary
 from pipeline.storage import Access, Store
 from tests.conftest import ROOT
 from tests.killers import picture
@@ -30,7 +30,7 @@ RAY_ENV = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # as `relabel run` starts Ray, see RAY_SETTINGS in run.py
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # as `relabel run` starts Ray, see RAY_SETTINGS in job.py
 }
 S3_ENV = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "written-nowhere", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -88,7 +88,7 @@ def make_detailed(folder: Path, count: int, chunk_images: int, side: int, masks_
         for number in range(count * masks_per_image):
             ragged = np.roll(noise[number % 16], number // 16, axis=1).astype(np.uint8)
             mask = {"id": number, "image_id": number // masks_per_image, "category_id": 1, "iscrowd": 0}
-            file.write(f"{',' if number else ''}\n{json.dumps({**mask, 'segmentation': masks.encode(ragged)})}")
+            file.write(f"{',' if number else ''}\n{json.dumps({**mask, 'segmentation': binary.encode(ragged)})}")
         file.write("]}")
     return corpus
 

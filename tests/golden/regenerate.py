@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import masks
-from pipeline.geometry import Frame, resize_to_input
+from pipeline.masks import binary
+from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.refiners import REFINERS, RefineImage, load_side
 from schemas.config import METHOD_VERSION, PRESETS, resolve
 from tests.conftest import DEMO
@@ -33,7 +33,7 @@ def demo_images(side: int) -> list[RefineImage]:
         pixels = np.asarray(Image.open(DEMO / "images" / image["file_name"]).convert("RGB"))
         frame = Frame((image["height"], image["width"]), FakeModel.input_side)
         polygons = [a["segmentation"] for a in content["annotations"] if a["image_id"] == image["id"]]
-        coarse = [masks.from_polygons(polygon, frame.size_hw) for polygon in polygons]
+        coarse = [binary.from_polygons(polygon, frame.size_hw) for polygon in polygons]
         images.append(RefineImage(resize_to_input(pixels, side), frame, coarse))
     return images
 

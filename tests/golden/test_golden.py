@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline import masks
+from pipeline.masks import binary
 from schemas.config import METHOD_VERSION, PRESETS
 from tests.golden.regenerate import GOLDEN, compute
 
@@ -18,5 +18,5 @@ def test_the_same_version_computes_the_same() -> None:
     for preset in PRESETS:
         for expected, result in zip(golden[preset], found[preset], strict=True):
             # Another processor may round otherwise; design.md allows IoU 0.99 there.
-            assert masks.iou(masks.decode(expected["rle"]), masks.decode(result["rle"])) > 0.999, ADVICE
+            assert binary.iou(binary.decode(expected["rle"]), binary.decode(result["rle"])) > 0.999, ADVICE
             assert result["scores"] == pytest.approx(expected["scores"], abs=2e-3), ADVICE

@@ -28,7 +28,7 @@ import boto3
 import pytest
 
 from pipeline.dataset import open_result
-from pipeline.metrics import RunMetrics
+from pipeline.progress.metrics import RunMetrics
 from pipeline.storage import Access
 from tests.conftest import DEMO, ROOT, free_ports
 from tests.infra.rendered import Json, objects, of_kind, ray_job

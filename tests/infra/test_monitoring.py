@@ -16,7 +16,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from pipeline.metrics import RunMetrics
+from pipeline.progress.metrics import RunMetrics
 from tests.infra.rendered import KUBERNETES, Json, objects, of_kind, ray_job
 
 MONITORING = KUBERNETES / "monitoring"

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import pipeline
-from pipeline import masks
 from pipeline.dataset import open_result
+from pipeline.masks import binary
 from schemas.records import MASKS
 from tests.conftest import DEMO, Cli, Demo
 
@@ -70,7 +70,7 @@ def test_status_and_files(demo: Demo, relabel: Cli) -> None:
 def test_refine_one_image(tmp_path: Path, relabel: Cli) -> None:
     annotation = next(a for a in json.loads(COARSE.read_text())["annotations"] if a["image_id"] == 3)
     with Image.open(PHOTOS / "chelsea.jpg") as photo:
-        coarse = masks.decode(masks.from_polygons(annotation["segmentation"], (photo.height, photo.width)))
+        coarse = binary.decode(binary.from_polygons(annotation["segmentation"], (photo.height, photo.width)))
     Image.fromarray(coarse * 255).save(tmp_path / "coarse.png")
     done = relabel(
         "refine", PHOTOS / "chelsea.jpg", tmp_path / "coarse.png", "--output", tmp_path / "x.png",
@@ -78,7 +78,7 @@ def test_refine_one_image(tmp_path: Path, relabel: Cli) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     refined = np.asarray(Image.open(tmp_path / "x.png")) > 0
-    assert masks.iou(refined, coarse) > 0.5
+    assert binary.iou(refined, coarse) > 0.5
     from_python = pipeline.refine(PHOTOS / "chelsea.jpg", tmp_path / "coarse.png")
     np.testing.assert_array_equal(from_python > 0, refined)
     assert Image.open(tmp_path / "y.png").width > 1000
@@ -134,9 +134,9 @@ def hostile(tmp_path: Path) -> Path:
     content["images"].append({"id": 70, "file_name": "empty name.jpg", **size})  # an image with no annotation
     (images / "empty name.jpg").write_bytes(photo)
     wrong = {
-        "90": masks.encode(np.ones((40, 60), np.uint8)),
+        "90": binary.encode(np.ones((40, 60), np.uint8)),
         "91": {"size": [400, 600], "counts": "broken!"},
-        "92": masks.encode(np.zeros((400, 600), np.uint8)),
+        "92": binary.encode(np.zeros((400, 600), np.uint8)),
     }
     content["annotations"] += [
         {"id": int(key), "image_id": coffee, "category_id": 1, "segmentation": rle} for key, rle in wrong.items()
@@ -191,7 +191,7 @@ def test_png_masks(tmp_path: Path, relabel: Cli) -> None:
     sizes = {image["id"]: image for image in content["images"]}
     for annotation in content["annotations"]:
         image = sizes[annotation["image_id"]]
-        mask = masks.decode(masks.from_polygons(annotation["segmentation"], (image["height"], image["width"])))
+        mask = binary.decode(binary.from_polygons(annotation["segmentation"], (image["height"], image["width"])))
         path = tmp_path / "masks" / Path(image["file_name"]).stem / f"{annotation['id']}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         sink = io.BytesIO()

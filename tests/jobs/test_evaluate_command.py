@@ -11,11 +11,11 @@ import typer
 from typer.testing import CliRunner
 
 from jobs.evaluate import evaluate
-from pipeline import masks
 from pipeline.errors import RefusedError
 from pipeline.evaluation import inputs
 from pipeline.evaluation.measures import measure
 from pipeline.evaluation.pairing import pair
+from pipeline.masks import binary
 
 MEAN_IOU = {"superpixel": 0.794, "morph": 0.694, "poly": 0.807, "lowres": 0.744, "patches": 0.852}  # its README
 
@@ -69,7 +69,7 @@ def test_coarse_beside_an_output_folder_is_refused(tmp_path: Path) -> None:
 def test_json_to_standard_output_is_nothing_but_json(tmp_path: Path) -> None:
     square = {
         "size": [40, 60],
-        "counts": masks.encode(np.pad(np.ones((20, 20), np.uint8), ((10, 10), (10, 30))))["counts"],
+        "counts": binary.encode(np.pad(np.ones((20, 20), np.uint8), ((10, 10), (10, 30))))["counts"],
     }
     truth = tmp_path / "gt.json"
     truth.write_text(

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import masks
 from pipeline.dataset import Result, open_result
+from pipeline.masks import binary
 from tests.conftest import DEMO, Cli, ray_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -73,7 +73,7 @@ def stem(uri: str) -> str:
 def of_column(result: Result, column: str) -> Masks:
     found: Masks = {}
     for row in result.masks().sort_by("mask_id").to_pylist():
-        found.setdefault(stem(row["image_uri"]), []).append(masks.decode(row[column]))
+        found.setdefault(stem(row["image_uri"]), []).append(binary.decode(row[column]))
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.dataset import open_result
 from pipeline.storage import Access, Store
-from pipeline.verify import verify
+from pipeline.verify.check import verify
 from tests.conftest import ROOT, Cli
 from tests.jobs.test_recovery import Corpus, interrupted, shard_hashes, tripled_demo
 

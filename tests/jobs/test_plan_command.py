@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.plan import read_plan
+from pipeline.planning.increment import read_plan
 from pipeline.storage import Store
 from tests.conftest import DEMO, Cli
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import run
-from pipeline.work import Task
+from pipeline import job
+from pipeline.refining.chunk import Task
 from tests.conftest import DEV, ROOT, Cli
 from tests.jobs.test_recovery import Corpus, shard_hashes, tripled_demo
 
@@ -78,14 +78,14 @@ def main() -> None:
     """`relabel`, but for the order of the chunks."""
     from jobs import cli
 
-    in_order = run.pending
+    in_order = job.pending
 
     def shuffled(*given: object) -> list[Task]:
         tasks = in_order(*given)  # type: ignore[arg-type]
         random.Random(3).shuffle(tasks)
         return tasks
 
-    run.pending = shuffled  # type: ignore[assignment]
+    job.pending = shuffled  # type: ignore[assignment]
     cli.main()
 
 

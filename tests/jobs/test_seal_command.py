@@ -9,14 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import masks, work
 from pipeline.dataset import open_result
-from pipeline.plan import ChunkLimits, plan, read_chunk, read_plan
-from pipeline.report import verdicts
-from pipeline.seal import seal
+from pipeline.masks import binary
+from pipeline.output.seal import seal
+from pipeline.planning.increment import ChunkLimits, plan, read_chunk, read_plan
+from pipeline.refining import chunk as chunk_work
+from pipeline.refining.chunk import Inputs, Task
+from pipeline.review import verdicts
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
-from pipeline.work import Inputs, Task
 from schemas.config import Gate, fingerprint, resolve, to_yaml
 from tests.conftest import Cli
 from tests.fakes import FakeModel
@@ -41,8 +42,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         cv2.circle(truth, (32, 32), 18, 1, -1)
         given = np.roll(truth, int(rng.integers(0, 8)), axis=1)
         entry = {"id": number, "image_id": number, "category_id": 1}
-        truths.append({**entry, "segmentation": masks.encode(truth)})
-        coarse.append({**entry, "segmentation": masks.encode(given)})
+        truths.append({**entry, "segmentation": binary.encode(truth)})
+        coarse.append({**entry, "segmentation": binary.encode(given)})
     categories = [{"id": 1, "name": "thing"}]
     for name, content in (("truth", truths), ("coarse", coarse)):
         coco = {"images": images, "categories": categories, "annotations": content}
@@ -64,9 +65,9 @@ def _refine(folder: Path) -> None:
     run = Store(f"{output.uri}/runs/{fingerprint(config.method)}")
     run.put("config.yaml", to_yaml(config).encode())
     for chunk in read_plan(output).chunks:
-        loaded = work.load(read_chunk(output, chunk), Inputs(photos, None), config.method, 1024, 2)
-        part = work.refine(loaded, FakeModel(), config.method)
-        work.write(part, Task(chunk, chunk.images), run, "test; 1 threads")
+        loaded = chunk_work.load(read_chunk(output, chunk), Inputs(photos, None), config.method, 1024, 2)
+        part = chunk_work.refine(loaded, FakeModel(), config.method)
+        chunk_work.write(part, Task(chunk, chunk.images), run, "test; 1 threads")
     seal(
         output,
         run,

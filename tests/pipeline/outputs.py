@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import masks, work
-from pipeline.generations import KEEP_ONE, Retention, Sealed, latest, read_manifest
-from pipeline.lease import Fence
-from pipeline.parts import find_parts
-from pipeline.plan import ChunkLimits, Planned, plan, read_plan
-from pipeline.retry import Round, next_round
-from pipeline.run import pending
-from pipeline.seal import seal
+from pipeline.job import pending
+from pipeline.masks import binary
+from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, latest, read_manifest
+from pipeline.output.seal import seal
+from pipeline.planning.increment import ChunkLimits, Planned, plan, read_plan
+from pipeline.refining import chunk
+from pipeline.refining.chunk import Task
+from pipeline.refining.parts import find_parts
+from pipeline.refining.retry_rounds import Round, next_round
 from pipeline.sources import PlannedImage, PlannedMask
 from pipeline.storage import Store, StoredFile
-from pipeline.work import Task
+from pipeline.storage.lease import Fence
 from schemas.config import Config, Gate, Method, fingerprint, to_yaml
 from schemas.records import PARTS, SCORES
 
@@ -68,7 +69,7 @@ class Output:
         self.run.put("config.yaml", to_yaml(Config(method=self.method)).encode())
         for task in tasks:
             rows = [part_row(row, task.round, fails) for row in task.rows(self.store).to_pylist()]
-            work.write(pa.Table.from_pylist(rows, PARTS), task, self.run, "test; 1 threads")
+            chunk.write(pa.Table.from_pylist(rows, PARTS), task, self.run, "test; 1 threads")
 
     def retry_round(self, reasons: tuple[str, ...] = ()) -> Round | None:
         generation = latest(self.run)
@@ -131,5 +132,11 @@ def _mask(planned: dict[str, Any], reason: str | None) -> dict[str, Any]:
     refined[3 : 8 + seed[1] % 8, 3 : 15 + seed[2] % 8] = 1
     scores = {score: 1 if score in ("components", "coarse_components") else 0 for score, _ in SCORES}
     scores |= {"predicted_iou": seed[3] / 255, "stability": 0.9, "main_share": 1.0, "iteration_iou": 1.0}
-    scores |= {"coarse_iou": masks.iou(coarse, refined), "area_ratio": float(refined.sum() / coarse.sum())}
-    return {**mask, **scores, "reason": None, "coarse_rle": masks.encode(coarse), "refined_rle": masks.encode(refined)}
+    scores |= {"coarse_iou": binary.iou(coarse, refined), "area_ratio": float(refined.sum() / coarse.sum())}
+    return {
+        **mask,
+        **scores,
+        "reason": None,
+        "coarse_rle": binary.encode(coarse),
+        "refined_rle": binary.encode(refined),
+    }

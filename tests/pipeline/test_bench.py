@@ -6,8 +6,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from pipeline import masks
 from pipeline.bench import Ceiling, against_ceiling, bench, discs, estimate
+from pipeline.masks import binary
 from schemas.config import resolve
 from tests.conftest import DEMO, Cli
 from tests.fakes import FakeModel
@@ -32,7 +32,7 @@ def test_the_estimate() -> None:
 def test_discs_are_the_same_each_time() -> None:
     image = np.zeros((60, 90, 3), np.uint8)
     assert discs(image, 4) == discs(image, 4)
-    assert all(masks.decode(rle).any() for rle in discs(image, 4))
+    assert all(binary.decode(rle).any() for rle in discs(image, 4))
 
 
 def test_the_command(relabel: Cli) -> None:

@@ -8,10 +8,10 @@ from pipeline.errors import RefusedError
 from pipeline.estimate import GROUPS, Group, Machine, measure, project, spread
 from pipeline.models import Model
 from pipeline.models.weights import Weights
-from pipeline.plan import Chunk, ChunkLimits, plan, read_plan
+from pipeline.planning.increment import Chunk, ChunkLimits, plan, read_plan
+from pipeline.refining.chunk import Inputs, Job, Task
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
-from pipeline.work import Inputs, Job, Task
 from schemas.config import Method
 from tests.conftest import DEMO
 from tests.fakes import FakeModel

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline import seal, work
 from pipeline.dataset import Result, open_result
-from pipeline.plan import ChunkLimits, plan, read_plan
+from pipeline.output import seal
+from pipeline.planning.increment import ChunkLimits, plan, read_plan
+from pipeline.refining import chunk as chunk_work
+from pipeline.refining.chunk import Inputs, Task
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
-from pipeline.work import Inputs, Task
 from schemas.config import Gate, Method
 from tests.conftest import DEMO
 
@@ -48,7 +49,7 @@ def run_here(images: Path, masks: Path, output: Path, model: Any, method: Method
     planned = read_plan(store)
     for chunk in planned.chunks:
         task = Task(chunk, chunk.images)
-        loaded = work.load(task.rows(store), Inputs(source, None), method, model.input_side, 2)
-        work.write(work.refine(loaded, model, method), task, run, "test; 1 threads")
+        loaded = chunk_work.load(task.rows(store), Inputs(source, None), method, model.input_side, 2)
+        chunk_work.write(chunk_work.refine(loaded, model, method), task, run, "test; 1 threads")
     seal.seal(store, run, FINGERPRINT, planned, Gate(), shard_bytes=1 << 24, images_root=str(images))
     return open_result(str(output))

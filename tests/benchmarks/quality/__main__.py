@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from pipeline import refiners
-from pipeline.calibration_files import PACKAGED_FOLDER
+from pipeline.calibration.files import PACKAGED_FOLDER
 from pipeline.errors import RefusedError
-from pipeline.geometry import Frame, resize_to_input
+from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.models.weights import LITE_WEIGHTS, hash_weights
 from pipeline.refiners import RefineImage, load_side
 from schemas.calibration import Calibration

@@ -1,6 +1,6 @@
 """What is measured on: coarse masks whose truth is known, image by image.
 
-train   photographs that the model's weights were not fitted to (lite_training/data.py, parts `iou` and `val`), damaged
+train   photographs that the model's weights were not fitted to (lite/training/data.py, parts `iou` and `val`), damaged
         by one or two of lite_training's kinds, 16 % true masks: everything that is fitted is fitted on these
 seen    the training photographs that they were fitted to, damaged alike: estimators learn from these as well
 dev-A   the development set, split A: calibrations
@@ -17,9 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.masks import Mask, Rle, decode, encode, iou
-from pipeline.models.lite_training.damage import KINDS, MAX_IOU, MIN_IOU
-from pipeline.models.lite_training.data import Part, load_photos
+from pipeline.masks.binary import Mask, Rle, decode, encode, iou
+from pipeline.models.lite.training.damage import KINDS, MAX_IOU, MIN_IOU
+from pipeline.models.lite.training.data import Part, load_photos
 from tests.benchmarks.lite_dev import DEV_KINDS, UNSEEN, Image, load_dev
 
 CASES_PER_PHOTO, CASES_PER_MASK = 12, 3

@@ -15,9 +15,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pipeline import masks, refiners
-from pipeline.geometry import Frame, resize_to_input
-from pipeline.masks import boundary_iou, decode, iou
+from pipeline import refiners
+from pipeline.masks import binary
+from pipeline.masks.binary import boundary_iou, decode, iou
+from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.models import load_model
 from pipeline.models.weights import resolve
 from pipeline.refiners import RefineImage, load_side
@@ -82,7 +83,7 @@ def measure(method: Method, weights: str | None, picture: Picture) -> list[Row]:
                 "source": picture.source,
                 "mask_id": case.mask_id,
                 "kinds": [str(kind) for kind in case.kinds],
-                "area": masks.area(case.truth),
+                "area": binary.area(case.truth),
                 "true_coarse": iou(coarse, truth),
                 "true_refined": iou(mask, truth),
                 "boundary_coarse": boundary_iou(coarse, truth),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibration import judge
+from pipeline.calibration.apply import judge
 from pipeline.evaluation.scores import calibration_error, spearman
 from schemas.calibration import Calibration
 from schemas.config import Gate

@@ -13,16 +13,8 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import GradientBoostingRegressor
 
-from pipeline.calibrating import (
-    DRIFT_SCORES,
-    NO_GUARANTEE,
-    Sample,
-    fit_map,
-    fit_margin,
-    named,
-    with_promises,
-)
-from pipeline.calibration import apply_map, distribution, raw_estimate
+from pipeline.calibration.apply import apply_map, distribution, raw_estimate
+from pipeline.calibration.fit import DRIFT_SCORES, NO_GUARANTEE, Sample, fit_map, fit_margin, named, with_promises
 from schemas.calibration import Calibration, Estimator, Map, Side, Tree, method_key
 from schemas.config import Gate, Method
 from tests.benchmarks.quality.collect import Row

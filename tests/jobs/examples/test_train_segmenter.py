@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import masks
+from pipeline.masks import binary
 from tests.conftest import ROOT
 from tests.results import SIZE_HW, ellipse, mask_row, write_photo, write_result
 
@@ -28,7 +28,7 @@ def test_refined_labels_train_the_better_segmenter(tmp_path: Path) -> None:
         shape = ellipse(centre, int(random.integers(9, 14)), float(random.uniform(0, 180)))
         write_photo(tmp_path / "photos" / name, [shape], number)
         rows.append(mask_row(name, number, cv2.dilate(shape, np.ones((11, 11), np.uint8)), np.roll(shape, 1, axis=0)))
-        annotations.append({"id": number, "image_id": number, "category_id": 1, "segmentation": masks.encode(shape)})
+        annotations.append({"id": number, "image_id": number, "category_id": 1, "segmentation": binary.encode(shape)})
     write_result(tmp_path / "out", [rows], str(tmp_path / "photos"))
     images = [{"id": n, "file_name": f"{n:02}.png", "height": SIZE_HW[0], "width": SIZE_HW[1]} for n in range(IMAGES)]
     truth, split = tmp_path / "truth.json", tmp_path / "split.json"

@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import torch
+from pipeline.dataset.verdicts import digest, rejected
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from pipeline import masks
 from pipeline.dataset import MaskDataset, MaskStream, Result, collate
 from pipeline.errors import ImageError, RefusedError
 from pipeline.exports.driver import export
 from pipeline.exports.types import Options
-from pipeline.report.gallery import digest
-from pipeline.report.verdicts import rejected, review
+from pipeline.masks import binary
+from pipeline.review.verdicts import review
 from pipeline.storage import Access, Store
 from tests.conftest import ROOT
 from tests.results import SIZE_HW, Row, ellipse, mask_row, write_photo, write_result
@@ -57,7 +57,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     for number in range(IMAGES):
         write_photo(
             folder / "photos" / f"{number:02}.png",
-            [masks.decode(r["refined_rle"] or r["coarse_rle"]) for r in rows_of(number)],
+            [binary.decode(r["refined_rle"] or r["coarse_rle"]) for r in rows_of(number)],
             number,
         )
     images = [rows_of(number) for number in range(IMAGES)]
@@ -77,7 +77,7 @@ def test_a_sample_is_what_torchvision_takes(result: Result) -> None:
     rows = rows_of(2)
     assert isinstance(image, tv_tensors.Image)
     assert (image.dtype, image.shape) == (torch.uint8, (3, *SIZE_HW))
-    assert target["masks"].numpy().tolist() == [masks.decode(row["mask_rle"]).tolist() for row in rows]
+    assert target["masks"].numpy().tolist() == [binary.decode(row["mask_rle"]).tolist() for row in rows]
     assert target["mask_ids"] == [row["mask_id"] for row in rows]
     assert target["labels"].tolist() == [10, 11, 12]
     assert target["quality"].tolist() == pytest.approx([0.5, 0.6, 0.7])

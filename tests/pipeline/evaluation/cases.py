@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import masks
 from pipeline.evaluation.pairing import Prediction, Truth
-from pipeline.masks import Mask, Rle
+from pipeline.masks import binary
+from pipeline.masks.binary import Mask, Rle
 
 SIZE_HW = (40, 60)
 
@@ -21,7 +21,7 @@ def rectangle(x: int, y: int, width: int, height: int, size_hw: tuple[int, int] 
 
 
 def rle(x: int, y: int, width: int, height: int) -> Rle:
-    return masks.encode(rectangle(x, y, width, height))
+    return binary.encode(rectangle(x, y, width, height))
 
 
 def truth(annotation_id: str = "1", **changes: Any) -> Truth:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import masks
 from pipeline.errors import RefusedError
 from pipeline.evaluation import inputs
+from pipeline.masks import binary
 from schemas.records import MASKS
 from tests.pipeline.evaluation.cases import rectangle, rle
 
@@ -72,19 +72,19 @@ def test_all_three_forms_of_a_coco_segmentation_are_one_mask(tmp_path: Path) -> 
     runs = [10 * 40 + 10, *[20, 20] * 19, 20]
     runs.append(40 * 60 - sum(runs))
     polygon = [[10, 10, 30, 10, 30, 30, 10, 30]]
-    forms: list[Any] = [masks.encode(SQUARE), {"size": [40, 60], "counts": runs}, polygon]
+    forms: list[Any] = [binary.encode(SQUARE), {"size": [40, 60], "counts": runs}, polygon]
     uri = write_json(
         tmp_path / "gt.json", coco([{"id": number, "segmentation": form} for number, form in enumerate(forms)])
     )
     truths = inputs.read_truth(uri)
-    assert [item.mask for item in truths] == [masks.encode(SQUARE)] * 3
+    assert [item.mask for item in truths] == [binary.encode(SQUARE)] * 3
     assert (truths[0].annotation_id, truths[0].source, truths[0].category) == ("0", "ours", "box")
 
 
 def test_ignore_regions_are_read_and_ignore_flags_are_not_regions(tmp_path: Path) -> None:
     annotations = [
-        {"id": 1, "segmentation": masks.encode(SQUARE), "ignore": rle(0, 0, 5, 5)},
-        {"id": 2, "segmentation": masks.encode(SQUARE), "ignore": 0, "iscrowd": 1},
+        {"id": 1, "segmentation": binary.encode(SQUARE), "ignore": rle(0, 0, 5, 5)},
+        {"id": 2, "segmentation": binary.encode(SQUARE), "ignore": 0, "iscrowd": 1},
     ]
     first, second = inputs.read_truth(write_json(tmp_path / "gt.json", coco(annotations)))
     assert first.ignore == rle(0, 0, 5, 5)
@@ -125,14 +125,14 @@ def test_what_is_no_output_is_refused(tmp_path: Path) -> None:
 
 def test_coco_predictions_carry_scores_and_broken_masks_a_reason(tmp_path: Path) -> None:
     annotations = [
-        {"id": 1, "segmentation": masks.encode(SQUARE), "score": 0.4, "quality": 0.9, "decision": "refined"},
+        {"id": 1, "segmentation": binary.encode(SQUARE), "score": 0.4, "quality": 0.9, "decision": "refined"},
         {"id": 2, "segmentation": {"size": [40, 60], "counts": "0"}},
     ]
     uri = write_json(tmp_path / "theirs.json", coco(annotations))
     first, second = inputs.read_predictions(uri, set())
     assert (first.score, first.scores, first.decision) == (0.4, {"quality": 0.9}, "refined")
     assert (second.mask, second.reason) == (None, "mask_unreadable")
-    assert inputs.read_coarse(uri) == {"1": masks.encode(SQUARE)}
+    assert inputs.read_coarse(uri) == {"1": binary.encode(SQUARE)}
 
 
 def test_image_lists(tmp_path: Path) -> None:

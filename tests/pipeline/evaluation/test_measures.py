@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline import masks
 from pipeline.evaluation.measures import boundary_accuracy, measure
 from pipeline.evaluation.pairing import Pair
+from pipeline.masks import binary
 from tests.pipeline.evaluation.cases import SIZE_HW, prediction, rectangle, rle, truth
 
 
@@ -86,13 +86,13 @@ def test_boundary_accuracy_without_an_outline_is_undefined() -> None:
 @settings(max_examples=30, deadline=None)
 @given(arrays(np.uint8, SIZE_HW, elements=st.integers(0, 1)), arrays(np.uint8, SIZE_HW, elements=st.integers(0, 1)))
 def test_measures_are_shares_and_an_ignore_region_of_nothing_changes_nothing(
-    first: masks.Mask, second: masks.Mask
+    first: binary.Mask, second: binary.Mask
 ) -> None:
     first[0, 0] = 1
-    plain = Pair(truth(mask=masks.encode(first)), prediction(mask=masks.encode(second)))
-    nothing = Pair(truth(mask=masks.encode(first), ignore=rle(0, 0, 0, 0)), prediction(mask=masks.encode(second)))
+    plain = Pair(truth(mask=binary.encode(first)), prediction(mask=binary.encode(second)))
+    nothing = Pair(truth(mask=binary.encode(first), ignore=rle(0, 0, 0, 0)), prediction(mask=binary.encode(second)))
     one, other = measure([plain]).sides["mask"], measure([nothing]).sides["mask"]
-    assert one.iou[0] == masks.iou(first, second) == other.iou[0]
-    assert one.boundary_iou[0] == masks.boundary_iou(first, second) == other.boundary_iou[0]
+    assert one.iou[0] == binary.iou(first, second) == other.iou[0]
+    assert one.boundary_iou[0] == binary.boundary_iou(first, second) == other.boundary_iou[0]
     np.testing.assert_array_equal(one.boundary_accuracy, other.boundary_accuracy)
     assert 0 <= one.iou[0] <= 1

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline import masks
 from pipeline.errors import RefusedError
 from pipeline.evaluation.pairing import pair
+from pipeline.masks import binary
 from tests.pipeline.evaluation.cases import prediction, rle, truth
 
 
 def test_each_annotation_ends_in_one_place() -> None:
-    whole_image = masks.encode(masks.decode(rle(0, 0, 60, 40)))
+    whole_image = binary.encode(binary.decode(rle(0, 0, 60, 40)))
     truths = [
         truth("1"),
         truth("2"),
@@ -25,7 +25,7 @@ def test_each_annotation_ends_in_one_place() -> None:
         prediction("1"),
         prediction("2", mask=None, decision="failed", reason="image_truncated"),
         prediction(
-            "3", mask={"size": [20, 30], "counts": masks.encode(masks.decode(rle(0, 0, 60, 40))[:20, :30])["counts"]}
+            "3", mask={"size": [20, 30], "counts": binary.encode(binary.decode(rle(0, 0, 60, 40))[:20, :30])["counts"]}
         ),
         prediction("99"),
     ]

@@ -10,9 +10,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline import masks
 from pipeline.evaluation.pairing import Pair
 from pipeline.evaluation.precision import average_precision
+from pipeline.masks import binary
 from tests.pipeline.evaluation.cases import prediction, rle, truth
 
 
@@ -37,14 +37,14 @@ def _pairs(count: int) -> list[Pair]:
 def _reference(pairs: list[Pair]) -> np.ndarray:
     """pycocotools' own twelve figures of the same masks."""
 
-    def annotations(rles: list[masks.Rle]) -> list[dict[str, object]]:
+    def annotations(rles: list[binary.Rle]) -> list[dict[str, object]]:
         return [
             {
                 "id": number + 1,
                 "image_id": int(pair.truth.image_id) + 1,
                 "category_id": int(pair.truth.category[-1]) + 1,
                 "segmentation": dict(mask),
-                "area": masks.area(mask),
+                "area": binary.area(mask),
                 "iscrowd": 0,
                 "score": pair.prediction.score,
             }

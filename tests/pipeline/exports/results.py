@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from pipeline import masks
 from pipeline.dataset import Result, open_result
 from pipeline.exports.driver import Exported, export
 from pipeline.exports.types import Options
-from pipeline.plan import ChunkLimits, plan, read_chunk, read_plan
+from pipeline.masks import binary
+from pipeline.planning.increment import ChunkLimits, plan, read_chunk, read_plan
+from pipeline.refining.chunk import Inputs, load
 from pipeline.sources import SourceInput, files_root, scan
 from pipeline.storage import Access, Store
-from pipeline.work import Inputs, load
 from schemas.config import Method
 from schemas.records import IMAGES, MASKS
 
@@ -99,7 +99,7 @@ def _image_row(index: int, image: ImageCase) -> dict[str, Any]:
 def _mask_rows(index: int, image: ImageCase) -> list[dict[str, Any]]:
     rows = []
     for number, mask in enumerate(image.masks):
-        rle = masks.encode(mask.pixels) if mask.pixels.any() else None
+        rle = binary.encode(mask.pixels) if mask.pixels.any() else None
         rows.append(
             dict.fromkeys(MASKS.names)
             | {
@@ -114,8 +114,8 @@ def _mask_rows(index: int, image: ImageCase) -> list[dict[str, Any]]:
                 "width": image.size_hw[1],
                 "coarse_rle": rle,
                 "mask_rle": rle,
-                "bbox_xywh": masks.bbox_xywh(rle) if rle else None,
-                "area": masks.area(rle) if rle else None,
+                "bbox_xywh": binary.bbox_xywh(rle) if rle else None,
+                "area": binary.area(rle) if rle else None,
                 "decision": mask.decision if rle else "failed",
                 "reason": "improved" if rle else "mask_empty",
                 "quality": mask.quality if rle else None,
@@ -175,7 +175,7 @@ def read_back(source: str, uri: Path, images: Path, with_names: bool = True) -> 
 def _loaded(mask: dict[str, Any], with_names: bool) -> tuple[str, bytes]:
     assert mask["reason"] is None, mask
     name = mask["category"] if with_names else str(mask["category_id"])
-    return name, masks.decode(mask["coarse_rle"]).tobytes()
+    return name, binary.decode(mask["coarse_rle"]).tobytes()
 
 
 def expected(images: Sequence[ImageCase]) -> Found:

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import masks, seal, work
 from pipeline.dataset import Result, open_result
 from pipeline.errors import RefusedError
 from pipeline.exports import class_maps
-from pipeline.geometry import ORIGINAL_SIZE
+from pipeline.masks import binary
+from pipeline.masks.frames import ORIGINAL_SIZE
 from pipeline.models import NoModel
-from pipeline.plan import ChunkLimits, plan, read_chunk, read_plan
+from pipeline.output import seal
+from pipeline.planning.increment import ChunkLimits, plan, read_chunk, read_plan
+from pipeline.refining import chunk as chunk_work
+from pipeline.refining.chunk import Inputs, Task
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
-from pipeline.work import Inputs, Task
 from schemas.config import Gate, Method
 from tests.conftest import Cli
 from tests.pipeline.exports.results import write
@@ -59,8 +61,10 @@ def run(dataset: Path, masks_folder: str, source: str) -> Result:
     method = Method(refiner="none", split_regions=True, exclusive=True)
     store, planned = Store(f"{output.uri}/runs/feedc0ffee00"), read_plan(output)
     for chunk in planned.chunks:
-        loaded = work.load(read_chunk(output, chunk), Inputs(images, Store(given.masks_uri)), method, ORIGINAL_SIZE, 2)
-        work.write(work.refine(loaded, NoModel(), method), Task(chunk, chunk.images), store, "test")
+        loaded = chunk_work.load(
+            read_chunk(output, chunk), Inputs(images, Store(given.masks_uri)), method, ORIGINAL_SIZE, 2
+        )
+        chunk_work.write(chunk_work.refine(loaded, NoModel(), method), Task(chunk, chunk.images), store, "test")
     seal.seal(output, store, "feedc0ffee00", planned, Gate(), shard_bytes=1, images_root=images.uri)
     return open_result(output.uri)
 
@@ -114,14 +118,14 @@ def test_what_cannot_be_exported_is_refused(dataset: Path) -> None:
 
 
 def row(mask: np.ndarray, category: int, quality: float | None, name: str = "a") -> dict[str, object]:
-    rle = masks.encode(mask)
+    rle = binary.encode(mask)
     return {
         "image_id": "x.jpg",
         "mask_id": name,
         "category_id": category,
         "mask_rle": rle,
         "quality": quality,
-        "area": masks.area(rle),
+        "area": binary.area(rle),
     }
 
 

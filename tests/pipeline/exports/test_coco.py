@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline import masks
+from pipeline.masks import binary
 from tests.pipeline.exports.results import ImageCase, MaskCase, expected, image_cases, make_result, read_back, write
 
 
@@ -32,7 +32,7 @@ def test_polygons_lose_what_they_say(tmp_path_factory: pytest.TempPathFactory, i
     holed = filled = 0
     for image in images:
         want = [np.frombuffer(data, np.uint8) for _, data in expected([image])[image.uri]]
-        holed += sum(masks.count_holes(mask.pixels) > 0 for mask in image.masks)
+        holed += sum(binary.count_holes(mask.pixels) > 0 for mask in image.masks)
         filled += sum(int(np.frombuffer(data, np.uint8).sum()) for _, data in found[image.uri])
         filled -= sum(int(mask.sum()) for mask in want)
     assert lost.get("masks whose holes were filled", 0) == holed

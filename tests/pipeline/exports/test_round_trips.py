@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from pipeline import masks
+from pipeline.dataset.by_image import groups
 from pipeline.exports import EXPORTS
 from pipeline.exports.label_studio import brush_rle
-from pipeline.grouped import groups
+from pipeline.masks import binary
 from pipeline.sources import detect
 from tests.pipeline.exports.results import (
     Found,
@@ -81,7 +81,7 @@ def test_yolo(tmp_path_factory: pytest.TempPathFactory, images: list[ImageCase])
     change = lost.get("hole pixels filled", 0) - lost.get("pixels in parts left out", 0)
     assert area(found) - area(want) == change
     every = [mask.pixels for image in images for mask in image.masks]
-    several = sum(len(masks.component_areas(mask)) > 1 for mask in every)
+    several = sum(len(binary.component_areas(mask)) > 1 for mask in every)
     assert lost.get("masks of several parts, of which the largest was kept", 0) == several
     if not lost:
         assert found == want

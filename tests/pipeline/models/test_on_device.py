@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import looks as looks_of
-from pipeline import masks, quality
-from pipeline.geometry import Frame, resize_to_input
-from pipeline.looks import Look, Window
+from pipeline.masks import binary
+from pipeline.masks import scores as mask_scores
+from pipeline.masks import views as looks_of
+from pipeline.masks.frames import Frame, resize_to_input
+from pipeline.masks.views import Look, Window
 from pipeline.models.on_device import OnDevice
 from pipeline.refiners import REFINERS, RefineImage
 from schemas.config import Method
@@ -90,7 +91,7 @@ def test_the_verdict_is_that_of_numpy(size_hw: tuple[int, int]) -> None:
         fused, own = looks_of.fuse(of_one, size_hw)
         refined = (fused > 0).astype(np.uint8)
         assert np.abs(fused[refined != verdict.refined]).max(initial=0) < 1e-4
-        scores = looks_of.evidence(of_one, own, fused, mask, refined) | quality.contrasts(pixels, mask, refined)
+        scores = looks_of.evidence(of_one, own, fused, mask, refined) | mask_scores.contrasts(pixels, mask, refined)
         assert verdict.scores == pytest.approx(scores, abs=2e-4)
 
 
@@ -107,7 +108,7 @@ def test_a_tiny_mask_has_no_margin_around_it() -> None:
     fused, own = looks_of.fuse(of_one, (400, 400))
     refined = (fused > 0).astype(np.uint8)
     assert 6 < refined.sum() <= 16  # at most 4 pixels wide
-    scores = looks_of.evidence(of_one, own, fused, coarse, refined) | quality.contrasts(pixels, coarse, refined)
+    scores = looks_of.evidence(of_one, own, fused, coarse, refined) | mask_scores.contrasts(pixels, coarse, refined)
     assert judged[0].scores == pytest.approx(scores, abs=2e-4)
 
 
@@ -141,7 +142,7 @@ def test_refined_masks_are_the_same_with_and_without(method: Method) -> None:
     images = []
     for seed, size_hw in enumerate([(120, 160), (200, 100), (6, 90)]):
         pixels = np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-        coarse = [masks.encode(blobs(10 * seed + place, size_hw)) for place in range(2)]
+        coarse = [binary.encode(blobs(10 * seed + place, size_hw)) for place in range(2)]
         at_input = pixels if method.crop_ratio else resize_to_input(pixels, 1024)
         images.append(RefineImage(at_input, Frame(size_hw, 1024), coarse))
     plain, there = FakeModel(), FakeModel()
@@ -152,5 +153,5 @@ def test_refined_masks_are_the_same_with_and_without(method: Method) -> None:
         strict=True,
     )
     for one, other in pairs:
-        assert masks.iou(masks.decode(one.rle), masks.decode(other.rle)) > 0.99
+        assert binary.iou(binary.decode(one.rle), binary.decode(other.rle)) > 0.99
         assert other.scores == pytest.approx(one.scores, abs=0.02, nan_ok=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import masks
 from pipeline.errors import JobError, RefusedError
-from pipeline.geometry import ORIGINAL_SIZE, Frame
+from pipeline.masks import binary
+from pipeline.masks.frames import ORIGINAL_SIZE, Frame
 from pipeline.models import load_model
 from pipeline.models import pixel as pixel_models
 from pipeline.models.weights import resolve
@@ -51,9 +51,9 @@ def export(module: torch.nn.Module, folder: Path) -> pixel_models.TorchScriptMod
 
 def test_an_exported_model_refines_through_the_registry(tmp_path: Path) -> None:
     model = export(BrightWithin(), tmp_path)
-    image = RefineImage(IMAGE, Frame((40, 60), ORIGINAL_SIZE), [masks.encode(MASK)])
+    image = RefineImage(IMAGE, Frame((40, 60), ORIGINAL_SIZE), [binary.encode(MASK)])
     [[refined]] = REFINERS["torchscript"](model, [image], Method(refiner="torchscript"))
-    np.testing.assert_array_equal(masks.decode(refined.rle), MASK * (IMAGE[..., 0] > 127))
+    np.testing.assert_array_equal(binary.decode(refined.rle), MASK * (IMAGE[..., 0] > 127))
 
 
 def test_a_model_of_torch_export_is_taken_too(tmp_path: Path) -> None:

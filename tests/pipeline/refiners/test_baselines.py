@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import masks
 from pipeline.errors import RefusedError
-from pipeline.geometry import ORIGINAL_SIZE, Frame, resize_to_input
+from pipeline.masks import binary
+from pipeline.masks.frames import ORIGINAL_SIZE, Frame, resize_to_input
 from pipeline.models import NoModel, load_model
 from pipeline.models.weights import Weights, resolve
+from pipeline.output.shard_rows import seal_masks
 from pipeline.refiners import REFINERS, RefineImage, check_refiner, dense_crf, grabcut, none
 from pipeline.refiners.pixelwise import RefineOne
-from pipeline.shard_rows import seal_masks
 from pipeline.storage import Access
 from schemas.config import ConfigError, Gate, Method
 from schemas.config import resolve as resolve_config
@@ -33,12 +33,12 @@ BASELINES = [
 SIZE_HW = (120, 160)
 
 
-def disc(radius: float, centre_xy: tuple[float, float] = (80, 60)) -> masks.Mask:
+def disc(radius: float, centre_xy: tuple[float, float] = (80, 60)) -> binary.Mask:
     rows, columns = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]]
     return (np.hypot(columns - centre_xy[0], rows - centre_xy[1]) <= radius).astype(np.uint8)
 
 
-def photograph(mask: masks.Mask) -> npt.NDArray[np.uint8]:
+def photograph(mask: binary.Mask) -> npt.NDArray[np.uint8]:
     """A noisy red object on a noisy green ground, (H, W, 3) uint8."""
     colours = np.where(mask[..., None] > 0, (190, 60, 50), (60, 130, 70))
     noise = np.random.default_rng(0).normal(0, 12, colours.shape)
@@ -53,17 +53,17 @@ def photograph(mask: masks.Mask) -> npt.NDArray[np.uint8]:
     ],
 )
 @pytest.mark.parametrize("coarse", [disc(34), disc(27), disc(30, (82, 61))], ids=["larger", "smaller", "shifted"])
-def test_the_outline_moves_to_the_edge_of_the_object(refine: RefineOne, least: float, coarse: masks.Mask) -> None:
+def test_the_outline_moves_to_the_edge_of_the_object(refine: RefineOne, least: float, coarse: binary.Mask) -> None:
     truth = disc(30)
     refined = refine(photograph(truth), coarse)
-    assert masks.iou(refined, truth) > max(least, masks.iou(coarse, truth))
+    assert binary.iou(refined, truth) > max(least, binary.iou(coarse, truth))
 
 
 @pytest.mark.parametrize("refine", BASELINES[1:])
 def test_it_is_the_image_that_decides(refine: RefineOne) -> None:
     truth, coarse = disc(30), disc(30, (83, 62))
     flat = np.full((*SIZE_HW, 3), 127, np.uint8)
-    assert masks.iou(refine(flat, coarse), truth) < masks.iou(refine(photograph(truth), coarse), truth) - 0.05
+    assert binary.iou(refine(flat, coarse), truth) < binary.iou(refine(photograph(truth), coarse), truth) - 0.05
 
 
 @pytest.mark.parametrize("refine", BASELINES)
@@ -101,24 +101,24 @@ def test_grabcut_keeps_what_it_cannot_cut() -> None:
 def test_grabcut_of_a_large_crop_works_on_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grabcut, "LONGEST_SIDE_PX", 60)
     truth = disc(30)
-    assert masks.iou(grabcut.refine(photograph(truth), disc(34)), truth) > 0.93
+    assert binary.iou(grabcut.refine(photograph(truth), disc(34)), truth) > 0.93
 
 
 @pytest.mark.parametrize("input_side", [ORIGINAL_SIZE, 80])
 def test_in_the_registry_masks_return_in_original_pixels(input_side: int) -> None:
     truth, coarse = disc(30), disc(34)
     pixels = resize_to_input(photograph(truth), input_side)
-    image = RefineImage(pixels, Frame(SIZE_HW, input_side), [masks.encode(coarse), masks.encode(truth)])
+    image = RefineImage(pixels, Frame(SIZE_HW, input_side), [binary.encode(coarse), binary.encode(truth)])
     [refined] = REFINERS["grabcut"](NoModel(), [image], Method(refiner="grabcut"))
     assert [item.rle["size"] for item in refined] == [list(SIZE_HW)] * 2
-    assert masks.iou(masks.decode(refined[0].rle), truth) > (0.97 if input_side == ORIGINAL_SIZE else 0.9)
-    assert refined[0].scores["coarse_iou"] == masks.iou(masks.decode(refined[0].rle), coarse)
+    assert binary.iou(binary.decode(refined[0].rle), truth) > (0.97 if input_side == ORIGINAL_SIZE else 0.9)
+    assert refined[0].scores["coarse_iou"] == binary.iou(binary.decode(refined[0].rle), coarse)
     assert refined[0].scores.keys() == {name for name, _ in SCORES if not name.endswith("colour_iou")}
     assert np.isnan(refined[0].scores["predicted_iou"])
 
 
 def test_a_quality_that_nobody_estimates_is_null() -> None:
-    rle = masks.encode(disc(30))
+    rle = binary.encode(disc(30))
     mask = {"mask_id": "m", "source_mask_id": "1", "category_id": 1, "category": "disc", "reason": None}
     scores = {name: 1.0 for name, _ in SCORES} | {"coarse_iou": 0.9, "predicted_iou": None, "stability": None}
     image = {"image_id": "i", "image_uri": "a.jpg", "source_image_id": "1", "height": 120, "width": 160}

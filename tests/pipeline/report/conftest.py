@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import masks
 from pipeline.dataset import Result
+from pipeline.masks import binary
 from tests.results import Row, ellipse, mask_row, write_photo, write_result
 
 HOSTILE = [
@@ -58,7 +58,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     folder = tmp_path_factory.mktemp("report")
     images = [rows_of(number) for number in range(PHOTOS)]
     for rows in images[:-1]:
-        shapes = [masks.decode(row["coarse_rle"]) for row in rows]
+        shapes = [binary.decode(row["coarse_rle"]) for row in rows]
         write_photo(folder / "photos" / rows[0]["image_uri"], shapes, len(shapes[0]))
     shards = [[row for rows in part for row in rows] for part in (images[:4], images[4:])]
     return write_result(folder / "out", shards, str(folder / "photos"))

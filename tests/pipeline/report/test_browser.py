@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataset import Result
-from pipeline.report import verdicts
+from pipeline.dataset import Result, verdicts
 from pipeline.report.page import report
+from pipeline.review import verdicts
 from tests.pipeline.report.conftest import HOSTILE
 from tests.pipeline.report.large import write_large
 from tests.results import write_result

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import masks
 from pipeline.dataset import Result
+from pipeline.masks import binary
 from pipeline.report.gallery import VIEW_PX, gallery, outline
 from tests.results import ellipse
 
@@ -37,7 +37,7 @@ def test_an_outline_is_the_masks(side: int) -> None:
     path = outline(mask, (VIEW_PX, VIEW_PX))
     assert path.count("M") == 3
     wanted = cv2.resize(mask, (VIEW_PX, VIEW_PX), interpolation=cv2.INTER_NEAREST)
-    assert masks.iou(rasterised(path, (VIEW_PX, VIEW_PX)), wanted) > 0.97
+    assert binary.iou(rasterised(path, (VIEW_PX, VIEW_PX)), wanted) > 0.97
     assert outline(np.zeros((9, 9), np.uint8), (20, 20)) == ""
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pipeline.dataset.verdicts import digest
 from typer.testing import CliRunner
 
 from jobs.cli import app
 from pipeline.dataset import Result
 from pipeline.errors import RefusedError
 from pipeline.report import risk
-from pipeline.report.gallery import digest
 from pipeline.report.page import as_json, report
 from pipeline.report.survey import BINS
 from pipeline.storage import Access

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline import masks, sources
+from pipeline import sources
 from pipeline.errors import ImageError, RefusedError
-from pipeline.members import read_image
+from pipeline.masks import binary
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
+from pipeline.storage.containers import read_image
 from tests.pipeline.exports.results import ImageCase, MaskCase, expected, make_result, read_back, write_photo
 
 SIZE = (12, 16)
@@ -61,8 +62,8 @@ def test_coco_results_as_detectron2_writes_them(tmp_path: Path, images: Path) ->
     uri = put(
         tmp_path / "coco_instances_results.json",
         [
-            {"image_id": 139, "category_id": 7, "bbox": [3, 2, 5, 7], "score": 0.9, "segmentation": masks.encode(CAT)},
-            {"image_id": 139, "category_id": 9, "bbox": [9, 5, 6, 6], "score": 0.6, "segmentation": masks.encode(DOG)},
+            {"image_id": 139, "category_id": 7, "bbox": [3, 2, 5, 7], "score": 0.9, "segmentation": binary.encode(CAT)},
+            {"image_id": 139, "category_id": 9, "bbox": [9, 5, 6, 6], "score": 0.6, "segmentation": binary.encode(DOG)},
         ],
     )
     assert sources.detect(str(uri)) == "coco-results"
@@ -77,7 +78,9 @@ def test_coco_results_as_detectron2_writes_them(tmp_path: Path, images: Path) ->
 
 
 def test_results_of_images_that_are_not_there(tmp_path: Path, images: Path) -> None:
-    uri = put(tmp_path / "r.json", [{"image_id": 140, "category_id": 1, "score": 1, "segmentation": masks.encode(CAT)}])
+    uri = put(
+        tmp_path / "r.json", [{"image_id": 140, "category_id": 1, "score": 1, "segmentation": binary.encode(CAT)}]
+    )
     [image] = scan("coco-results", SourceInput(str(uri), Access(), {}))
     assert (image.image_uri, image.problem) == ("unknown-image-140", "image_missing")
     with pytest.raises(RefusedError, match="no image_id"):
@@ -167,7 +170,7 @@ def test_yolo(tmp_path: Path, images: Path) -> None:
     assert [mask.geometry for mask in planned[0].masks] == ["null"] * 4
 
 
-PLAIN = [masks.encode(CAT), masks.encode(DOG)]
+PLAIN = [binary.encode(CAT), binary.encode(DOG)]
 PHOTO = png(np.full((*SIZE, 3), 99, np.uint8))
 
 CELLS = {

@@ -101,7 +101,7 @@ def test_entries_come_together_by_image(tmp_path: Path, monkeypatch: pytest.Monk
 
 PLANS = """
 import re, sys
-from pipeline.plan import ChunkLimits, plan
+from pipeline.planning.increment import ChunkLimits, plan
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
 def peak_mb():

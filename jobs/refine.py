@@ -1,0 +1,58 @@
+"""`relabel refine`: one image, no Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs import console
+from jobs.options import read_config
+from pipeline.storage import Access
+from schemas.config import PRESETS
+
+
+def refine(
+    image: Annotated[Path, typer.Argument(help="The photograph.", show_default=False)],
+    mask: Annotated[Path, typer.Argument(help="Its coarse mask: non-zero pixels are the object.", show_default=False)],
+    output: Annotated[Path, typer.Option(help="Where the mask goes, as a black and white PNG.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Also write photo, coarse and refined outlines side by side.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="lite (packaged, default), vit_b, vit_l or vit_h.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Weights of the model, path or URI.")] = None,
+    preset: Annotated[str, typer.Option(help=f"Named method: {', '.join(PRESETS)}.")] = "default",
+    iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of prompting.")] = None,
+    config: Annotated[str | None, typer.Option(help="YAML as `relabel run --config` takes it.")] = None,
+    no_gate: Annotated[bool, typer.Option("--no-gate", help="Write the refined mask whatever its scores.")] = False,
+) -> None:
+    """Refine the mask of one image, without Ray, and tell what the scores say.
+
+    Example: relabel refine photo.jpg coarse.png --output refined.png --picture compare.png
+    """
+    overrides: dict[str, dict[str, Any]] = {
+        "method": {"model": model, "iterations": iterations},
+        "gate": {"enabled": False if no_gate else None},
+    }
+    resolved = read_config(config, preset, overrides, Access())
+
+    from pipeline import single  # torch takes seconds to import
+    from pipeline.masks import drawing  # torch takes seconds to import
+
+    with console.err.status("refining"):
+        loaded = single.load(resolved.method.model, checkpoint, dtype=resolved.method.dtype)
+        outcome = single.refine_all(str(image), [str(mask)], loaded, resolved.method, resolved.gate)[0]
+    drawing.write_mask(output, outcome.mask)
+    if picture:
+        pixels = single.read_image(image, resolved.method.max_image_pixels)
+        coarse = single.read_mask(mask, (pixels.shape[0], pixels.shape[1]))
+        drawing.write_comparison(picture, pixels, [coarse], [outcome.mask], ("photo", "coarse", "refined"))
+    scores = outcome.scores
+    console.out.print(
+        f"{outcome.decision.decision} ({outcome.decision.reason}): {output}\n"
+        f"IoU of refined and coarse {scores['coarse_iou']:.3f}, area {scores['area_ratio']:.2f} times, "
+        f"predicted IoU {scores['predicted_iou']:.3f}, stability {scores['stability']:.3f}, "
+        f"quality {outcome.quality.coarse:.3f} -> {outcome.quality.refined:.3f} "
+        f"(calibration {outcome.calibration_id})"
+    )

@@ -1,0 +1,60 @@
+"""`relabel status` and `relabel files`: what an output holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from jobs import console
+from pipeline.dataset import open_result
+from pipeline.errors import RefusedError
+from pipeline.output.status import read_status
+from pipeline.storage import Access
+
+Output = Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)]
+Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")]
+
+
+def status(
+    output: Output,
+    endpoint_url: Endpoint = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Planned, done, failed, pending and sealed: images and masks of every method run on this output."""
+    found = read_status(output, Access(endpoint_url))
+    if as_json:
+        console.out.print_json(json.dumps([vars(entry) for entry in found]))
+        return
+    table = Table(title=output)
+    names = ("method", "planned", "done", "failed", "pending", "sealed", "generation", "current")
+    for name in names:
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for entry in found:
+        table.add_row(
+            entry.fingerprint,
+            *(
+                f"{n} images, {m} masks"
+                for n, m in (entry.planned, entry.done, entry.failed, entry.pending, entry.sealed)
+            ),
+            "-" if entry.generation is None else str(entry.generation),
+            "yes" if entry.is_current else "no",
+        )
+    console.out.print(table)
+
+
+def files(
+    output: Output,
+    endpoint_url: Endpoint = None,
+    kind: Annotated[str, typer.Option(help="masks or images.")] = "masks",
+) -> None:
+    """The live shards of the current generation, one full path a line.
+
+    Example: relabel files s3://b/refined | xargs -n1 duckdb ...
+    """
+    if kind not in ("masks", "images"):
+        raise RefusedError(f"--kind is masks or images, not {kind!r}")
+    for path in open_result(output, Access(endpoint_url)).files(kind):
+        typer.echo(f"{output.rstrip('/')}/{path}")

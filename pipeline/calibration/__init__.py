@@ -1,0 +1,1 @@
+"""From score components to calibrated quality: fitting, applying, certifying."""

@@ -1,0 +1,190 @@
+"""What can be told about a mask without knowing the truth: score components, quality, and the gate.
+
+Score components are computed while the masks are decoded and stored raw in the parts. Estimates (`calibration/apply.py`, or
+`formula` where nothing was calibrated) and `decide` run when parts are sealed, so new thresholds need no model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.masks import binary
+from pipeline.masks.binary import Mask
+from pipeline.masks.frames import FloatArray
+from schemas.config import Gate
+
+STABILITY_OFFSET = 1.0
+CONTRAST_RADIUS_PX = 3
+UNCALIBRATED = "uncalibrated-1"
+"""calibration_id of `formula`, which no ground truth was fitted to."""
+
+OF_THE_MODEL = (
+    "predicted_iou",
+    "stability",
+    "expected_iou",
+    "coarse_expected_iou",
+    "look_iou",
+    "outline_logit",
+)
+"""Score components that only a model with logits can give."""
+
+Scores = Mapping[str, Any]
+"""Score components by name; None or NaN where a refiner does not know one."""
+
+
+class Quality(NamedTuple):
+    """Estimates in [0, 1] of the IoU with the truth."""
+
+    coarse: float
+    refined: float
+
+
+class Decision(NamedTuple):
+    """`decision` is refined, kept_coarse or review; `reason` a key of errors.REASONS; `kept` the side to train on."""
+
+    decision: str
+    reason: str
+    kept: Literal["coarse", "refined"]
+
+
+def shape_scores(
+    pixels: npt.NDArray[np.uint8], coarse: Mask, refined: Mask, previous: Mask | None = None
+) -> dict[str, float]:
+    """The score components that need no model (schemas/records.py, SCORES).
+
+    pixels: (h, w, 3) uint8 RGB at any size; the rest as in `region_scores`.
+    """
+    return region_scores(coarse, refined, previous) | contrasts(pixels, coarse, refined)
+
+
+def region_scores(coarse: Mask, refined: Mask, previous: Mask | None = None) -> dict[str, float]:
+    """Those that need no image either.
+
+    coarse, refined: (H, W) uint8 in original pixels; previous: the mask of the round before the last, None where there
+    was only one.
+    """
+    pieces, coarse_pieces = binary.component_areas(refined), binary.component_areas(coarse)
+    return {
+        "coarse_iou": binary.iou(refined, coarse),
+        "iteration_iou": 1.0 if previous is None else binary.iou(refined, previous),
+        "area_ratio": int(refined.sum(dtype=np.int64)) / max(1, int(coarse.sum(dtype=np.int64))),
+        "components": len(pieces),
+        "coarse_components": len(coarse_pieces),
+        "main_share": sum(pieces[: len(coarse_pieces)]) / max(1, sum(pieces)),
+        "holes": binary.count_holes(refined),
+    }
+
+
+def contrasts(pixels: npt.NDArray[np.uint8], coarse: Mask, refined: Mask) -> dict[str, float]:
+    """`boundary_contrast` of both masks, under the names of their columns."""
+    return {
+        "boundary_contrast": boundary_contrast(pixels, refined),
+        "coarse_boundary_contrast": boundary_contrast(pixels, coarse),
+    }
+
+
+def expected_iou(mask: Mask, probability: FloatArray) -> float:
+    """IoU of a mask with the truth if every pixel's probability is right: sum(p in mask) / sum(max(p, mask)).
+
+    Both (h, w). 0 for an empty mask.
+    """
+    inside = mask > 0
+    union = float(np.where(inside, 1, probability).sum(dtype=np.float64))
+    return float(probability[inside].sum(dtype=np.float64)) / union if inside.any() else 0.0
+
+
+def stability(logits: FloatArray) -> float:
+    """IoU of the masks cut at +1 and at -1 logits; 0 for a mask that is empty at either cut.
+
+    As segment-anything's `calculate_stability_score`.
+    """
+    low = int(np.count_nonzero(logits > -STABILITY_OFFSET))
+    return int(np.count_nonzero(logits > STABILITY_OFFSET)) / low if low else 0.0
+
+
+def boundary_contrast(pixels: npt.NDArray[np.uint8], mask: Mask) -> float:
+    """Mean colour distance between the two sides of the outline, in [0, 1]; 0 for a mask without an outline.
+
+    At each outline pixel: the mean colours of mask and non-mask within CONTRAST_RADIUS_PX, their Euclidean distance
+    over the largest possible one. The mask is brought to the size of `pixels` (h, w, 3) first.
+    """
+    height, width = pixels.shape[:2]
+    if mask.shape != (height, width):
+        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    x, y, w, h = cv2.boundingRect(mask)
+    if w == 0 or h == 0:
+        return 0.0
+    pad = 2 * CONTRAST_RADIUS_PX
+    rows, columns = slice(max(0, y - pad), y + h + pad), slice(max(0, x - pad), x + w + pad)
+    inside, colours = mask[rows, columns], pixels[rows, columns]
+    outline = binary.boundary(inside, 1) > 0
+    kernel = (2 * CONTRAST_RADIUS_PX + 1,) * 2
+
+    def total(values: npt.NDArray[np.uint8]) -> FloatArray:
+        return np.asarray(cv2.boxFilter(values, cv2.CV_32F, kernel, normalize=False), np.float32)
+
+    inner_weight = total(inside)
+    outer_weight = kernel[0] * kernel[1] - inner_weight
+    # Where the window holds no background (the outline is the image's border) there is nothing to compare with.
+    at = np.flatnonzero(outline & (outer_weight > 0))
+    if not at.size:
+        return 0.0
+    inner = total(cv2.bitwise_and(colours, cv2.merge([255 * inside] * 3))).reshape(-1, 3)[at]
+    outer = total(colours).reshape(-1, 3)[at] - inner
+    difference = inner / inner_weight.reshape(-1, 1)[at] - outer / outer_weight.reshape(-1, 1)[at]
+    return float(np.linalg.norm(difference, axis=1).mean() / (255 * np.sqrt(3)))
+
+
+def formula(predicted_iou: Any, stability: Any, coarse_iou: Any) -> tuple[Any, Any]:
+    """Uncalibrated quality of coarse and refined, of floats or of arrays: monotone in what the model says.
+
+    refined: predicted IoU, lowered by up to a tenth where the logits are unstable.
+    coarse:  if the refined mask is right with that quality, the coarse one can be no better than its IoU with it.
+    """
+    refined = predicted_iou * (0.9 + 0.1 * stability)
+    return refined * coarse_iou, refined
+
+
+def decide(scores: Scores, quality: Quality, gate: Gate, margin: float) -> Decision:
+    """Whether the refined mask replaces the coarse one, and why.
+
+    margin: by how much the refined mask's estimate must exceed the coarse one's. Where even the better of the two is
+    estimated below `gate.review_below`, it is kept for now and a person should look. Estimates that are not known (NaN)
+    decide nothing.
+    """
+    if scores["area_ratio"] == 0:
+        return Decision("kept_coarse", "refined_empty", "coarse")
+    if scores["coarse_iou"] == 1.0:
+        return Decision("refined", "unchanged", "refined")
+    if not gate.enabled:
+        return Decision("refined", "improved", "refined")
+    ratio = max(scores["area_ratio"], 1 / scores["area_ratio"])
+    if scores["coarse_iou"] < gate.min_coarse_iou or ratio > gate.max_area_ratio:
+        return Decision("kept_coarse", "refined_ran_away", "coarse")
+    if scores["main_share"] < gate.min_main_share:
+        return Decision("kept_coarse", "refined_shattered", "coarse")
+    return _compare(quality, gate, margin)
+
+
+def _compare(quality: Quality, gate: Gate, margin: float) -> Decision:
+    if quality.refined - quality.coarse < margin:
+        found = Decision("kept_coarse", "refined_less_certain", "coarse")
+    else:
+        found = Decision("refined", "improved", "refined")
+    if getattr(quality, found.kept) < gate.review_below:
+        return Decision("review", "both_uncertain", found.kept)
+    return found
+
+
+def tenth(quality: float) -> str:
+    """The upper end of the tenth of [0, 1] that a quality lies in: "0.1", ..., "1.0"; 0 goes with the first.
+
+    Taken of the float32 that the shards hold, so that sealing and reading agree.
+    """
+    return f"{max(1, math.ceil(round(10 * float(np.float32(quality)), 5))) / 10:.1f}"

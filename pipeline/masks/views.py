@@ -1,0 +1,134 @@
+"""Several looks at one object, and their fusion: the whole image, a crop around the object, their mirror images.
+
+A crop shows the model the object at its full resolution (as BPR and CascadePSP do for boundaries); a mirror image is
+the same evidence seen by other weights. Where looks agree their mean is better than each, and how far they agree tells
+how good it is. Pure functions; asking the model is `samrefiner.py`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.masks.binary import Mask, box_around, iou
+from pipeline.masks.frames import FloatArray, Frame, tight_box_xyxy
+from pipeline.masks.scores import expected_iou, stability
+
+AROUND_RATIO = 0.1  # of the longer side of both masks' box
+OUTLINE_PX = 3  # of the model's input
+SMALLEST_MARGIN_PX = 8
+NO_CLOSER_SHARE = 0.9
+"""A crop whose long side is a larger share of the image's would show nothing closer, and is not taken."""
+
+Window = tuple[int, int, int, int]
+"""(x1, y1, x2, y2) in image pixels; maxima exclusive."""
+
+Scores = dict[str, float]
+
+
+class Look(NamedTuple):
+    """The model's answer to one look. `logits` (mask_side, mask_side) float32 in the square of `frame`, which shows
+    `window` of the image, mirrored or not."""
+
+    window: Window
+    frame: Frame
+    mirrored: bool
+    logits: FloatArray
+    predicted_iou: float
+
+
+class Judged(NamedTuple):
+    """A refined mask, and what images and logits say of it and of the coarse one (schemas/records.py, SCORES)."""
+
+    refined: Mask
+    scores: Scores
+
+
+def object_window(mask: Mask, ratio: float) -> Window | None:
+    """The tight box of a mask, its sides `ratio` times as long, cut at the image border.
+
+    None where the mask is empty or the crop would show the object hardly larger than the whole image does.
+    """
+    box = tight_box_xyxy(mask)
+    if box is None:
+        return None
+    (x1, y1, x2, y2), (height, width) = box, mask.shape
+    margin_x = max(SMALLEST_MARGIN_PX, round((x2 - x1 + 1) * (ratio - 1) / 2))
+    margin_y = max(SMALLEST_MARGIN_PX, round((y2 - y1 + 1) * (ratio - 1) / 2))
+    left, top = max(0, x1 - margin_x), max(0, y1 - margin_y)
+    right, bottom = min(width, x2 + 1 + margin_x), min(height, y2 + 1 + margin_y)
+    if max(right - left, bottom - top) > NO_CLOSER_SHARE * max(height, width):
+        return None
+    return left, top, right, bottom
+
+
+def cut(values: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.uint8]:
+    """The window of (H, W) or (H, W, 3) `values`."""
+    x1, y1, x2, y2 = window
+    return np.ascontiguousarray(values[y1:y2, x1:x2])
+
+
+def mirrored(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(H, W) or (H, W, 3) `values`, left and right exchanged."""
+    return np.ascontiguousarray(values[:, ::-1])
+
+
+def fuse(looks: Sequence[Look], size_hw: tuple[int, int]) -> tuple[FloatArray, list[Mask]]:
+    """Mean logits of the looks that see a pixel, (H, W) float32, and each look's own mask, (H, W) uint8.
+
+    The first look sees the whole image.
+    """
+    total, count = np.zeros(size_hw, np.float32), np.zeros(size_hw, np.float32)
+    own: list[Mask] = []
+    for look in looks:
+        x1, y1, x2, y2 = look.window
+        field = look.frame.logits_to_image(look.logits)
+        field = field[:, ::-1] if look.mirrored else field
+        total[y1:y2, x1:x2] += field
+        count[y1:y2, x1:x2] += 1
+        mask = np.zeros(size_hw, np.uint8)
+        mask[y1:y2, x1:x2] = field > 0
+        own.append(mask)
+    return np.asarray(total / np.maximum(count, 1), np.float32), own
+
+
+def evidence(looks: Sequence[Look], own: Sequence[Mask], fused: FloatArray, coarse: Mask, refined: Mask) -> Scores:
+    """What the model's answers say about the refined and the coarse mask, both (H, W) uint8 (schemas/records.py).
+
+    looks, own, fused: as given to and returned by `fuse`. Probabilities are looked at around the two masks only, so
+    that a wide background of small chances does not count.
+    """
+    either = coarse | refined
+    around = box_around(either, margin_px=round(AROUND_RATIO * max(cv2.boundingRect(either)[2:])))
+    probability = np.asarray(1 / (1 + np.exp(-np.clip(fused[around], -30, 30))), np.float32)
+    return {
+        "predicted_iou": float(np.mean([np.clip(look.predicted_iou, 0, 1) for look in looks])),
+        "stability": float(np.mean([stability(look.logits) for look in looks])),
+        "expected_iou": expected_iou(refined[around], probability),
+        "coarse_expected_iou": expected_iou(coarse[around], probability),
+        "look_iou": _agreement(refined, own, looks),
+        "outline_logit": _outline_logit(fused[around], refined[around], looks[0].frame),
+    }
+
+
+def _outline_logit(fused: FloatArray, refined: Mask, frame: Frame) -> float:
+    """Mean distance of the logits from 0 within OUTLINE_PX of a mask's outline: high where the edge is sharp."""
+    radius = max(1, round(OUTLINE_PX * frame.size_hw[0] / frame.input_hw[0]))
+    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    band = (cv2.dilate(refined, kernel) - cv2.erode(refined, kernel)) > 0
+    return float(np.abs(fused[band]).mean()) if band.any() else 0.0
+
+
+def _agreement(mask: Mask, own: Sequence[Mask], looks: Sequence[Look]) -> float:
+    """Mean IoU of a mask with each look's own, compared where that look sees; 1 for a single look."""
+    if len(own) < 2:
+        return 1.0
+    values = []
+    for look, other in zip(looks, own, strict=True):
+        x1, y1, x2, y2 = look.window
+        values.append(iou(mask[y1:y2, x1:x2], other[y1:y2, x1:x2]))
+    return float(np.mean(values))

@@ -1,0 +1,1 @@
+"""The embedded model `lite`: its network, its inference, its training."""

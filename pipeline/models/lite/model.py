@@ -1,0 +1,127 @@
+"""`lite`: the embedded model. A small Segment Anything whose weights come with the package.
+
+Same prompts and protocol as the official models (`models.MaskModel`): images with a long side of 512, masks of 256 x
+256, coordinates 0-1024. It looks at `PromptBatch.coarse` and corrects it; without masks it answers boxes and points.
+
+Not here: the layers (`models/lite/network.py`, `models/lite/backbone.py`; `models/lite/fast.py` computes the same, faster), the training
+(`lite/training/`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from pipeline.masks.frames import FloatArray
+from pipeline.models import Candidates, PromptBatch
+from pipeline.models.lite.fast import FastDecoder, FastEncoder
+from pipeline.models.lite.network import ImageFeatures, LiteNetwork, PromptTensors, load_weights
+from pipeline.models.on_device import OnDevice
+from pipeline.models.weights import LITE_WEIGHTS, files_of
+
+INPUT_SIDE, MASK_SIDE, STRIDE = 512, 256, 16
+PIXEL_MEAN, PIXEL_STD = 127, 128  # of EfficientNet-Lite
+PROMPTS_PER_PASS = {"cpu": 4, "cuda": 64}  # bounds memory, and on CPUs keeps the working set in cache
+
+
+@dataclass(frozen=True)
+class LiteEmbedding:
+    """Features of a batch of images and the (h, w) pixels that each image fills of its square."""
+
+    features: ImageFeatures
+    sizes_hw: tuple[tuple[int, int], ...]
+
+
+class LiteModel:
+    """The `MaskModel` that ships with the package."""
+
+    name = "lite"
+    input_side = INPUT_SIDE
+    mask_side = MASK_SIDE
+    similarity_cut = 0.5  # best balanced accuracy (0.77) of object against surroundings, on validation photographs
+
+    def __init__(
+        self, weights_path: Path | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Weights: a safetensors file as `export` writes it; the packaged one when None.
+
+        dtype: of the networks' inner values; logits and predicted IoU are float32 (models/lite/fast.py).
+        """
+        files = [path.read_bytes() for path in files_of(weights_path or LITE_WEIGHTS)]
+        self.weights_sha256 = hashlib.sha256(b"".join(files)).hexdigest()
+        self.device = torch.device(device)
+        self.on_device = None if self.device.type == "cpu" else OnDevice(self.device)
+        network = LiteNetwork()
+        load_weights(network, *files)
+        network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
+        self._encoder = FastEncoder(network.encoder, dtype)
+        self._decoder = FastDecoder(network.decoder, INPUT_SIDE // STRIDE, dtype)
+        self.iou_head = network.decoder.iou_head  # the decoder runs it as it is
+
+    @torch.inference_mode()
+    def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> LiteEmbedding:
+        """Images (h, w, 3) uint8 RGB, long side 512 -> embedding. One image a pass: none depends on its neighbours."""
+        parts = [self._encoder(self._square(frame)) for frame in frames]
+        sizes = tuple((frame.shape[0], frame.shape[1]) for frame in frames)
+        return LiteEmbedding(ImageFeatures(*(torch.cat(tensors) for tensors in zip(*parts, strict=True))), sizes)
+
+    def features(self, embedding: LiteEmbedding, image: int) -> FloatArray:
+        """(C, h, w) float32 embedding of one image, cropped of padding."""
+        height, width = (-(-side // STRIDE) for side in embedding.sizes_hw[image])
+        return np.asarray(embedding.features.embedding[image, :, :height, :width].float().cpu().numpy(), np.float32)
+
+    @torch.inference_mode()
+    def predict(self, embedding: LiteEmbedding, prompts: PromptBatch) -> Candidates:
+        """Decode all prompts, few at a time, and return them in the order given.
+
+        A missing point is a token of its own here, so prompts with and without one need not be apart.
+        """
+        logits = np.empty((len(prompts), 3, MASK_SIDE, MASK_SIDE), np.float32)
+        predicted_iou = np.empty((len(prompts), 3), np.float32)
+        most = PROMPTS_PER_PASS[self.device.type]
+        for image in np.unique(prompts.image_index):
+            features = ImageFeatures(*(tensor[image : image + 1] for tensor in embedding.features))
+            mine = np.flatnonzero(prompts.image_index == image)
+            for rows in np.split(mine, range(most, len(mine), most)):
+                masks, scores = self._decoder(features, self._tensors(prompts.take(rows)))
+                logits[rows], predicted_iou[rows] = masks.cpu().numpy(), scores.cpu().numpy()
+        return Candidates(logits, predicted_iou)
+
+    @property
+    def iou_layers(self) -> list[nn.Linear]:
+        """See adapter.AdaptableModel."""
+        return list(self.iou_head.layers)
+
+    def to_predicted_iou(self, output: Tensor, inputs: Tensor) -> Tensor:
+        """See adapter.AdaptableModel."""
+        return torch.sigmoid(self.iou_head.correct(output, inputs))
+
+    def _square(self, frame: npt.NDArray[np.uint8]) -> Tensor:
+        square = np.full((INPUT_SIDE, INPUT_SIDE, 3), PIXEL_MEAN, np.uint8)
+        square[: frame.shape[0], : frame.shape[1]] = frame
+        return normalise(torch.from_numpy(square)[None].to(self.device))
+
+    def _tensors(self, prompts: PromptBatch) -> PromptTensors:
+        def tensor(values: npt.NDArray[np.float32] | npt.NDArray[np.int64] | None) -> Tensor | None:
+            return None if values is None else torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+        return PromptTensors(
+            torch.from_numpy(prompts.image_index).to(self.device),
+            tensor(prompts.points_xy),
+            tensor(prompts.point_labels),
+            tensor(prompts.boxes_xyxy),
+            tensor(prompts.mask_logits),
+            tensor(prompts.coarse),
+        )
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 RGB -> (B, 3, S, S) float32, as EfficientNet-Lite was trained (channels last in memory)."""
+    return ((images.float() - PIXEL_MEAN) / PIXEL_STD).permute(0, 3, 1, 2)

@@ -1,0 +1,86 @@
+"""Rows of shards: what a part's mask becomes when it is sealed, and how rows are counted. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.calibration.apply import Judgement, columns_of, drift_counts, judge
+from pipeline.masks import binary, scores
+from pipeline.masks import gate as mask_gate
+from schemas.calibration import Calibration
+from schemas.config import Gate
+from schemas.records import SCORES
+
+Row = dict[str, Any]
+Counts = dict[str, dict[str, int]]
+
+
+def seal_masks(
+    part_masks: Sequence[tuple[Row, Row]], gate: Gate, calibration: Calibration | None
+) -> tuple[list[Row], dict[str, list[int]]]:
+    """(image, mask) rows of parts -> rows of the shard, and how the scores are distributed (`drift_counts`)."""
+    refined = [mask for _, mask in part_masks if mask["reason"] is None]
+    judged = iter(judge(refined, gate, calibration))
+    rows = [seal_mask(image, mask, next(judged) if mask["reason"] is None else None) for image, mask in part_masks]
+    return rows, drift_counts(columns_of(refined), calibration)
+
+
+def seal_mask(image: Row, mask: Row, judged: Judgement | None) -> Row:
+    """A part's mask -> a row of the shard: decision, quality, and the geometry of the mask that was kept.
+
+    judged: None for a mask that failed.
+    """
+    row = {name: mask[name] for name in ("mask_id", "source_mask_id", "category_id", "category")}
+    row |= {name: image[name] for name in ("image_id", "image_uri", "source_image_id", "height", "width")}
+    row |= {name: mask.get(name) for name in ("coarse_rle", "refined_rle", *(name for name, _ in SCORES))}
+    row |= dict.fromkeys(["mask_rle", "bbox_xywh", "area", "quality", "quality_lower"])
+    row |= {"quality_coarse": None, "quality_refined": None, "calibration_id": None}
+    if judged is None:
+        return {**row, "decision": "failed", "reason": mask["reason"]}
+    kept = mask[f"{judged.decision.kept}_rle"]
+    return {
+        **row,
+        "decision": judged.decision.decision,
+        "reason": judged.decision.reason,
+        "mask_rle": kept,
+        "bbox_xywh": binary.bbox_xywh(kept),
+        "area": binary.area(kept),
+        "quality": _known(judged.kept),
+        "quality_lower": judged.lower,
+        "quality_coarse": _known(judged.quality.coarse),
+        "quality_refined": _known(judged.quality.refined),
+        "calibration_id": judged.calibration_id,
+    }
+
+
+def _known(value: float) -> float | None:
+    """NaN as null: some readers sort NaN above every number, and would take it for the best quality."""
+    return None if math.isnan(value) else value
+
+
+def count(image_rows: Sequence[Row], mask_rows: Sequence[Row]) -> Counts:
+    """Images by status, masks by decision, rows of both by reason, and masks by tenths of quality."""
+    return {
+        "images": dict(Counter(row["status"] for row in image_rows)),
+        "decisions": dict(Counter(row["decision"] for row in mask_rows)),
+        "image_reasons": dict(Counter(row["reason"] for row in image_rows if row["reason"])),
+        "mask_reasons": dict(Counter(row["reason"] for row in mask_rows)),
+        "quality": dict(Counter(mask_gate.tenth(row["quality"]) for row in mask_rows if row["quality"] is not None)),
+    }
+
+
+def add_counts(counts: Sequence[Counts]) -> Counts:
+    """Sum of several counts, keys sorted."""
+    total: dict[str, Counter[str]] = {}
+    for one in counts:
+        for kind, numbers in one.items():
+            total.setdefault(kind, Counter()).update(numbers)
+    return {kind: dict(sorted(numbers.items())) for kind, numbers in total.items()}
+
+
+def add_drift(counts: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
+    """Sum of the bin counts of several shards."""
+    return {name: [sum(bins) for bins in zip(*(one[name] for one in counts), strict=True)] for name in counts[0]}

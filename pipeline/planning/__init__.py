@@ -1,0 +1,1 @@
+"""The first step: what the sources hold becomes committed increments of chunks."""

@@ -1,0 +1,241 @@
+"""Planning: what the sources hold and the plan does not have yet becomes one committed increment of chunks.
+
+    plan/<n>/bucket-<lo>-<hi>.parquet   rows, by hash range of the image id, sorted by it
+    plan/<n>/chunks.parquet             the chunks in order: which rows of which bucket
+    plan/<n>/superseded.parquet         rows of earlier increments that this one replaces or prunes
+    plan/<n>/_COMMITTED                 counts, and the SHA-256 of the files; written last: without it the increment
+                                        is discarded
+
+Rows are spilled to disk by hash range while the source is read, and deduplicated and compared with the earlier
+increments one range at a time, so memory does not grow with the corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import RefusedError
+from pipeline.planning.rows import chunk_digest, difference, finish, to_row
+from pipeline.sources import PlannedImage
+from pipeline.storage import Store, StoredFile
+from pipeline.storage.lease import Fence, Hold, unguarded
+from pipeline.storage.spill import Row, Spill, hash_range
+from schemas.records import CHUNKS, MEMBER, PLAN, SUPERSEDED, conform
+
+ROW_GROUP_ROWS = 256
+CHUNK_ID_FORMAT = "{increment:04d}-{ordinal:07d}-{digest}"
+
+
+@dataclass(frozen=True)
+class ChunkLimits:
+    """How large a chunk may be: images, and bytes of their decoded pixels by declared size."""
+
+    images: int
+    decoded_bytes: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The unit of work, retry and commit: rows [row_start, row_start + images) of one plan file."""
+
+    chunk_id: str
+    file: str
+    row_start: int
+    images: int
+    masks: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What one planning step found: image and mask counts of the increment it added (all 0 when nothing was new)."""
+
+    increment: int | None
+    images: int = 0
+    masks: int = 0
+    chunks: int = 0
+    superseded: int = 0
+    unchanged: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every committed increment: its chunks in order, but for those of which later increments superseded every row,
+    and the superseded rows of the others.
+    """
+
+    chunks: list[Chunk]
+    superseded: frozenset[tuple[str, str]]  # (chunk_id, image_id)
+    increments: int
+    markers: list[dict[str, Any]] = field(default_factory=list)  # SHA-256 of each increment's _COMMITTED
+
+    @property
+    def images(self) -> int:
+        return sum(chunk.images for chunk in self.chunks) - len(self.superseded)
+
+
+def read_plan(output: Store, increments: Sequence[int] | None = None) -> Plan:
+    """The committed plan of an output, or some increments of it; empty when there is none."""
+    chunks: list[Chunk] = []
+    superseded: set[tuple[str, str]] = set()
+    markers = []
+    numbers = committed(output) if increments is None else increments
+    for number in numbers:
+        table = output.read_parquet(f"{_folder(number)}/chunks.parquet")
+        chunks += [Chunk(**row) for row in table.to_pylist()]
+        marker = output.read(f"{_folder(number)}/_COMMITTED")
+        markers.append({"increment": number, "sha256": hashlib.sha256(marker).hexdigest()})
+        if json.loads(marker)["superseded"]:
+            replaced = output.read_parquet(f"{_folder(number)}/superseded.parquet").to_pylist()
+            superseded |= {(row["chunk_id"], row["image_id"]) for row in replaced}
+    gone = Counter(chunk_id for chunk_id, _ in superseded)
+    live = [chunk for chunk in chunks if gone[chunk.chunk_id] < chunk.images]
+    ids = {chunk.chunk_id for chunk in live}
+    return Plan(live, frozenset(pair for pair in superseded if pair[0] in ids), len(numbers), markers)
+
+
+def all_chunk_ids(output: Store) -> frozenset[str]:
+    """Of every committed chunk, superseded ones too."""
+    tables = (output.read_parquet(f"{_folder(number)}/chunks.parquet", ["chunk_id"]) for number in committed(output))
+    return frozenset(chunk_id for table in tables for chunk_id in table["chunk_id"].to_pylist())
+
+
+def plan(
+    output: Store,
+    images: Iterable[PlannedImage],
+    listed: Mapping[str, StoredFile],
+    limits: ChunkLimits,
+    *,
+    prune: bool = False,
+    hold: Hold = unguarded,
+    on_image: Callable[[int], None] = lambda _count: None,
+) -> Planned:
+    """Commit an increment with the images that are new or changed. Raises RefusedError when nothing matched.
+
+    listed: the image root's listing, whose sizes and etags tell changed images. hold: the output's lease, taken once
+    the source is read. on_image: called with 1 for each image read, for progress.
+    """
+    with tempfile.TemporaryDirectory(prefix="relabel-plan-") as folder:
+        spill = Spill(Path(folder))
+        for image in images:
+            container = image.member["container"] if image.member else image.image_uri
+            spill.add(to_row(image, listed.get(container)))
+            on_image(1)
+        if spill.rows == 0:
+            raise RefusedError("no image matched: the source has no images. Check --images and --masks")
+        with hold() as fence:
+            before = committed(output)
+            _discard_uncommitted(output, before)
+            return _commit(output, before, spill, limits, prune, fence)
+
+
+def _commit(output: Store, before: list[int], spill: Spill, limits: ChunkLimits, prune: bool, fence: Fence) -> Planned:
+    number = (before[-1] + 1) if before else 0
+    chunks: list[Chunk] = []
+    replaced: list[dict[str, str]] = []
+    files: dict[str, str] = {}
+    unchanged = 0
+
+    def put(name: str, table: pa.Table, row_group_rows: int | None = None) -> None:
+        files[name] = hashlib.sha256(output.put_parquet(f"{_folder(number)}/{name}", table, row_group_rows)).hexdigest()
+
+    for low, high in spill.buckets():
+        known = _known(output, before, low, high)
+        rows, old, same = difference(finish(spill.read(low, high)), known, prune)
+        replaced += old
+        unchanged += same
+        if rows:
+            name = f"bucket-{low:04d}-{high:04d}.parquet"
+            chunks += _cut(rows, limits, number, len(chunks), f"{_folder(number)}/{name}")
+            put(name, conform(pa.Table.from_pylist(rows, PLAN), PLAN), ROW_GROUP_ROWS)
+    if not chunks and not replaced:
+        return Planned(None, unchanged=unchanged)
+    planned = Planned(
+        number, sum(c.images for c in chunks), sum(c.masks for c in chunks), len(chunks), len(replaced), unchanged
+    )
+    put("chunks.parquet", pa.Table.from_pylist([vars(c) for c in chunks], CHUNKS))
+    if replaced:
+        put("superseded.parquet", pa.Table.from_pylist(replaced, SUPERSEDED))
+    fence()
+    output.put(f"{_folder(number)}/_COMMITTED", json.dumps({**vars(planned), "sha256": files}).encode())
+    return planned
+
+
+def _cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, path: str) -> list[Chunk]:
+    """Cut sorted rows into chunks, writing each row's `chunk_id`."""
+    chunks: list[Chunk] = []
+    start = 0
+    while start < len(rows):
+        end, decoded = start, 0
+        while end < len(rows) and end - start < limits.images:
+            decoded += (rows[end]["height"] or 0) * (rows[end]["width"] or 0) * 3
+            if end > start and decoded > limits.decoded_bytes:
+                break
+            end += 1
+        members = rows[start:end]
+        chunk_id = CHUNK_ID_FORMAT.format(
+            increment=increment, ordinal=ordinal + len(chunks), digest=chunk_digest(members)
+        )
+        for row in members:
+            row["chunk_id"] = chunk_id
+        chunks.append(Chunk(chunk_id, path, start, len(members), sum(len(row["masks"]) for row in members)))
+        start = end
+    return chunks
+
+
+def _known(output: Store, increments: list[int], low: int, high: int) -> dict[str, Row]:
+    """Live rows of the earlier increments whose ids hash into [low, high]: image id -> digest, etag, size, chunk."""
+    known: dict[str, Row] = {}
+    columns = ["image_id", "masks_digest", "etag", "size_bytes", "chunk_id"]
+    for number in increments:
+        files = [file.path for file in output.list(_folder(number))]
+        if f"{_folder(number)}/superseded.parquet" in files:
+            for row in output.read_parquet(f"{_folder(number)}/superseded.parquet").to_pylist():
+                known.pop(row["image_id"], None)
+        for path in files:
+            if "/bucket-" not in path:
+                continue
+            file_low, file_high = (int(part) for part in Path(path).stem.split("-")[1:])
+            if file_low <= high and file_high >= low:
+                rows = output.read_parquet(path, columns).to_pylist()
+                known.update({row["image_id"]: row for row in rows if low <= hash_range(row["image_id"]) <= high})
+    return known
+
+
+def read_chunk(output: Store, chunk: Chunk) -> pa.Table:
+    """The plan rows of one chunk (schema PLAN), checked against the chunk's id."""
+    table = output.read_rows(chunk.file, chunk.row_start, chunk.images)
+    if table.num_rows != chunk.images or pc.unique(table["chunk_id"]).to_pylist() != [chunk.chunk_id]:
+        raise RefusedError(f"the plan is damaged: {chunk.file} does not hold chunk {chunk.chunk_id}")
+    if "member" not in table.column_names:  # a plan from before images in containers were known
+        table = table.append_column("member", pa.nulls(table.num_rows, MEMBER))
+    return conform(table, PLAN)
+
+
+def committed(output: Store) -> list[int]:
+    """Numbers of the committed increments, ascending."""
+    folders = {path.split("/")[1] for path in (f.path for f in output.list("plan")) if path.endswith("/_COMMITTED")}
+    return sorted(int(folder) for folder in folders)
+
+
+def uncommitted_files(output: Store, increments: list[int]) -> list[str]:
+    """Files of increments that were never committed."""
+    return [file.path for file in output.list("plan") if file.path.split("/")[1] not in map(str, increments)]
+
+
+def _discard_uncommitted(output: Store, increments: list[int]) -> None:
+    for path in uncommitted_files(output, increments):
+        output.delete(path)
+
+
+def _folder(number: int) -> str:
+    return f"plan/{number}"

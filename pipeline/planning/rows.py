@@ -1,0 +1,97 @@
+"""Rows of the plan: from what a source says to what is written, and which of them an increment needs. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+
+from pipeline.sources import PlannedImage, mask_id
+from pipeline.storage import StoredFile
+from pipeline.storage.spill import Row
+from schemas.records import PLAN, conform
+
+
+def to_row(image: PlannedImage, file: StoredFile | None) -> Row:
+    """What a source says of an image, with size and etag of its file; not numbered, not digested (see `finish`)."""
+    height, width = image.declared_hw or (None, None)
+    uri = as_text(image.image_uri)
+    return {
+        "chunk_id": "",
+        "image_id": uri,
+        "image_uri": uri,
+        "source_image_id": as_text(image.source_image_id),
+        "height": height,
+        "width": width,
+        "etag": file.etag if file else None,
+        "size_bytes": file.size if file else None,
+        "problem": image.problem,
+        "member": {**image.member, "container": as_text(image.member["container"])} if image.member else None,
+        "masks": [
+            {
+                "source_mask_id": as_text(mask.source_mask_id),
+                "category_id": mask.category_id,
+                "category": as_text(mask.category),
+                "geometry": as_text(mask.geometry),
+            }
+            for mask in image.masks
+        ],
+        "masks_digest": image.digest_extra,
+    }
+
+
+def as_text(name: str) -> str:
+    """A name with what is no text written out, as in `\\udcff`: names of files may be any bytes, JSON any code."""
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
+
+
+def finish(rows: list[Row]) -> list[Row]:
+    """Merge rows of one image, give each mask its id, digest the masks, sort by image id."""
+    merged: dict[str, Row] = {}
+    for row in rows:
+        first = merged.setdefault(row["image_id"], row)
+        if first is not row:
+            first["masks"] = first["masks"] + row["masks"]
+            first["masks_digest"] += row["masks_digest"]
+    for row in merged.values():
+        seen: dict[str, int] = defaultdict(int)
+        for mask in row["masks"]:
+            source_id = mask["source_mask_id"]
+            mask["mask_id"] = mask_id(row["image_id"], source_id, seen[source_id])
+            seen[source_id] += 1
+        content = [row["masks"], row["masks_digest"], row["height"], row["width"], row["problem"]]
+        row["masks_digest"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return sorted(merged.values(), key=lambda row: str(row["image_id"]))
+
+
+def as_rows(images: Iterable[PlannedImage], listed: Mapping[str, StoredFile]) -> pa.Table:
+    """Images as plan rows (schema PLAN) that belong to no plan, sorted by image id."""
+    rows = finish([to_row(image, listed.get(image.image_uri)) for image in images])
+    return conform(pa.Table.from_pylist(rows, PLAN), PLAN)
+
+
+def difference(rows: list[Row], known: dict[str, Row], prune: bool) -> tuple[list[Row], list[dict[str, str]], int]:
+    """Sorted new and changed rows, the known rows they replace (or that are gone, with `prune`), unchanged count."""
+    found = {row["image_id"] for row in rows}
+    fresh = [row for row in rows if _changed(row, known.get(row["image_id"]))]
+    gone = {row["image_id"] for row in fresh} | ((known.keys() - found) if prune else set())
+    replaced = [
+        {"image_id": image_id, "chunk_id": known[image_id]["chunk_id"]} for image_id in sorted(gone & known.keys())
+    ]
+    return fresh, replaced, len(rows) - len(fresh)
+
+
+def _changed(row: Row, known: Row | None) -> bool:
+    if known is None or row["masks_digest"] != known["masks_digest"]:
+        return True
+    both_tagged = row["etag"] is not None and known["etag"] is not None
+    return bool(row["size_bytes"] != known["size_bytes"] or (both_tagged and row["etag"] != known["etag"]))
+
+
+def chunk_digest(rows: Iterable[Row]) -> str:
+    """The last part of a chunk's id: 12 hex digits of what its rows are."""
+    content = json.dumps([[row["image_id"], row["masks_digest"]] for row in rows])
+    return hashlib.sha256(content.encode()).hexdigest()[:12]

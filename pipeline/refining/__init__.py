@@ -1,0 +1,1 @@
+"""The second step: pending chunks become parts, on Ray Data."""

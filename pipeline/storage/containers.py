@@ -1,0 +1,159 @@
+"""Images inside containers, read in place: a byte range of a tar, a cell of a Parquet file. Nothing is unpacked.
+
+An image in a container has the URI `path/container.tar#name`, or `path/file.parquet#000000000123` (its row). Where it
+stands is in the plan (`Member`); readers of a result, who have the URI alone, look into the container (`read_image`).
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ImageError, RefusedError
+from pipeline.storage.store import Access, Store, brief
+
+MARK = "#"
+TAR, PARQUET = ".tar", ".parquet"
+IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "image_bytes", "photo")
+URI_COLUMNS = ("image_uri", "image_path", "file_name", "filepath", "image_file", "uri", "path", "url")
+
+
+class Member(TypedDict):
+    """Where an image stands. Tar: `length` bytes from `offset`, `column` null. Parquet: row `offset` of `column`."""
+
+    container: str
+    offset: int
+    length: int
+    column: str | None
+
+
+def member_uri(container: str, name: str | int) -> str:
+    """The URI of an image in a container; rows sort as numbers do."""
+    return f"{container}{MARK}{name:012d}" if isinstance(name, int) else f"{container}{MARK}{name}"
+
+
+def split_member(uri: str) -> tuple[str, str] | None:
+    """Container and name, where a URI is that of a member."""
+    for suffix in (TAR, PARQUET):
+        container, mark, name = uri.partition(suffix + MARK)
+        if mark and container and name:
+            return container + suffix, name
+    return None
+
+
+def read_member(store: Store, member: Member) -> bytes:
+    """The bytes of an image in a tar. Raises ImageError where the container ends before it does."""
+    data = store.read_range(member["container"], member["offset"], member["length"])
+    if len(data) != member["length"]:
+        raise ImageError("image_truncated", f"{member['container']} ends within the image")
+    return data
+
+
+def read_cells(store: Store, members: Sequence[tuple[str, Member]]) -> dict[str, bytes | ImageError]:
+    """(id, member) of images in Parquet files -> their bytes by id; each row group that holds one is read once."""
+    found: dict[str, bytes | ImageError] = {}
+    by_column: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    for image_id, member in members:
+        by_column[member["container"], member["column"] or ""].append((member["offset"], image_id))
+    for (container, column), wanted in by_column.items():
+        try:
+            found.update(_read_column(store, container, column, sorted(wanted)))
+        except FileNotFoundError:
+            found.update({image_id: ImageError("image_missing", container) for _, image_id in wanted})
+        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+            found.update({image_id: ImageError("image_unreadable", brief(error)) for _, image_id in wanted})
+        except Exception as error:  # every store has exceptions of its own; they are out of retries
+            found.update({image_id: ImageError("storage", brief(error)) for _, image_id in wanted})
+    return found
+
+
+def _read_column(
+    store: Store, container: str, column: str, wanted: Sequence[tuple[int, str]]
+) -> Iterator[tuple[str, bytes | ImageError]]:
+    with store.open(container) as file:
+        parquet = pq.ParquetFile(file)
+        first = 0
+        for group in range(parquet.num_row_groups):
+            end = first + parquet.metadata.row_group(group).num_rows
+            here = [(row - first, image_id) for row, image_id in wanted if first <= row < end]
+            if here:
+                cells = parquet.read_row_group(group, columns=[column])[column]
+                for row, image_id in here:
+                    yield image_id, _cell(cells[row].as_py(), container)
+            first = end
+        for row, image_id in wanted:
+            if row >= first:
+                yield image_id, ImageError("image_missing", f"{container} has no row {row}")
+
+
+def _cell(value: Any, container: str) -> bytes | ImageError:
+    data = value.get("bytes") if isinstance(value, dict) else value
+    return data if isinstance(data, bytes) else ImageError("image_missing", f"{container}: the cell holds no image")
+
+
+def image_column(schema: pa.Schema) -> str | None:
+    """The column that holds images, as bytes or as {bytes, path}."""
+    fitting = [field.name for field in schema if _holds_bytes(field.type)]
+    return next((name for name in IMAGE_COLUMNS if name in fitting), None)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def read_image(store: Store, uri: str) -> bytes:
+    """The bytes of an image by its URI alone, in a container or not. Raises ImageError."""
+    inside = split_member(uri)
+    try:
+        if inside is None:
+            return store.read(uri)
+        container, name = inside
+        if container.endswith(PARQUET):
+            return _read_row(store, container, name)
+        place = tar_members(store.uri, store.access, container).get(name)
+        if place is None:
+            raise ImageError("image_missing", uri)
+        return read_member(store, {"container": container, "offset": place[0], "length": place[1], "column": None})
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise ImageError("image_missing", uri) from None
+    except ValueError as error:
+        raise ImageError("image_outside_root", brief(error)) from None
+
+
+def _read_row(store: Store, container: str, name: str) -> bytes:
+    if not name.isdigit():
+        raise ImageError("image_missing", f"{container} has no row {name!r}")
+    with store.open(container) as file:
+        column = image_column(pq.read_schema(file))
+    member: Member = {"container": container, "offset": int(name), "length": 0, "column": column}
+    data = read_cells(store, [("", member)])[""]
+    if isinstance(data, ImageError):
+        raise data
+    return data
+
+
+@lru_cache(maxsize=8)
+def tar_members(root: str, access: Access, container: str) -> dict[str, tuple[int, int]]:
+    """Name -> (offset, length) of the files in a tar; of two of one name the last, as tar has it."""
+    with Store(root, access).open(container) as file:
+        return {info.name: (info.offset_data, info.size) for info in tar_files(file, container)}
+
+
+def tar_files(file: Any, name: str) -> Iterator[tarfile.TarInfo]:
+    """The regular files of an uncompressed tar, by its headers. Raises RefusedError when it is damaged."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for info in tar:
+                if info.isreg() and not info.issparse():
+                    yield info
+                tar.members = []  # type: ignore[attr-defined] # the list would grow with the archive
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise RefusedError(f"{name} is not an uncompressed tar, or is damaged: {brief(error)}") from None

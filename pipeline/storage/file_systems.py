@@ -1,0 +1,88 @@
+"""What the file systems of fsspec want to be told, and what they tell, each in its own words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+Entry = tuple[str, dict[str, Any]]
+"""A file's path as the file system takes it, and what a listing tells of it."""
+
+
+def options(uri: str, endpoint_url: str | None, timeout_s: float) -> dict[str, Any]:
+    """fsspec options for a URI. Retries are ours (storage/backoff.py): two layers of them would multiply."""
+    if uri.startswith(("s3://", "s3a://")):
+        timeout = {"connect_timeout": min(10.0, timeout_s), "read_timeout": timeout_s}
+        return {
+            "client_kwargs": {"endpoint_url": endpoint_url} if endpoint_url else {},
+            "config_kwargs": {**timeout, "retries": {"total_max_attempts": 1}},
+            "use_listings_cache": False,
+            "default_fill_cache": False,
+            "max_concurrency": 1,  # more makes every read ask for the size first
+        }
+    if uri.startswith(("http://", "https://")):
+        return {}
+    return {"use_listings_cache": False}
+
+
+def etag(info: dict[str, Any]) -> str | None:
+    """The content tag that a listing gives, None where it gives none."""
+    for key in ("ETag", "etag", "md5Hash", "content_md5"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    return None
+
+
+def modified_s(info: dict[str, Any]) -> float | None:
+    """When the file was written, seconds since 1970, None where a listing does not say."""
+    for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = info.get(key)
+        if isinstance(value, (int, float)):
+            return float(value)
+        if isinstance(value, datetime):
+            return value.timestamp()
+    return None
+
+
+def local_entries(root: str) -> Iterator[Entry]:
+    """Files below a folder of this machine, one at a time; links to files, but not what links to folders lead to."""
+    folders = [root]
+    while folders:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                    continue
+                with suppress(FileNotFoundError):  # gone since
+                    found = entry.stat(follow_symlinks=entry.is_file())
+                    yield entry.path, {"size": found.st_size, "mtime": found.st_mtime}
+
+
+def s3_entries(root: str, ask: Callable[..., dict[str, Any]]) -> Iterator[Entry]:
+    """An S3 listing page by page, each with its own tries: a million files are a thousand requests.
+
+    ask: sends one ListObjectsV2 with the parameters that it is given.
+    """
+    bucket, _, key = root.partition("/")
+    page: dict[str, Any] = {"IsTruncated": True}
+    while page["IsTruncated"]:
+        more = {"ContinuationToken": page["NextContinuationToken"]} if "NextContinuationToken" in page else {}
+        try:
+            page = ask(Bucket=bucket, Prefix=f"{key.rstrip('/')}/" if key else "", **more)
+        except FileNotFoundError:
+            return
+        for entry in page.get("Contents", []):
+            if not entry["Key"].endswith("/"):  # consoles put such empty objects in place of folders
+                yield f"{bucket}/{entry['Key']}", entry
+
+
+def found_entries(fs: Any, find: Callable[[], dict[str, dict[str, Any]]]) -> Iterator[Entry]:
+    """What any other file system finds, at once."""
+    fs.invalidate_cache()
+    try:
+        yield from find().items()
+    except FileNotFoundError:
+        return

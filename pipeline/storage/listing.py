@@ -1,0 +1,67 @@
+"""A listing of millions of files that is looked up by path and not held in memory: SQLite in a temporary file."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from pipeline.storage.store import StoredFile
+
+_TABLE = "CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, etag TEXT, modified_s REAL) WITHOUT ROWID"
+
+
+class Listing(Mapping[str, StoredFile]):
+    """Files by path, in the order of their paths."""
+
+    def __init__(self, files: sqlite3.Connection) -> None:
+        self._files = files
+        [(self._count,)] = files.execute("SELECT COUNT(*) FROM files")
+
+    def __getitem__(self, path: str) -> StoredFile:
+        row = self._files.execute("SELECT size, etag, modified_s FROM files WHERE path = ?", (to_key(path),)).fetchone()
+        if row is None:
+            raise KeyError(path)
+        return StoredFile(path, *row)
+
+    def __iter__(self) -> Iterator[str]:
+        return (to_path(key) for (key,) in self._files.execute("SELECT path FROM files ORDER BY path"))
+
+    def __len__(self) -> int:
+        return self._count
+
+
+@contextmanager
+def listing(files: Iterable[StoredFile]) -> Iterator[Listing]:
+    """The files of a store's `walk`, for as long as the context lasts."""
+    with temporary_database(_TABLE) as database:
+        database.execute("BEGIN")
+        rows = ((to_key(file.path), file.size, file.etag, file.modified_s) for file in files)
+        database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+        database.execute("COMMIT")
+        yield Listing(database)
+
+
+@contextmanager
+def temporary_database(*tables: str) -> Iterator[sqlite3.Connection]:
+    """A database in a file that is gone afterwards, with these tables; transactions are the caller's."""
+    with tempfile.TemporaryDirectory(prefix="relabel-listing-") as folder:
+        connection = sqlite3.connect(Path(folder) / "files.db", isolation_level=None, check_same_thread=False)
+        with closing(connection):
+            for setting in ("journal_mode = OFF", "synchronous = OFF"):  # nobody reads it after a crash
+                connection.execute(f"PRAGMA {setting}")
+            for table in tables:
+                connection.execute(table)
+            yield connection
+
+
+def to_key(path: str) -> bytes:
+    """Names of files need not be text, and those in an annotation file need not be names."""
+    return path.encode("utf-8", "surrogatepass")
+
+
+def to_path(key: bytes) -> str:
+    """What `to_key` was given."""
+    return key.decode("utf-8", "surrogatepass")

@@ -1,0 +1,37 @@
+"""What is asked of stores before any work: is it there, may it be written. A refusal says why, in one line."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+from pipeline.errors import RefusedError
+from pipeline.storage.atomic import TEMPORARY_PREFIX
+from pipeline.storage.store import Access, Store, brief
+
+START_TRIES = 6
+"""Before any work, a wrong endpoint should be told sooner than by all the tries."""
+
+
+def check_readable(uri: str, access: Access, what: str) -> None:
+    """Raise RefusedError unless `uri` exists and can be listed or read."""
+    store = Store(uri, replace(access, tries=START_TRIES))
+    try:
+        present = store.exists("") or store.has_entries()
+    except FileNotFoundError:
+        present = False
+    except Exception as error:  # each store has exceptions of its own
+        raise RefusedError(f"cannot read the {what} {uri}: {brief(error)}") from None
+    if not present:
+        raise RefusedError(f"the {what} {uri} does not exist")
+
+
+def check_writable(output: Store) -> None:
+    """Write and delete a small file; raises RefusedError with the reason when that fails."""
+    name = f"{TEMPORARY_PREFIX}probe-{uuid.uuid4().hex}"
+    impatient = Store(output.uri, replace(output.access, tries=START_TRIES, timeout_s=5))
+    try:
+        impatient.put(name, b"")
+        impatient.delete(name)
+    except Exception as error:
+        raise RefusedError(f"cannot write to the output {output.uri}: {brief(error)}") from None

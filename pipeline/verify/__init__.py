@@ -1,0 +1,1 @@
+"""Checking an output from its files alone."""

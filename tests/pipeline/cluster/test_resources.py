@@ -1,0 +1,34 @@
+"""What the stages reserve of small and large clusters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.cluster.resources import reserve
+from schemas.config import Operation
+
+CPUS, GPUS = {"CPU": 16.0}, {"CPU": 16.0, "GPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "cluster", "chunks"),
+    [
+        ({}, CPUS, 2),
+        ({}, GPUS, 4),
+        ({"gpus_per_actor": 0}, GPUS, 2),
+        ({"worker_memory_mb": 2048}, GPUS, 1),
+        ({"worker_memory_mb": 2048, "chunks_per_actor": 3}, CPUS, 3),
+    ],
+)
+def test_chunks_at_an_actor(given: dict[str, Any], cluster: dict[str, float], chunks: int) -> None:
+    assert reserve(Operation(**given), cluster).chunks_per_actor == chunks
+
+
+@pytest.mark.parametrize("cpus", [1.0, 2.0, 4.0, 16.0])
+@pytest.mark.parametrize("gpus", [0.0, 1.0, 2.0])
+def test_all_actors_and_two_tasks_fit(cpus: float, gpus: float) -> None:
+    found = reserve(Operation(), {"CPU": cpus, "GPU": gpus})
+    assert found.actors[0] == (gpus or cpus)
+    assert found.actors[0] * found.actor_cpus + 2 * found.task_cpus <= cpus + 0.01

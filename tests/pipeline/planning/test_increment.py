@@ -1,0 +1,161 @@
+"""Planning on real files: increments, chunks, what is new, what changed, what was interrupted."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RefusedError
+from pipeline.planning.increment import ChunkLimits, Planned, plan, read_chunk, read_plan
+from pipeline.sources import PlannedImage, PlannedMask
+from pipeline.storage import Store, StoredFile, spill
+
+LIMITS = ChunkLimits(images=4, decoded_bytes=1 << 30)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "out"))
+
+
+def image(number: int, masks: int = 1, salt: str = "") -> PlannedImage:
+    name = f"{number:04d}.jpg"
+    found = [PlannedMask(f"{number}-{i}", 1, "thing", json.dumps([[0, 0, 5, 0, 5, i, salt]])) for i in range(masks)]
+    return PlannedImage(name, str(number), (10, 20), found)
+
+
+def listing(numbers: Iterator[int] | range, size: int = 100) -> dict[str, StoredFile]:
+    return {f"{n:04d}.jpg": StoredFile(f"{n:04d}.jpg", size, None) for n in numbers}
+
+
+def rows(output: Store) -> list[dict]:
+    """Live rows of the whole plan, in chunk order."""
+    planned = read_plan(output)
+    found = [row for chunk in planned.chunks for row in read_chunk(output, chunk).to_pylist()]
+    return [row for row in found if (row["chunk_id"], row["image_id"]) not in planned.superseded]
+
+
+def test_every_image_and_mask_is_planned_once_in_fixed_chunks(output: Store) -> None:
+    planned = plan(output, (image(n, masks=n % 3) for n in reversed(range(10))), listing(range(10)), LIMITS)
+    assert (planned.images, planned.masks, planned.chunks) == (10, 9, 3)
+    found = rows(output)
+    assert [row["image_id"] for row in found] == [f"{n:04d}.jpg" for n in range(10)]
+    ids = [mask["mask_id"] for row in found for mask in row["masks"]]
+    assert len(set(ids)) == len(ids) == 9
+    assert [chunk.images for chunk in read_plan(output).chunks] == [4, 4, 2]
+    assert len({chunk.chunk_id for chunk in read_plan(output).chunks}) == 3
+
+
+def test_the_same_source_gives_the_same_plan_in_any_order(tmp_path: Path) -> None:
+    chunks = []
+    for order in (range(50), reversed(range(50))):
+        output = Store(str(tmp_path / str(len(chunks))))
+        plan(output, (image(n) for n in order), listing(range(50)), LIMITS)
+        chunks.append(read_plan(output).chunks)
+    assert chunks[0] == chunks[1]
+
+
+def test_nothing_new_adds_no_increment(output: Store) -> None:
+    plan(output, (image(n) for n in range(5)), listing(range(5)), LIMITS)
+    again = plan(output, (image(n) for n in range(5)), listing(range(5)), LIMITS)
+    assert again == Planned(None, unchanged=5)
+    assert read_plan(output).increments == 1
+
+
+def test_a_grown_and_changed_corpus_adds_only_what_differs(output: Store) -> None:
+    plan(output, (image(n) for n in range(6)), listing(range(6)), LIMITS)
+    changed = listing(range(8)) | {"0003.jpg": StoredFile("0003.jpg", 999, None)}
+    grown = [image(n, salt="new mask" if n == 1 else "") for n in range(8)]
+    planned = plan(output, iter(grown), changed, LIMITS)
+    assert (planned.images, planned.superseded, planned.unchanged) == (4, 2, 4)
+    found = rows(output)
+    assert sorted(row["image_id"] for row in found) == [f"{n:04d}.jpg" for n in range(8)]
+    assert read_plan(output).images == 8
+    assert {row["image_id"] for row in found if row["chunk_id"].startswith("0001-")} == {
+        f"{n:04d}.jpg" for n in (1, 3, 6, 7)
+    }
+
+
+def test_removed_images_stay_unless_pruned(output: Store) -> None:
+    plan(output, (image(n) for n in range(6)), listing(range(6)), LIMITS)
+    plan(output, (image(n) for n in range(4)), listing(range(4)), LIMITS)
+    assert read_plan(output).images == 6
+    pruned = plan(output, (image(n) for n in range(4)), listing(range(4)), LIMITS, prune=True)
+    assert pruned.superseded == 2
+    assert sorted(row["image_id"] for row in rows(output)) == [f"{n:04d}.jpg" for n in range(4)]
+    back = plan(output, (image(n) for n in range(5)), listing(range(5)), LIMITS)
+    assert back.images == 1
+    assert read_plan(output).images == 5
+
+
+def test_a_chunk_that_was_wholly_replaced_is_no_longer_work(output: Store) -> None:
+    plan(output, (image(n) for n in range(8)), listing(range(8)), LIMITS)
+    plan(output, (image(n, salt="x" if n < 4 else "") for n in range(8)), listing(range(8)), LIMITS)
+    assert [chunk.chunk_id[:4] for chunk in read_plan(output).chunks] == ["0000", "0001"]
+    assert len(rows(output)) == read_plan(output).images == 8
+
+
+def test_an_interrupted_increment_is_discarded(output: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan(output, (image(n) for n in range(3)), listing(range(3)), LIMITS)
+    real_put = Store.put
+
+    def dies_before_the_marker(self: Store, path: str, data: bytes) -> None:
+        if path.endswith("_COMMITTED"):
+            raise KeyboardInterrupt
+        real_put(self, path, data)
+
+    monkeypatch.setattr(Store, "put", dies_before_the_marker)
+    with pytest.raises(KeyboardInterrupt):
+        plan(output, (image(n) for n in range(9)), listing(range(9)), LIMITS)
+    monkeypatch.undo()
+    assert [file.path for file in output.list("plan") if "/1/" in file.path]  # left behind
+    assert read_plan(output).images == 3
+    assert plan(output, (image(n) for n in range(5)), listing(range(5)), LIMITS).images == 2
+    assert len(rows(output)) == 5
+
+
+def test_large_corpora_spill_and_are_bucketed(output: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spill, "SPILL_ROWS", 64)
+    monkeypatch.setattr(spill, "BUCKET_ROWS", 100)
+    plan(output, (image(n) for n in range(500)), listing(range(500)), LIMITS)
+    assert len([file for file in output.list("plan") if "bucket-" in file.path]) >= 5
+    assert sorted(row["image_id"] for row in rows(output)) == [f"{n:04d}.jpg" for n in range(500)]
+    monkeypatch.setattr(spill, "BUCKET_ROWS", 300)  # other buckets: what is known is found all the same
+    assert plan(output, (image(n) for n in range(510)), listing(range(510)), LIMITS).images == 10
+
+
+def test_chunks_are_capped_by_decoded_bytes(output: Store) -> None:
+    limits = ChunkLimits(images=100, decoded_bytes=2 * 10 * 20 * 3)
+    plan(output, (image(n) for n in range(5)), listing(range(5)), limits)
+    assert [chunk.images for chunk in read_plan(output).chunks] == [2, 2, 1]
+
+
+def test_an_image_named_twice_is_one_row_with_all_masks(output: Store) -> None:
+    plan(output, iter([image(1, masks=2), image(1, masks=2), image(2)]), listing(range(3)), LIMITS)
+    found = {row["image_id"]: row for row in rows(output)}
+    assert len(found["0001.jpg"]["masks"]) == 4
+    assert len({mask["mask_id"] for mask in found["0001.jpg"]["masks"]}) == 4
+
+
+def test_names_that_are_no_text_are_written_out(output: Store) -> None:
+    """Names of files may be any bytes (surrogates stand for them in Python), and JSON may hold any code."""
+    masks = [
+        PlannedMask("id \udcff", 1, "caf\udce9", json.dumps({"file": "\udcff.png"})),
+        PlannedMask("ü", 1, "ü", "[]"),
+    ]
+    names = ["\udcff.jpg", "ü.jpg"]
+    listed = {name: StoredFile(name, 100, None) for name in names}
+    plan(output, [PlannedImage(name, name, None, masks, problem=None) for name in names], listed, LIMITS)
+    found = {row["image_id"]: row for row in rows(output)}
+    assert found.keys() == {"\\udcff.jpg", "ü.jpg"}
+    assert [row["size_bytes"] for row in found.values()] == [100, 100]
+    assert [(mask["source_mask_id"], mask["category"]) for mask in found["ü.jpg"]["masks"]] == [
+        ("id \\udcff", "caf\\udce9"),
+        ("ü", "ü"),
+    ]
+
+
+def test_nothing_matched_is_refused(output: Store) -> None:
+    with pytest.raises(RefusedError, match="no image matched"):
+        plan(output, iter([]), {}, LIMITS)

@@ -1,0 +1,146 @@
+"""Storage on a real disk and a real S3 server: atomic puts, listings, bounded retries."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import RefusedError, StorageError
+from pipeline.storage import Access, Store
+from pipeline.storage.backoff import retried
+from pipeline.storage.preflight import check_readable, check_writable
+
+
+@pytest.fixture(params=["disk", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "disk":
+        return Store(str(tmp_path))
+    endpoint = request.getfixturevalue("s3_endpoint")
+    name = request.getfixturevalue("bucket")
+    return Store(f"s3://{name}/some prefix", Access(endpoint, tries=2))
+
+
+def test_put_read_list_delete(store: Store) -> None:
+    assert store.list() == []
+    store.put("a/two words ü.bin", b"12345")
+    store.put("a/b/c.bin", b"")
+    store.put("a/b/c.bin", b"1")
+    assert [(file.path, file.size) for file in store.list()] == [("a/b/c.bin", 1), ("a/two words ü.bin", 5)]
+    assert [file.path for file in store.list("a/b")] == ["a/b/c.bin"]
+    assert store.read("a/two words ü.bin") == b"12345"
+    assert store.exists("a/b/c.bin")
+    store.delete("a/b/c.bin")
+    store.delete("a/b/c.bin")
+    assert not store.exists("a/b/c.bin")
+    with pytest.raises(FileNotFoundError):
+        store.read("a/b/c.bin")
+
+
+def test_some_rows_of_a_parquet_file(store: Store) -> None:
+    table = pa.table({"number": range(1000), "other": ["x"] * 1000})
+    store.put_parquet("t.parquet", table, row_group_rows=64)
+    assert store.read_rows("t.parquet", 100, 130)["number"].to_pylist() == list(range(100, 230))
+    assert store.read_rows("t.parquet", 64, 64, ["number"]).column_names == ["number"]
+    assert store.read_parquet("t.parquet").equals(table)
+
+
+def test_a_store_travels_without_its_connection(store: Store) -> None:
+    store.put("x", b"1")
+    copied: Store = pickle.loads(pickle.dumps(store))
+    assert copied == store
+    assert copied.read("x") == b"1"
+
+
+def test_paths_cannot_leave_the_root(store: Store) -> None:
+    for path in ("../x", "a/../../x", "/etc/passwd"):
+        with pytest.raises(ValueError, match="leaves"):
+            store.read(path)
+
+
+def test_a_put_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    store.put("x", b"old")
+
+    def disk_full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(StorageError, match=r"cannot write .*No space"):
+        store.put("x", b"new")
+    assert store.read("x") == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_s3_listings_have_etags(s3_endpoint: str, bucket: str) -> None:
+    store = Store(f"s3://{bucket}", Access(s3_endpoint))
+    store.put("x", b"1")
+    store.put("y", b"2")
+    first, second = store.list()
+    assert first.etag
+    assert second.etag
+    assert first.etag != second.etag
+
+
+def test_what_cannot_be_written_is_refused(s3_endpoint: str) -> None:
+    with pytest.raises(RefusedError, match="cannot write to the output s3://no-such-bucket"):
+        check_writable(Store("s3://no-such-bucket/out", Access(s3_endpoint)))
+    with pytest.raises(RefusedError, match="cannot write to the output /proc/out"):
+        check_writable(Store("/proc/out"))
+
+
+def test_what_is_not_there_is_refused(s3_endpoint: str, bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=r"the masks .*gone does not exist"):
+        check_readable(str(tmp_path / "gone"), Access(), "masks")
+    with pytest.raises(RefusedError, match="does not exist"):
+        check_readable(f"s3://{bucket}/gone.json", Access(s3_endpoint), "masks")
+
+
+def test_retries_are_bounded_and_final_errors_are_not_retried() -> None:
+    calls, waits = [], []
+
+    def fails(error: Exception, times: int) -> str:
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        return "done"
+
+    assert retried(lambda: fails(OSError("reset"), 2), 3, waits.append) == "done"
+    assert len(waits) == 2
+    calls.clear()
+    with pytest.raises(OSError, match="reset"):
+        retried(lambda: fails(OSError("reset"), 9), 3, waits.append)
+    assert len(calls) == 3
+    calls.clear()
+    with pytest.raises(FileNotFoundError):
+        retried(lambda: fails(FileNotFoundError("x"), 9), 3, waits.append)
+    assert len(calls) == 1
+
+
+def test_ranges_and_open_files(store: Store) -> None:
+    store.put("a.bin", bytes(range(200)))
+    assert store.size("a.bin") == 200
+    assert store.read_range("a.bin", 190, 100) == bytes(range(190, 200))
+    with store.open("a.bin") as file:
+        file.seek(50)
+        assert file.read(3) == bytes((50, 51, 52))
+    with pytest.raises(FileNotFoundError):
+        store.read_range("none.bin", 0, 1)
+    assert [path.rpartition("/")[2] for path in store.some(10)] == ["a.bin"]
+
+
+def test_a_file_written_in_pieces_is_there_whole_or_not_at_all(store: Store) -> None:
+    with store.writer("b/c.bin") as file:
+        file.write(b"12")
+        file.write(b"345")
+    assert store.read("b/c.bin") == b"12345"
+
+    def breaks_off() -> None:
+        with store.writer("b/d.bin") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        breaks_off()
+    assert [file.path for file in store.list()] == ["b/c.bin"]
