@@ -25,6 +25,7 @@ lint: setup ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: lint ## The gate: style, types, tests
 	$(BIN)/python -m pytest

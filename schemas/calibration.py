@@ -47,7 +47,7 @@ class Tree(_Frozen):
 
 
 class Estimator(_Frozen):
-    """Boosted trees: estimate = base + sum of the trees, cut to [0, 1]. `features` are columns (calibration/apply.py)."""
+    """Boosted trees: estimate = base + sum of the trees, cut to [0, 1]. `features`: columns (calibration/apply.py)."""
 
     features: list[str]
     base: float
@@ -109,7 +109,7 @@ class Calibration(_Frozen):
     """Everything that seal needs to know about the quality of a refiner's masks.
 
     method_key   of the method whose scores it was fitted to (`method_key`)
-    estimators   by side; a side without one starts from the fixed formula of masks/scores.py
+    estimators   by side; a side without one starts from the fixed formula of masks/gate.py
     maps         by side, applied after it
     margin       by how much the refined mask's estimate must exceed the coarse one's
     lower_scale  quality_lower = quality - lower_scale * (1 - quality + LOWER_FLOOR) (calibration/apply.py)

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.masks import gate as mask_gate
-from pipeline.masks import scores
 from pipeline.masks.gate import Decision, Quality
 from schemas.calibration import Calibration, Distribution, Estimator, Map, Side, Tree
 from schemas.config import Gate

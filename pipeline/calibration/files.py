@@ -10,7 +10,7 @@ from pipeline.storage import Access, brief, split_uri
 from schemas.calibration import Calibration, CalibrationError, method_key, parse_calibration
 from schemas.config import Gate, Method
 
-PACKAGED_FOLDER = Path(__file__).parent / "models" / "weights"
+PACKAGED_FOLDER = Path(__file__).parents[1] / "models" / "weights"
 NAMED = PACKAGED, NONE = "packaged", "none"
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from pipeline.calibration.files import packaged
 from pipeline.calibration.fit import Sample
 from pipeline.dataset import open_result
+from pipeline.dataset.settings import merged, method_of
 from pipeline.errors import RefusedError
 from pipeline.evaluation import inputs, pairing
 from pipeline.evaluation.measures import measure
-from pipeline.output.reseal import merged, method_of
 from pipeline.storage import Access, Store
 from schemas.calibration import Calibration
 from schemas.config import Gate, Method

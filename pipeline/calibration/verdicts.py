@@ -15,8 +15,8 @@ from pipeline.calibration.apply import Floats, columns_of, estimate_side
 from pipeline.calibration.files import packaged
 from pipeline.calibration.fit import FEWEST_MASKS, MARGINS, named
 from pipeline.dataset import open_result
+from pipeline.dataset.settings import method_of
 from pipeline.errors import RefusedError
-from pipeline.output.reseal import method_of
 from pipeline.storage import Access, Store
 from schemas.calibration import Calibration, method_key
 from schemas.config import Method

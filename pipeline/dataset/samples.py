@@ -20,9 +20,9 @@ from pipeline.dataset.result import Result
 from pipeline.errors import ImageError, RefusedError
 from pipeline.masks import binary
 from pipeline.masks.decode import ImageArray, decode_image
-from pipeline.sources.types import safe_relative
 from pipeline.storage import Store, brief
 from pipeline.storage.containers import read_image
+from pipeline.storage.paths import safe_relative
 from schemas.config import Method
 
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 A mask is an array (H, W) of bool or uint8 {0, 1}, row 0 at the top. Its Rle is COCO's compressed run-length
 encoding in column-major order (pycocotools), the form in which masks are stored and travel.
 
-Not here: anything that looks at the image (`masks/scores.py`), anything that changes a mask's frame (`masks/frames.py`).
+Not here: anything that looks at the image (`scores.py`), anything that changes a mask's frame (`frames.py`).
 """
 
 from __future__ import annotations

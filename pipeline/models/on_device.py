@@ -1,7 +1,7 @@
 """What is done with every pixel of a mask, done where the model is: for all masks of an image at once, in torch.
 
-The same functions as OpenCV and numpy compute (`masks/frames.py`, `masks/views.py`, `masks/scores.py`), so that next to a GPU
-the CPU is left with distance transforms, components and run lengths. Agreement is a test
+The same functions as OpenCV and numpy compute (`masks/frames.py`, `masks/views.py`, `masks/scores.py`), so that next
+to a GPU the CPU is left with distance transforms, components and run lengths. Agreement is a test
 (tests/pipeline/models/test_on_device.py); last bits differ, as they do between any two execution classes.
 """
 

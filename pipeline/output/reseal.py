@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from pipeline.calibration.files import calibration_for
 from pipeline.dataset import read_current
+from pipeline.dataset.settings import merged, method_of
 from pipeline.errors import RefusedError
 from pipeline.output.manifest import Retention, Sealed, read_manifest
 from pipeline.output.seal import seal
@@ -16,7 +15,6 @@ from pipeline.planning.increment import read_plan
 from pipeline.progress.events import Progress
 from pipeline.storage import Access, Store
 from pipeline.storage.lease import Patience, check_store, held, unguarded
-from schemas.config import Config, Gate, parse_config
 
 
 def reseal(
@@ -54,19 +52,3 @@ def reseal(
                 fence=fence,
                 on_parts=on_parts,
             )
-
-
-def method_of(run: Store) -> Config:
-    """The configuration that a run wrote beside its parts."""
-    return parse_config(run.read("config.yaml").decode("utf-8"))
-
-
-def merged(gate: Mapping[str, Any], overrides: Mapping[str, Any]) -> Gate:
-    """A gate's fields with some replaced; None values are ignored. Raises RefusedError."""
-    wanted = {key: value for key, value in overrides.items() if value is not None}
-    known = {key: value for key, value in gate.items() if key in Gate.model_fields}
-    try:
-        return Gate.model_validate({**known, **wanted})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RefusedError(f"gate.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

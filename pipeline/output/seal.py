@@ -1,8 +1,8 @@
 """Sealing: parts -> calibration, gate -> training-ready shards -> manifest -> the switch.
 
 Chunks in plan order are grouped by the size of their parts; each group becomes one shard of masks and one of images,
-named by the hash of their content; a group that the last seal had is not read again (`output/shard_groups.py`). Grouping, gate and
-sorting depend on plan, parts, gate and calibration alone, so a seal repeated anywhere gives the same bytes. Every
+named by the hash of their content; a group that the last seal had is not read again (`shard_groups.py`). Grouping, gate
+and sorting depend on plan, parts, gate and calibration alone, so a seal repeated anywhere gives the same bytes. Every
 planned image and mask of a sealed chunk is checked to be there exactly once before `current.json` is switched. What a
 row becomes is `shard_rows.py`'s business.
 """
@@ -19,7 +19,6 @@ import ray
 from pipeline.calibration.apply import drifted
 from pipeline.errors import JobError, RefusedError
 from pipeline.masks import gate as mask_gate
-from pipeline.masks import scores
 from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, commit
 from pipeline.output.shard_groups import Group, group_parts, sealed_before, to_manifest
 from pipeline.output.shard_rows import Row, add_counts, add_drift, count, seal_masks
@@ -52,7 +51,7 @@ def seal(
 ) -> Sealed:
     """Seal every finished part. Raises JobError when the accounting does not come out.
 
-    calibration: what turns scores into estimates; None: the fixed formula of masks/scores.py.
+    calibration: what turns scores into estimates; None: the fixed formula of masks/gate.py.
     fence: called before the switch; raises when this process no longer may. on_parts: called with the number of parts
     of each shard written, for progress.
     """

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.calibration.apply import Judgement, columns_of, drift_counts, judge
-from pipeline.masks import binary, scores
+from pipeline.masks import binary
 from pipeline.masks import gate as mask_gate
 from schemas.calibration import Calibration
 from schemas.config import Gate

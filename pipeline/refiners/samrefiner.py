@@ -4,8 +4,8 @@ Written from the paper's description; see `prompts.py` for the prompts and their
 for all of its masks. Masks go through the decoder together, in slabs of `decode_batch` prompts over the images of an
 encoder batch; a slab's composition depends on the chunk alone, never on timing.
 
-Past the paper: the model may look again, at the mirror image and at a crop around the object (`masks/views.py`), and the
-photograph's colours may vote (`colour.py`); the refined mask is where the mean of all answers says so.
+Past the paper: the model may look again, at the mirror image and at a crop around the object (`masks/views.py`), and
+the photograph's colours may vote (`colour.py`); the refined mask is where the mean of all answers says so.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Semantic masks through any refiner: split into regions, refine each by itself, merge by highest logit.
 
-With `split_regions` a mask is refined region by region (`pipeline/masks/regions.py`) and becomes the union of what came back.
+With `split_regions` a mask is refined region by region (`masks/regions.py`) and becomes the union of what came back.
 With `exclusive` the masks of one image do not overlap: a pixel that several claim goes to the one with the highest
 logit, and a pixel that none claims is background. A class map asks for both.
 

@@ -30,9 +30,9 @@ from pipeline.models import load_model as load_model_by_name
 from pipeline.models.weights import Weights
 from pipeline.planning.increment import Chunk, read_chunk
 from pipeline.refiners import RefinedMask, RefineImage
-from pipeline.sources.types import safe_relative
 from pipeline.storage import Store, brief
 from pipeline.storage.containers import Member, read_cells, read_member
+from pipeline.storage.paths import safe_relative
 from schemas.config import Method
 from schemas.records import LOADED, PARTS, SCORES
 

@@ -1,4 +1,4 @@
-"""One chunk, or some of its images, in a process of its own: `run_fresh` starts it, `python -m pipeline.refining.subprocess_worker` is it.
+"""One chunk, or some of its images, in a process of its own: `run_fresh` starts it, this module is it.
 
 The child dies with its parent (it watches its standard input), may not take all of the memory, and is the first that
 the kernel kills when memory runs out.
@@ -25,7 +25,7 @@ from pipeline.refining import chunk
 from pipeline.refining.isolate import Outcome
 from pipeline.storage import brief
 
-ROOT = str(Path(__file__).parents[1])
+ROOT = str(Path(__file__).parents[2])
 LIMIT_S = 1800.0
 """For so long nothing hangs that works."""
 SHARE_OF_FREE_MEMORY = 0.8

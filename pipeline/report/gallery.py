@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,13 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
-from pipeline.dataset.order import BLOCK_ROWS
 from pipeline.dataset.result import Result
 from pipeline.dataset.samples import Photos, ahead
+from pipeline.dataset.verdicts import digest, read_masks
 from pipeline.errors import ImageError, MaskError
 from pipeline.masks import binary, drawing
 from pipeline.masks.binary import Mask
@@ -29,8 +26,6 @@ VIEW_PX = 560
 WEBP_QUALITY = 72
 TOLERANCE_PX = 0.7  # by which an outline may leave the mask's edge, in pixels of the view
 NUMBERS = ("quality", "quality_coarse", "quality_refined", "coarse_iou", "area_ratio", "predicted_iou", "stability")
-ROW = ["mask_id", "image_uri", "source_mask_id", "category", "height", "width", "decision", "reason"]
-SCORES_SHOWN = [*NUMBERS, "coarse_rle", "refined_rle"]
 
 Item = dict[str, Any]
 
@@ -50,25 +45,6 @@ def gallery(result: Result, shown: dict[str, list[str]], images_root: str | None
         for item in drawn
     }
     return [items[mask_id] for mask_id in shown]
-
-
-def read_masks(result: Result, mask_ids: Sequence[str]) -> list[Item]:
-    """The rows of a few masks. Ids are looked for first; of the rest only the row groups that hold one are read."""
-    wanted = pa.array(mask_ids, pa.string())
-    found = []
-    for path in result.files():
-        ids = result.store.scan(path, {"mask_id": pc.field("mask_id")})["mask_id"]
-        rows = np.flatnonzero(pc.is_in(ids, wanted).to_numpy())
-        for near in np.split(rows, np.flatnonzero(np.diff(rows // BLOCK_ROWS)) + 1) if len(rows) else []:
-            first, count = int(near[0]), int(near[-1] - near[0] + 1)
-            found += result.store.read_rows(path, first, count, [*ROW, *SCORES_SHOWN]).take(near - first).to_pylist()
-    return found
-
-
-def digest(row: Item) -> str:
-    """Short hash of the two masks that a person sees: a verdict counts only for these."""
-    parts = (row[name]["counts"] if row[name] else "" for name in ("coarse_rle", "refined_rle"))
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
 
 
 def draw_image(photos: Photos, rows: Sequence[Item]) -> list[Item]:

@@ -21,7 +21,7 @@ from pipeline.errors import REASONS
 from pipeline.report import charts, risk
 from pipeline.report.gallery import gallery
 from pipeline.report.survey import STRATA, Category, Survey, survey
-from pipeline.review import verdicts
+from pipeline.review.verdicts import judged
 from pipeline.storage import Access
 
 DECISIONS = {
@@ -52,7 +52,7 @@ def report(
     result = open_result(output, access)
     found = survey(result, per_stratum)
     truth = risk.by_truth(result, ground_truth, access) if ground_truth else None
-    curve = truth.curve if truth else risk.by_verdicts(verdicts.judged(result))
+    curve = truth.curve if truth else risk.by_verdicts(judged(result))
     curve = curve or risk.by_estimate(found.quality, result.manifest.get("calibration_id"))
     items = gallery(result, found.shown, images_root)
     earlier = {mask_id: one.verdict for mask_id, (one, _) in verdicts.standing(result).items()}

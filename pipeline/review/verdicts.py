@@ -1,10 +1,6 @@
-"""What people said of masks: read from the page's download, checked, kept beside the result, and read back.
+"""What people say of masks: read from the page's download, checked, kept beside the result (`dataset/verdicts.py`).
 
-    OUTPUT/reviews/<number>-<hash>.json     one file for each `relabel review`; immutable; later ones win
-
-A verdict is of the pair of masks that was seen: better or worse (the refined one than the coarse one), or reject
-(neither can be used). It carries a digest of the two, so it no longer counts once either is another. A new gate or
-calibration changes neither mask, and verdicts stay.
+And what it is good for: a gate or calibration fitted to verdicts, the risk that they show.
 """
 
 from __future__ import annotations
@@ -19,16 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.result import Result, open_result
-from pipeline.dataset.verdicts import digest, read_masks
+from pipeline.dataset.verdicts import FOLDER, KIND, VERSION, Verdict, digest, parse, read_masks, standing
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store, brief, split_uri
 from schemas.records import SCORES
-
-VERDICTS = ("better", "worse", "reject")
-KIND = "relabel-verdicts"
-VERSION = 1
-FOLDER = "reviews"
-MAX_BYTES = 64 << 20
 
 TABLE = pa.schema(
     [
@@ -42,15 +32,6 @@ TABLE = pa.schema(
         *SCORES,
     ]
 )
-
-
-class Verdict(NamedTuple):
-    """One mask's verdict. `strata`: what the mask was shown for."""
-
-    mask_id: str
-    digest: str
-    verdict: str
-    strata: tuple[str, ...]
 
 
 class Reviewed(NamedTuple):
@@ -73,32 +54,6 @@ def read_file(uri: str, access: Access) -> list[Verdict]:
     return parse(data, uri)
 
 
-def parse(data: bytes, where: str) -> list[Verdict]:
-    """JSON -> verdicts, every field checked: the file comes from outside. Raises RefusedError."""
-    if len(data) > MAX_BYTES:
-        raise RefusedError(f"{where} is larger than {MAX_BYTES >> 20} MiB; a file of verdicts is not")
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(f"{where} is not valid JSON: {brief(error)}") from None
-    if not isinstance(content, dict) or content.get("kind") != KIND or content.get("schema_version") != VERSION:
-        raise RefusedError(f"{where} is not a file of verdicts, as the audit page downloads it")
-    entries = content.get("verdicts")
-    if not isinstance(entries, list):
-        raise RefusedError(f"{where} has no list `verdicts`")
-    return [_verdict(entry, where) for entry in entries]
-
-
-def _verdict(entry: Any, where: str) -> Verdict:
-    fields = [entry.get(name) if isinstance(entry, dict) else None for name in ("mask_id", "digest", "verdict")]
-    strata = entry.get("strata", []) if isinstance(entry, dict) else None
-    texts = [*fields, *(strata if isinstance(strata, list) else [None])]
-    if not all(isinstance(text, str) for text in texts) or fields[2] not in VERDICTS:
-        raise RefusedError(f"{where}: not a verdict ({', '.join(VERDICTS)}): {str(entry)[:100]}")
-    mask_id, seen, verdict = (str(text) for text in fields)
-    return Verdict(mask_id, seen, verdict, tuple(str(name) for name in strata or ()))
-
-
 def review(output: str, uri: str, access: Access | None = None) -> Reviewed:
     """Keep the verdicts of a file beside the result. The same file twice changes nothing.
 
@@ -113,31 +68,6 @@ def review(output: str, uri: str, access: Access | None = None) -> Reviewed:
         raise RefusedError(f"{uri} has no verdict on a mask that {output} holds as it was seen; nothing was stored")
     path = _put(result.store, fresh)
     return Reviewed(dict(sorted(Counter(one.verdict for one in fresh).items())), len(given) - len(fresh), path)
-
-
-def stored(output: Store) -> dict[str, Verdict]:
-    """All verdicts kept beside an output, by mask id; of several on one mask the latest."""
-    found: dict[str, Verdict] = {}
-    for file in output.list(FOLDER):
-        if file.path.endswith(".json"):
-            found |= {one.mask_id: one for one in parse(output.read(file.path), f"{output.uri}/{file.path}")}
-    return found
-
-
-def standing(result: Result) -> dict[str, tuple[Verdict, dict[str, Any]]]:
-    """The verdicts that hold for the current result, each with the row of its mask."""
-    kept = stored(result.store)
-    rows = read_masks(result, list(kept)) if kept else []
-    return {row["mask_id"]: (kept[row["mask_id"]], row) for row in rows if kept[row["mask_id"]].digest == digest(row)}
-
-
-def rejected(output: str, access: Access | None = None) -> frozenset[str]:
-    """Ids of the masks of the current result that a person rejected: exports leave them out."""
-    store = Store(output, access or Access())
-    if not any(one.verdict == "reject" for one in stored(store).values()):
-        return frozenset()
-    found = standing(open_result(output, access))
-    return frozenset(mask_id for mask_id, (one, _) in found.items() if one.verdict == "reject")
 
 
 def as_calibration(result: Result) -> pa.Table:

@@ -14,7 +14,8 @@ from typing import Any
 from pipeline.errors import RefusedError
 from pipeline.sources import json_stream
 from pipeline.sources.by_image import ByImage, Entry
-from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput, safe_relative
+from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
+from pipeline.storage.paths import safe_relative
 
 Names = dict[Any, str]
 FileName = Callable[[dict[str, Any]], str]

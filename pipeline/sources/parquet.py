@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 from pipeline.errors import RefusedError
 from pipeline.sources import containers
 from pipeline.sources.cells import CATEGORIES, CATEGORY_IDS, GEOMETRIES, IDS, LISTS, masks_in
-from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput, safe_relative
+from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import brief
 from pipeline.storage.containers import PARQUET, URI_COLUMNS, image_column, member_uri
+from pipeline.storage.paths import safe_relative
 
 MASK_COLUMNS = (*LISTS, *GEOMETRIES, "label_map", "annotation")
 ID_COLUMNS = ("source_image_id", "image_id", "id")

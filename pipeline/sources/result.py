@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from pipeline.dataset import open_result
 from pipeline.dataset.by_image import Row, groups, read_group
-from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput, safe_relative
+from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
+from pipeline.storage.paths import safe_relative
 
 COLUMNS = ["source_mask_id", "category_id", "category", "mask_rle", "coarse_rle"]
 

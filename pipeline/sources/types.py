@@ -27,7 +27,7 @@ class PlannedImage:
 
     image_uri: path relative to the image root, also the image's id. declared_hw: the size the source states.
     problem: reason code where the image cannot even be looked for. digest_extra: enters the digest of the masks
-    (content of files that `geometry` only names). member: where the image stands in a container (see `storage/containers.py`).
+    (content of files that `geometry` only names). member: where the image stands in a container.
     """
 
     image_uri: str
@@ -50,8 +50,3 @@ class SourceInput:
     images: Mapping[str, StoredFile]
     threads: int = 8
     options: Mapping[str, str] = field(default_factory=dict)
-
-
-def safe_relative(path: str) -> bool:
-    """Whether a path from an annotation stays inside the image root."""
-    return bool(path) and not path.startswith("/") and "://" not in path and ".." not in path.split("/")

@@ -1,8 +1,8 @@
 """Checking an output from its files alone: the chain of hashes, the accounting, and every row.
 
 `current.json` names the manifest by its hash, the manifest the shards, the parts and the plan's increments by theirs,
-an increment its files (`verify/files.py`). What the plan has and what the shards hold are compared image by image and
-mask by mask (`verify/accounting.py`), and every row with what it claims (`verify/rows.py`). Files that nobody names are findings.
+an increment its files (`files.py`). What the plan has and what the shards hold are compared image by image and
+mask by mask (`accounting.py`), and every row with what it claims (`rows.py`). Files that nobody names are findings.
 
 Rows pass through in batches, and ids through files on disk, so memory does not grow with the result. Not here: results
 of other methods beside the current one, and what waits for a seal.

@@ -3,8 +3,7 @@
 Same prompts and protocol as the official models (`models.MaskModel`): images with a long side of 512, masks of 256 x
 256, coordinates 0-1024. It looks at `PromptBatch.coarse` and corrects it; without masks it answers boxes and points.
 
-Not here: the layers (`models/lite/network.py`, `models/lite/backbone.py`; `models/lite/fast.py` computes the same, faster), the training
-(`lite/training/`).
+Not here: the layers (`network.py`, `backbone.py`; `fast.py` computes the same, faster), the training (`training/`).
 """
 
 from __future__ import annotations

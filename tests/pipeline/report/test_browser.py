@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataset import Result, verdicts
+from pipeline.dataset import Result
+from pipeline.dataset.verdicts import rejected
 from pipeline.report.page import report
 from pipeline.review import verdicts
 from tests.pipeline.report.conftest import HOSTILE
@@ -211,7 +212,7 @@ def test_keys_judge_move_and_zoom_and_verdicts_come_back(
     copy = write_result(tmp_path / "copy", [result.masks().to_pylist()], str(tmp_path))
     kept = verdicts.review(copy.store.uri, str(path))
     assert kept.taken == {"better": 1, "reject": 1, "worse": 1}
-    assert len(verdicts.rejected(copy.store.uri)) == 1
+    assert len(rejected(copy.store.uri)) == 1
 
 
 @pytest.mark.parametrize("width", SIZES)

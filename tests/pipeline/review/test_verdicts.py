@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.dataset.verdicts import digest
 
-from pipeline.dataset import Result, verdicts
+from pipeline.dataset import Result
+from pipeline.dataset.verdicts import digest, rejected
 from pipeline.errors import RefusedError
 from pipeline.report import risk
 from pipeline.review import verdicts
@@ -38,16 +38,16 @@ def download(path: Path, said: list[tuple[Row, str]], **values: Any) -> str:
 def test_verdicts_are_kept_and_rejects_are_known(judged: Result, tmp_path: Path) -> None:
     rows = judged.masks().to_pylist()
     output = judged.store.uri
-    assert verdicts.rejected(output) == frozenset()
+    assert rejected(output) == frozenset()
     said = [(rows[0], "better"), (rows[1], "worse"), (rows[3], "reject")]
     first = verdicts.review(output, download(tmp_path / "v.json", said))
     assert first.taken == {"better": 1, "reject": 1, "worse": 1}
     assert first.stale == 0
-    assert verdicts.rejected(output) == {rows[3]["mask_id"]}
+    assert rejected(output) == {rows[3]["mask_id"]}
     assert verdicts.review(output, str(tmp_path / "v.json")).path == first.path  # twice changes nothing
     assert len(judged.store.list("reviews")) == 1
     verdicts.review(output, download(tmp_path / "later.json", [(rows[3], "worse"), (rows[4], "reject")]))
-    assert verdicts.rejected(output) == {rows[4]["mask_id"]}  # the later word counts
+    assert rejected(output) == {rows[4]["mask_id"]}  # the later word counts
 
 
 def test_verdicts_are_calibration_data(judged: Result, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_verdict_does_not_outlive_the_masks_it_was_about(judged: Result, tmp_p
     verdicts.review(str(output), download(tmp_path / "v.json", [(rows[0], "reject"), (rows[3], "reject")]))
     changed = [{**rows[0], "refined_rle": rows[1]["refined_rle"]}, *rows[1:]]
     write_result(output, [changed], str(tmp_path))
-    assert verdicts.rejected(str(output)) == {rows[3]["mask_id"]}
+    assert rejected(str(output)) == {rows[3]["mask_id"]}
     again = verdicts.review(str(output), str(tmp_path / "v.json"))
     assert (again.taken, again.stale) == ({"reject": 1}, 1)
     with pytest.raises(RefusedError, match="no verdict on a mask"):

@@ -1,0 +1,84 @@
+"""Estimates where nothing was calibrated, and the gate: which of two masks to train on, and why.
+
+They run when parts are sealed, so new thresholds need no model. Calibrated estimates: `calibration/apply.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from schemas.config import Gate
+
+UNCALIBRATED = "uncalibrated-1"
+"""calibration_id of `formula`, which no ground truth was fitted to."""
+
+Scores = Mapping[str, Any]
+"""Score components by name; None or NaN where a refiner does not know one."""
+
+
+class Quality(NamedTuple):
+    """Estimates in [0, 1] of the IoU with the truth."""
+
+    coarse: float
+    refined: float
+
+
+class Decision(NamedTuple):
+    """`decision` is refined, kept_coarse or review; `reason` a key of errors.REASONS; `kept` the side to train on."""
+
+    decision: str
+    reason: str
+    kept: Literal["coarse", "refined"]
+
+
+def formula(predicted_iou: Any, stability: Any, coarse_iou: Any) -> tuple[Any, Any]:
+    """Uncalibrated quality of coarse and refined, of floats or of arrays: monotone in what the model says.
+
+    refined: predicted IoU, lowered by up to a tenth where the logits are unstable.
+    coarse:  if the refined mask is right with that quality, the coarse one can be no better than its IoU with it.
+    """
+    refined = predicted_iou * (0.9 + 0.1 * stability)
+    return refined * coarse_iou, refined
+
+
+def decide(scores: Scores, quality: Quality, gate: Gate, margin: float) -> Decision:
+    """Whether the refined mask replaces the coarse one, and why.
+
+    margin: by how much the refined mask's estimate must exceed the coarse one's. Where even the better of the two is
+    estimated below `gate.review_below`, it is kept for now and a person should look. Estimates that are not known (NaN)
+    decide nothing.
+    """
+    if scores["area_ratio"] == 0:
+        return Decision("kept_coarse", "refined_empty", "coarse")
+    if scores["coarse_iou"] == 1.0:
+        return Decision("refined", "unchanged", "refined")
+    if not gate.enabled:
+        return Decision("refined", "improved", "refined")
+    ratio = max(scores["area_ratio"], 1 / scores["area_ratio"])
+    if scores["coarse_iou"] < gate.min_coarse_iou or ratio > gate.max_area_ratio:
+        return Decision("kept_coarse", "refined_ran_away", "coarse")
+    if scores["main_share"] < gate.min_main_share:
+        return Decision("kept_coarse", "refined_shattered", "coarse")
+    return _compare(quality, gate, margin)
+
+
+def _compare(quality: Quality, gate: Gate, margin: float) -> Decision:
+    if quality.refined - quality.coarse < margin:
+        found = Decision("kept_coarse", "refined_less_certain", "coarse")
+    else:
+        found = Decision("refined", "improved", "refined")
+    if getattr(quality, found.kept) < gate.review_below:
+        return Decision("review", "both_uncertain", found.kept)
+    return found
+
+
+def tenth(quality: float) -> str:
+    """The upper end of the tenth of [0, 1] that a quality lies in: "0.1", ..., "1.0"; 0 goes with the first.
+
+    Taken of the float32 that the shards hold, so that sealing and reading agree.
+    """
+    return f"{max(1, math.ceil(round(10 * float(np.float32(quality)), 5))) / 10:.1f}"
