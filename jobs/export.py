@@ -7,11 +7,11 @@ import re
 from typing import Annotated
 
 import typer
-from pipeline.dataset.verdicts import rejected
 from rich.table import Table
 
 from jobs import console
 from pipeline.dataset import Result, open_result
+from pipeline.dataset.verdicts import rejected
 from pipeline.errors import RefusedError
 from pipeline.exports import EXPORTS
 from pipeline.exports.driver import export as run_export

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from pipeline.dataset.verdicts import digest
 from typer.main import get_command
 
 import pipeline
 from jobs.cli import app
+from pipeline.dataset.verdicts import digest
 from pipeline.errors import REASONS
 from schemas.config import resolve
 from schemas.records import IMAGES, MASKS

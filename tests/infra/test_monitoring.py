@@ -72,7 +72,7 @@ def exported() -> set[str]:
     names |= {name for name, kind in families.items() if kind == "gauge"}
     return names | {
         "relabel_dataset_quality_bucket"
-    }  # appears when something is sealed: tests/pipeline/test_metrics.py
+    }  # appears when something is sealed: tests/pipeline/progress/test_metrics.py
 
 
 def alerts() -> list[Json]:

@@ -13,7 +13,7 @@ from pipeline.dataset import open_result
 from tests.conftest import ROOT
 from tests.killers import picture
 
-pytestmark = pytest.mark.slow  # the gate has tests/pipeline/test_isolate.py
+pytestmark = pytest.mark.slow  # the gate has tests/pipeline/refining/test_isolate.py
 
 
 class Run:

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.progress.breakdown import ADVICE
 from tests.conftest import DEMO, ROOT, Cli
-from tests.pipeline.test_metrics import scrape
+from tests.pipeline.progress.test_metrics import scrape
 
 
 def with_a_bad_image(folder: Path) -> Path:

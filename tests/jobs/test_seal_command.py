@@ -21,7 +21,7 @@ from pipeline.storage import Access, Store
 from schemas.config import Gate, fingerprint, resolve, to_yaml
 from tests.conftest import Cli
 from tests.fakes import FakeModel
-from tests.pipeline.report.test_verdicts import download
+from tests.pipeline.review.test_verdicts import download
 
 IMAGES, SIDE = 90, 64
 

@@ -1,6 +1,6 @@
 """`lite` for inference: the function of `models/lite/network.py`, with fused convolutions and constants computed once.
 
-Agreement with the network that was trained is a test (tests/pipeline/models/test_lite_fast.py).
+Agreement with the network that was trained is a test (tests/pipeline/models/lite/test_fast.py).
 """
 
 from __future__ import annotations

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import torch
-from pipeline.dataset.verdicts import digest, rejected
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from pipeline.dataset import MaskDataset, MaskStream, Result, collate
+from pipeline.dataset.verdicts import digest, rejected
 from pipeline.errors import ImageError, RefusedError
 from pipeline.exports.driver import export
 from pipeline.exports.types import Options

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from pipeline.masks.gate import Quality
 
 from pipeline.masks import gate
 from pipeline.masks import scores as mask_scores
+from pipeline.masks.gate import Quality
 from schemas.config import Gate
 
 GOOD = {

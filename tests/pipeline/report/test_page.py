@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.dataset.verdicts import digest
 from typer.testing import CliRunner
 
 from jobs.cli import app
 from pipeline.dataset import Result
+from pipeline.dataset.verdicts import digest
 from pipeline.errors import RefusedError
 from pipeline.report import risk
 from pipeline.report.page import as_json, report
