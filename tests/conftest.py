@@ -109,13 +109,17 @@ class RayHead(NamedTuple):
 
 @contextmanager
 def ray_head(**env: str) -> Iterator[RayHead]:
-    """A Ray head as a process, with a folder of its own: from the common one later drivers would take its address."""
+    """A Ray head as a process, with a folder of its own: from the common one later drivers would take its address.
+
+    Without a token unless `env` asks for one: left to itself it demands one wherever ~/.ray/auth_token exists, which
+    every local cluster writes.
+    """
     [port] = free_ports(1)
     folder = tempfile.mkdtemp(prefix="r")  # short: Ray's sockets lie below
     command = [Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
     head = subprocess.Popen(
         [*command, "--include-dashboard=false", f"--temp-dir={folder}"],
-        env={**os.environ, **env},
+        env={"RAY_AUTH_MODE": "disabled", **os.environ, **env},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
