@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from jobs import console
-from jobs.options import read_config
+from pipeline.configuration import read_config
 from pipeline.errors import RefusedError
 from pipeline.storage import Access
 

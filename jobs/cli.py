@@ -81,7 +81,7 @@ def _common(
 
 def main() -> None:
     """Entry point: expected errors become one line and an exit code, never a traceback."""
-    signal.signal(signal.SIGTERM, _unwind)  # until Ray runs, see pipeline/job.py; as PID 1 there would be none
+    signal.signal(signal.SIGTERM, _unwind)  # as PID 1 there would be none
     try:
         app()
     except (RefusedError, ConfigError) as error:
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def _unwind(_signal: int, _frame: Any) -> None:
-    """SIGTERM: release the lease, remove temporary files; but a store that does not answer is not waited for."""
+    """SIGTERM: end Ray, release the lease, remove temporary files; but what does not answer is not waited for."""
     os.write(2, b"relabel: terminated; finished chunks are kept, the same command goes on from them\n")
     overdue = threading.Timer(UNWIND_S, os._exit, (143,))
     overdue.daemon = True

@@ -3,83 +3,134 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from pipeline.calibration.apply import DRIFT_LIMIT
 from pipeline.errors import REASONS
 from pipeline.planning.increment import Planned
-from pipeline.progress.breakdown import Breakdown
+from pipeline.progress.breakdown import ChunkFinished
+from pipeline.progress.events import Event, Planning, Refined, Refining, Retrying, Sealing
+from schemas.manifest import Manifest
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-class RichProgress:
-    """pipeline.progress.events.Progress drawn on stderr; on a terminal live, elsewhere a line now and then."""
+class Drawing:
+    """A listener that draws on stderr: on a terminal live, elsewhere a line now and then. One bar at a time."""
 
-    @contextmanager
-    def planning(self) -> Iterator[Callable[[int], None]]:
-        columns = (SpinnerColumn(), TextColumn("planning: {task.completed} images read"))
-        with Progress(*columns, console=err, transient=True) as bar:
-            task = bar.add_task("plan", total=None)
-            yield lambda count: bar.advance(task, count)
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._rates = _Rates(0)
 
-    def planned(self, planned: Planned) -> None:
-        new = f"{planned.images} new or changed images with {planned.masks} masks in {planned.chunks} chunks"
-        err.print(f"plan: {new}; {planned.unchanged} images were planned before")
+    def __call__(self, event: Event) -> None:
+        """Draw it."""
+        if isinstance(event, Planning):
+            self._planning(event)
+        elif isinstance(event, Planned):
+            self.end()
+            new = f"{event.images} new or changed images with {event.masks} masks in {event.chunks} chunks"
+            err.print(f"plan: {new}; {event.unchanged} images were planned before")
+        elif isinstance(event, Refining):
+            self._refining(event)
+        elif isinstance(event, ChunkFinished):
+            self._chunk(event)
+        elif isinstance(event, Refined):
+            self._refined(event)
+        elif isinstance(event, Sealing):
+            self._sealing(event)
+        elif isinstance(event, Retrying):
+            what = "no failed row" if event.round is None else f"round {event.round}, {event.images} images left"
+            err.print(f"retry: {what}")
+        else:
+            err.print(event.message)
 
-    @contextmanager
-    def refining(self, images: int, actors: tuple[int, int]) -> Iterator[Callable[[dict[str, Any]], None]]:
-        if not images:
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _begin(self, *columns: ProgressColumn, total: int | None, live: bool = True, **fields: Any) -> None:
+        self.end()
+        self._bar = Progress(*columns, console=err, transient=True, disable=not live)
+        self._task = self._bar.add_task("", total=total, **fields)
+        self._bar.start()
+
+    def _update(self, completed: int, **fields: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=completed, **fields)
+
+    def _planning(self, event: Planning) -> None:
+        if event.images == 0:
+            self._begin(SpinnerColumn(), TextColumn("planning: {task.completed} images read"), total=None)
+        self._update(event.images)
+
+    def _refining(self, event: Refining) -> None:
+        self._rates = _Rates(event.images)
+        if not event.images:
             err.print("refine: nothing pending")
-            yield lambda _status: None
             return
-        low, high = actors
-        err.print(f"refine: {images} images with {low if low == high else f'{low} to {high}'} model actors")
-        rates = _Rates(images)
-        columns = (
+        low, high = event.actors
+        err.print(f"refine: {event.images} images with {low if low == high else f'{low} to {high}'} model actors")
+        self._begin(
             SpinnerColumn(),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("images · {task.fields[masks_per_s]:.1f} masks/s · {task.fields[failures]} failed · left"),
             TimeRemainingColumn(),
+            total=event.images,
+            live=err.is_terminal,
+            masks_per_s=0.0,
+            failures=0,
         )
-        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-            task = bar.add_task("refine", total=images, masks_per_s=0.0, failures=0)
 
-            def on_status(status: dict[str, Any]) -> None:
-                rates.add(status)
-                bar.update(task, advance=status["images"], masks_per_s=rates.masks_per_s, failures=rates.failures)
-                if not err.is_terminal and rates.due():
-                    err.print(rates.line())
+    def _chunk(self, event: ChunkFinished) -> None:
+        rates = self._rates
+        rates.add(event)
+        self._update(rates.images, masks_per_s=rates.masks_per_s, failures=rates.failures)
+        if not err.is_terminal and rates.due():
+            err.print(rates.line())
 
-            yield on_status
-        err.print(rates.line())
-
-    def refined(self, spent: Breakdown) -> None:
-        if spent.chunks:
-            for line in spent.lines():
+    def _refined(self, event: Refined) -> None:
+        self.end()
+        if self._rates.total:
+            err.print(self._rates.line())
+        if event.spent.chunks:
+            for line in event.spent.lines():
                 err.print(line)
 
-    def retrying(self, number: int | None, images: int) -> None:
-        what = "no failed row" if number is None else f"round {number}, {images} images left"
-        err.print(f"retry: {what}")
+    def _sealing(self, event: Sealing) -> None:
+        if event.done == 0:
+            columns = (SpinnerColumn(), TextColumn("sealing"), BarColumn(), MofNCompleteColumn(), TextColumn("chunks"))
+            self._begin(*columns, total=event.chunks)
+        self._update(event.done)
 
-    def waiting(self, line: str) -> None:
-        err.print(line)
 
-    @contextmanager
-    def sealing(self, parts: int) -> Iterator[Callable[[int], None]]:
-        columns = (SpinnerColumn(), TextColumn("sealing"), BarColumn(), MofNCompleteColumn(), TextColumn("chunks"))
-        with Progress(*columns, console=err, transient=True) as bar:
-            task = bar.add_task("seal", total=parts)
-            yield lambda count: bar.advance(task, count)
+@contextmanager
+def drawing() -> Iterator[Drawing]:
+    """A listener for one run; no bar is left when the context ends, however it does."""
+    draw = Drawing()
+    try:
+        yield draw
+    finally:
+        draw.end()
 
 
 class _Rates:
@@ -92,10 +143,10 @@ class _Rates:
         self.images = self.masks = self.failures = 0
         self._started = self._printed = time.monotonic()
 
-    def add(self, status: dict[str, Any]) -> None:
-        self.images += status["images"]
-        self.masks += status["masks"]
-        self.failures += status["failed_images"] + status["failed_masks"]
+    def add(self, chunk: ChunkFinished) -> None:
+        self.images += chunk.images
+        self.masks += chunk.masks
+        self.failures += chunk.failed
 
     @property
     def masks_per_s(self) -> float:
@@ -116,25 +167,25 @@ class _Rates:
         )
 
 
-def summary(manifest: dict[str, Any], output: str) -> None:
+def summary(manifest: Manifest, output: str) -> None:
     """The table at the end of a run or seal."""
-    counts = manifest["counts"]
-    table = Table(title=f"{output} · generation {manifest['generation']} of {manifest['fingerprint']}")
+    counts = manifest.counts
+    table = Table(title=f"{output} · generation {manifest.generation} of {manifest.fingerprint}")
     for column in ("", "count", "what it means"):
         table.add_column(column, justify="right" if column == "count" else "left")
-    table.add_row("images ok", str(counts["images"].get("ok", 0)), f"of {manifest['planned']['images']} planned")
-    for reason, number in counts["image_reasons"].items():
+    table.add_row("images ok", str(counts.images.get("ok", 0)), f"of {manifest.planned.images} planned")
+    for reason, number in counts.image_reasons.items():
         table.add_row(f"  failed: {reason}", str(number), REASONS[reason])
     for decision in ("refined", "kept_coarse", "review", "failed"):
-        if number := counts["decisions"].get(decision, 0):
+        if number := counts.decisions.get(decision, 0):
             table.add_row(f"masks {decision}", str(number), DECISIONS[decision])
-    for reason, number in counts["mask_reasons"].items():
+    for reason, number in counts.mask_reasons.items():
         table.add_row(f"  {reason}", str(number), REASONS[reason])
     out.print(table)
-    if drift := manifest["drift"]:
+    if drift := manifest.drift:
         named = ", ".join(f"{name} ({index:.2f})" for name, index in drift.items())
         err.print(
-            f"relabel: scores have drifted from what calibration {manifest['calibration_id']} was fitted to; its "
+            f"relabel: scores have drifted from what calibration {manifest.calibration_id} was fitted to; its "
             f"qualities may be off: {named} (population stability index; above {DRIFT_LIMIT} counts). "
             "`relabel calibrate` fits one to your data",
             markup=False,

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from jobs import console
 from pipeline.errors import RefusedError
+from schemas import layout
 
 DATA = Path(__file__).parent / "demo_data"
 
@@ -24,7 +25,7 @@ def demo(
 
     result = output / "result"
     if result.exists():
-        if not (result / "plan").is_dir():
+        if not (result / layout.PLAN).is_dir():
             raise RefusedError(f"{result} exists and is not a demo's result; choose another --output")
         shutil.rmtree(result)
     try:
@@ -43,7 +44,9 @@ def _show(result: Path, pictures: Path) -> None:
         rows = [row for row in masks.to_pylist() if row["image_uri"] == image_uri]
         _picture(pictures / f"{Path(image_uri).stem}.png", DATA / "images" / image_uri, rows)
     console.out.print(_table(masks))
-    console.out.print(f"pictures: {pictures}/*.png (photo, coarse, refined)\ndataset:  {result}/runs/*/masks/*.parquet")
+    console.out.print(
+        f"pictures: {pictures}/*.png (photo, coarse, refined)\ndataset:  {result}/{layout.every_shard('masks')}"
+    )
     console.out.print(f"read it:  pipeline.open('{result}').masks(), or any Parquet reader (see README)")
 
 

@@ -89,7 +89,7 @@ def export(
         check_readable(void, access, "void maps")
     target = Store(to, access)
     check_writable(target)
-    photos = Store(images or result.manifest["images_root"], access)
+    photos = Store(images or result.manifest.images_root, access)
     with console.err.status("exporting") as status:
         done = run_export(
             result,
@@ -111,7 +111,7 @@ def export(
 
 def default_workers(result: Result) -> int:
     """One process a CPU; this one alone where starting others would take longer than the work."""
-    masks = sum(entry["rows"] for entry in result.manifest["masks"])
+    masks = sum(shard.rows for shard in result.manifest.masks)
     return len(os.sched_getaffinity(0)) if masks >= PARALLEL_MASKS else 1
 
 

@@ -8,12 +8,12 @@ import typer
 
 from jobs import console
 from jobs.status import Endpoint, Output
-from pipeline.dataset import read_current
 from pipeline.errors import RefusedError
 from pipeline.output.garbage import find_garbage, remove
 from pipeline.output.manifest import Retention
 from pipeline.planning.increment import committed
 from pipeline.storage import Access, Store
+from pipeline.storage.documents import read_current
 from pipeline.storage.lease import Patience, check_store, held, unguarded
 
 

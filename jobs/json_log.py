@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from pipeline.planning.increment import Planned
-from pipeline.progress.breakdown import Breakdown
+from pipeline.progress.breakdown import ChunkFinished
+from pipeline.progress.events import Event, Planning, Refined, Refining, Retrying, Sealing, Waiting
+from schemas.manifest import Manifest
 
+NO_ERROR = {"error": None, "fatal": False}
+"""Of every chunk that is logged; readers of earlier logs may ask for them."""
 RUN_ID_VARIABLE = "RELABEL_RUN_ID"
 
 
@@ -21,12 +24,33 @@ def run_id() -> str:
     return os.environ.get(RUN_ID_VARIABLE) or f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}"
 
 
-class JsonProgress:
-    """pipeline.progress.events.Progress as events: planning, planned, refining, chunk, refined, retrying, sealing,
-    sealed, error."""
+class JsonLog:
+    """A listener that writes a run's events, and beside them `sealed` and `error`."""
 
     def __init__(self, run: str) -> None:
         self._run = run
+
+    def __call__(self, event: Event) -> None:
+        """Log it; of what tells how far a phase is, only the first, which begins the phase."""
+        if isinstance(event, Planning) and event.images == 0:
+            self.event("planning")
+        elif isinstance(event, Planned):
+            self.event("planned", **vars(event))
+        elif isinstance(event, Refining):
+            self.event("refining", images=event.images, actors_min=event.actors[0], actors_max=event.actors[1])
+        elif isinstance(event, ChunkFinished):
+            fields = _rounded(vars(event))
+            self.event(
+                "chunk", level="warning" if event.failed else "info", chunk=fields.pop("chunk_id"), **fields, **NO_ERROR
+            )
+        elif isinstance(event, Refined) and event.spent.chunks:
+            self.event("refined", **_rounded(event.spent.as_dict()))
+        elif isinstance(event, Retrying):
+            self.event("retrying", round=event.round, images=event.images)
+        elif isinstance(event, Waiting):
+            self.event("waiting", message=event.message)
+        elif isinstance(event, Sealing) and event.done == 0:
+            self.event("sealing", chunks=event.chunks)
 
     def event(self, event: str, *, level: str = "info", **fields: Any) -> None:
         """Write one line. Values are what JSON knows; nothing secret is ever among them."""
@@ -35,45 +59,12 @@ class JsonProgress:
         sys.stderr.write(json.dumps(line) + "\n")
         sys.stderr.flush()
 
-    @contextmanager
-    def planning(self) -> Iterator[Callable[[int], None]]:
-        self.event("planning")
-        yield lambda _count: None
-
-    def planned(self, planned: Planned) -> None:
-        self.event("planned", **vars(planned))
-
-    @contextmanager
-    def refining(self, images: int, actors: tuple[int, int]) -> Iterator[Callable[[dict[str, Any]], None]]:
-        self.event("refining", images=images, actors_min=actors[0], actors_max=actors[1])
-        yield self._chunk
-
-    def _chunk(self, status: dict[str, Any]) -> None:
-        fields = _rounded(status)
-        fields |= {kind: dict(status[kind]) for kind in ("image_reasons", "mask_reasons")}
-        failed = status["failed_images"] + status["failed_masks"]
-        self.event("chunk", level="warning" if failed else "info", chunk=fields.pop("chunk_id"), **fields)
-
-    def refined(self, spent: Breakdown) -> None:
-        if spent.chunks:
-            self.event("refined", **_rounded(spent.as_dict()))
-
-    def retrying(self, number: int | None, images: int) -> None:
-        self.event("retrying", round=number, images=images)
-
-    def waiting(self, line: str) -> None:
-        self.event("waiting", message=line)
-
-    @contextmanager
-    def sealing(self, parts: int) -> Iterator[Callable[[int], None]]:
-        self.event("sealing", chunks=parts)
-        yield lambda _count: None
-
-    def sealed(self, manifest: dict[str, Any]) -> None:
+    def sealed(self, manifest: Manifest) -> None:
         """The summary that people get as a table."""
+        content = manifest.as_dict()
         known = ("fingerprint", "generation", "planned", "sealed", "counts")
-        self.event("sealed", **{key: manifest[key] for key in known})
+        self.event("sealed", **{key: content[key] for key in known})
 
 
-def _rounded(fields: dict[str, Any]) -> dict[str, Any]:
+def _rounded(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {key: round(value, 3) if isinstance(value, float) else value for key, value in fields.items()}

@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs import console
-from jobs.json_log import JsonProgress, run_id
+from jobs.json_log import JsonLog, run_id
 from pipeline.errors import RelabelError
+from pipeline.progress.events import OnEvent, everybody
 from schemas.config import Operation
+from schemas.manifest import Manifest
 
 if TYPE_CHECKING:
-    from pipeline.progress.events import Progress
     from pipeline.progress.metrics import RunMetrics
 
 
 @dataclass(frozen=True)
 class Watch:
-    """`progress` goes into the run; `sealed` takes what came out of it."""
+    """`on_event` goes into the run; `sealed` takes what came out of it."""
 
-    progress: Progress
+    on_event: OnEvent
     operation: Operation
-    log: JsonProgress | None
+    log: JsonLog | None
     metrics: RunMetrics | None
 
-    def sealed(self, manifest: dict[str, Any], output: str) -> None:
+    def sealed(self, manifest: Manifest, output: str) -> None:
         """Say how it ended, and let the metrics be scraped once more: the process is about to end."""
         if self.log:
             self.log.sealed(manifest)
@@ -41,18 +42,25 @@ class Watch:
 @contextmanager
 def watch(operation: Operation) -> Iterator[Watch]:
     """Start logging and serving as `operation` says; an error is logged as an event too."""
-    log = JsonProgress(run_id()) if operation.log_format == "json" else None
-    progress: Progress = log or console.RichProgress()
-    metrics = None
-    if operation.metrics_port is not None:
-        from pipeline.progress.metrics import MeteredProgress, RunMetrics
+    log = JsonLog(run_id()) if operation.log_format == "json" else None
+    metrics = _serve(operation.metrics_port)
+    with console.drawing() as draw:
+        listeners: list[OnEvent] = [log or draw]
+        if metrics:
+            listeners.insert(0, metrics.on_event)
+        try:
+            yield Watch(everybody(*listeners), operation, log, metrics)
+        except RelabelError as error:
+            if log:
+                log.event("error", level="error", kind=type(error).__name__, message=str(error))
+            raise
 
-        metrics = RunMetrics()
-        metrics.serve(operation.metrics_port)
-        progress = MeteredProgress(progress, metrics)
-    try:
-        yield Watch(progress, operation, log, metrics)
-    except RelabelError as error:
-        if log:
-            log.event("error", level="error", kind=type(error).__name__, message=str(error))
-        raise
+
+def _serve(port: int | None) -> RunMetrics | None:
+    if port is None:
+        return None
+    from pipeline.progress.metrics import RunMetrics
+
+    metrics = RunMetrics()
+    metrics.serve(port)
+    return metrics

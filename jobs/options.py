@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -12,8 +10,7 @@ from pipeline import sources
 from pipeline.errors import REASONS, RefusedError
 from pipeline.models.weights import MODELS
 from pipeline.refiners import REFINERS
-from pipeline.storage import Access, brief, split_uri
-from schemas.config import PRESETS, Config, resolve
+from schemas.config import PRESETS
 
 PANEL_METHOD = "Method: what is computed"
 PANEL_OPERATION = "Operation: how the work is carried out"
@@ -122,28 +119,3 @@ def parse_reasons(text: str | None, retry_failed: bool) -> tuple[str, ...]:
         if reason not in REASONS:
             raise RefusedError(f"--retry-reasons: unknown reason {reason!r}; there are {', '.join(REASONS)}")
     return reasons
-
-
-def read_config(
-    uri: str | None,
-    preset: str,
-    overrides: Mapping[str, Mapping[str, Any]],
-    access: Access,
-    base: Mapping[str, Any] | None = None,
-) -> Config:
-    """Base of the method, then preset, then the YAML at `uri`, then options. Raises RefusedError or ConfigError."""
-    if uri is None:
-        return resolve(preset, None, overrides, base)
-    store, name = split_uri(uri, access)
-    try:
-        text = store.read(name).decode("utf-8")
-    except FileNotFoundError:
-        raise RefusedError(f"the configuration {uri} does not exist") from None
-    except Exception as error:  # each store has exceptions of its own
-        raise RefusedError(f"cannot read the configuration {uri}: {brief(error)}") from None
-    return resolve(preset, text, overrides, base)
-
-
-def absolute(uri: str) -> str:
-    """Local paths made absolute: workers may run in another folder."""
-    return uri if "://" in uri else str(Path(uri).expanduser().resolve())

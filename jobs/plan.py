@@ -27,11 +27,10 @@ from jobs.options import (
     RefinerName,
     SourceName,
 )
-from jobs.prepare import Wanted, make_request
 from pipeline.errors import RefusedError
 
 if TYPE_CHECKING:
-    from pipeline.job import Request
+    from pipeline.request import Request
 
 PANEL_ESTIMATE = "Estimate"
 
@@ -99,18 +98,31 @@ def plan(
             "assume_exclusive": assume_exclusive,
         },
     }
-    wanted = Wanted(masks, output, images, source, config, preset, overrides, checkpoint, adapter)
+    from pipeline.job import plan_increment  # these take a second to import
+    from pipeline.planning.increment import read_plan
+    from pipeline.refining.pending import pending
+    from pipeline.request import Wanted, make_request
+    from pipeline.storage.lease import check_store
+
+    wanted = Wanted(
+        masks=masks,
+        output=output,
+        images=images,
+        source=source,
+        config=config,
+        preset=preset,
+        overrides=overrides,
+        checkpoint=checkpoint,
+        adapter=adapter,
+    )
     request = make_request(wanted, with_weights=estimate, prune=prune)
     device_gpus = _gpus(request, gpus, machines) if estimate else 0
-
-    from pipeline.job import pending, plan_increment  # Ray takes a second to import
-    from pipeline.planning.increment import read_plan
-    from pipeline.storage.lease import check_store
 
     store, run_store = request.stores()
     if not request.config.operation.assume_exclusive:
         check_store(store)
-    plan_increment(store, request, console.RichProgress())
+    with console.drawing() as draw:
+        plan_increment(request, draw)
     planned = read_plan(store)
     result: dict[str, Any] = {
         "images": planned.images,
@@ -145,10 +157,10 @@ def _gpus(request: Request, gpus: int | None, machines: int | None) -> int:
 
 def _measure(request: Request, tasks: list[Any], sample: int, gpus: int, devices: int, price: float) -> dict[str, Any]:
     from pipeline import estimate
-    from pipeline.job import make_job
+    from pipeline.request import make_job
 
     operation = request.config.operation
-    job = make_job(*request.stores(), request, "cuda" if gpus else "cpu")
+    job = make_job(request, "cuda" if gpus else "cpu")
     chosen = estimate.spread(tasks, sample)
     columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
     with Progress(*columns, console=console.err, transient=True) as bar:

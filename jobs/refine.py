@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs import console
-from jobs.options import read_config
+from pipeline.configuration import read_config
 from pipeline.storage import Access
 from schemas.config import PRESETS
 

@@ -27,12 +27,12 @@ from jobs.options import (
     Prune,
     RefinerName,
     SourceName,
-    absolute,
     parse_actors,
     parse_reasons,
 )
-from jobs.prepare import Wanted, make_request
 from pipeline.calibration.files import NAMED
+from pipeline.storage.paths import absolute
+from schemas.manifest import Counts
 
 
 def run(
@@ -129,6 +129,9 @@ def run(
 
     Example: relabel run --images s3://b/photos --masks s3://b/coarse.json --output s3://b/refined
     """
+    from pipeline.job import run as run_pipeline  # these take a second to import
+    from pipeline.request import Wanted, make_request
+
     wanted = parse_actors(actors) if actors else Actors(None, None)
     overrides: dict[str, dict[str, Any]] = {
         "method": {"model": model, "refiner": refiner, "iterations": iterations},
@@ -147,7 +150,17 @@ def run(
     }
     reasons = parse_reasons(retry_reasons, retry_failed)
     request = make_request(
-        Wanted(masks, output, images, source, config, preset, overrides, checkpoint, adapter),
+        Wanted(
+            masks=masks,
+            output=output,
+            images=images,
+            source=source,
+            config=config,
+            preset=preset,
+            overrides=overrides,
+            checkpoint=checkpoint,
+            adapter=adapter,
+        ),
         address=address,
         limit=limit,
         prune=prune,
@@ -156,18 +169,15 @@ def run(
         retry_reasons=reasons,
     )
 
-    from pipeline.job import run as run_pipeline  # Ray takes a second to import
-
     operation = request.config.operation
     with watch(operation) as watching:
-        sealed = run_pipeline(request, watching.progress)
+        sealed = run_pipeline(request, watching.on_event)
         watching.sealed(sealed.manifest, output)
-    raise typer.Exit(_exit_code(sealed.manifest["counts"], operation.max_failed_share))
+    raise typer.Exit(_exit_code(sealed.manifest.counts, operation.max_failed_share))
 
 
-def _exit_code(counts: dict[str, dict[str, int]], max_failed_share: float) -> int:
-    failed = counts["images"].get("failed", 0) + counts["decisions"].get("failed", 0)
-    rows = sum(counts["images"].values()) + sum(counts["decisions"].values())
+def _exit_code(counts: Counts, max_failed_share: float) -> int:
+    failed, rows = counts.failed, counts.rows
     if failed <= max_failed_share * rows:
         return 0
     console.err.print(f"relabel: done, but {failed} of {rows} rows failed ({failed / rows:.2%}); reasons above")

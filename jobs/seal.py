@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from jobs import console
-from jobs.options import absolute, read_config
 from pipeline.calibration.files import NAMED
-from pipeline.storage import Access
+from pipeline.configuration import read_config
+from pipeline.storage import Access, Store
+from pipeline.storage.paths import absolute
 
 
 def seal(
@@ -54,9 +55,10 @@ def seal(
     }
     wanted |= {key: value for key, value in options.items() if value is not None}
 
-    from pipeline.output.reseal import reseal  # Ray takes a second to import
+    from pipeline.output.reseal import reseal  # it takes a second to import
 
-    sealed = reseal(absolute(output), wanted, access, console.RichProgress(), assume_exclusive=assume_exclusive)
+    with console.drawing() as draw:
+        sealed = reseal(Store(absolute(output), access), wanted, draw, assume_exclusive=assume_exclusive)
     console.summary(sealed.manifest, output)
     if not sealed.changed:
         console.out.print("nothing changed: the current generation is already this one")

@@ -3,7 +3,8 @@
     RelabelError
     ├── RefusedError       wrong configuration, missing input, bad credentials or checkpoint: exit code 2, before work
     ├── JobError           the job cannot go on (storage or model fails for everything): exit code 1
-    │   └── StorageError   the store failed, or gave no answer within the tries
+    │   ├── StorageError       the store failed, or gave no answer within the tries
+    │   └── ClusterLostError   the Ray cluster is gone
     └── RowError           one image or mask cannot be done: a row `failed` with a reason code; the job goes on
         ├── ImageError
         └── MaskError
@@ -28,6 +29,10 @@ class JobError(RelabelError):
 
 class StorageError(JobError):
     """The store failed, or gave no answer within the tries."""
+
+
+class ClusterLostError(JobError):
+    """The Ray cluster is gone, in the middle of work."""
 
 
 class RowError(RelabelError):

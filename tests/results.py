@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,21 @@ from PIL import Image
 from pipeline.dataset import open_result
 from pipeline.dataset.result import Result
 from pipeline.masks import binary
-from pipeline.output.seal import add_counts, count
+from pipeline.output.shard_rows import add_counts, count
 from pipeline.storage import Store, parquet_bytes
+from pipeline.storage.documents import run_store
+from schemas import layout
+from schemas.manifest import (
+    Counts,
+    Manifest,
+    PartsListing,
+    PlannedTotals,
+    Pointer,
+    Retries,
+    SealedTotals,
+    Shard,
+    to_json,
+)
 from schemas.records import IMAGES, MASKS
 
 FINGERPRINT = "feedc0ffee00"
@@ -62,8 +74,9 @@ def mask_row(image: str, number: int, coarse: npt.ArrayLike, refined: npt.ArrayL
 
 def write_result(output: Path, shards: Sequence[Sequence[Row]], images_root: str, row_group_rows: int = 5) -> Result:
     """One file of masks (and of images) for each list of rows, and the manifest over them."""
-    run = Store(f"{output}/runs/{FINGERPRINT}")
-    entries: dict[str, list[dict[str, Any]]] = {"masks": [], "images": []}
+    store = Store(str(output))
+    run = run_store(store, FINGERPRINT)
+    entries: dict[str, list[Shard]] = {"masks": [], "images": []}
     counts = []
     for rows in shards:
         images = {row["image_id"]: _image_row(row) for row in rows}
@@ -73,27 +86,57 @@ def write_result(output: Path, shards: Sequence[Sequence[Row]], images_root: str
         for kind, found, schema in (("masks", list(rows), MASKS), ("images", list(images.values()), IMAGES)):
             data = parquet_bytes(pa.Table.from_pylist(found, schema), row_group_rows)
             sha256 = hashlib.sha256(data).hexdigest()
-            run.put(f"{kind}/{sha256[:32]}.parquet", data)
-            path = f"runs/{FINGERPRINT}/{kind}/{sha256[:32]}.parquet"
-            entries[kind].append({"path": path, "rows": len(found), "bytes": len(data), "sha256": sha256})
+            path = layout.shard(kind, sha256)
+            run.put(path, data)
+            path = layout.in_run(FINGERPRINT, path)
+            entries[kind].append(Shard(path=path, rows=len(found), bytes=len(data), sha256=sha256))
     total = add_counts(counts)
-    sealed = {"images": sum(total["images"].values()), "masks": sum(total["decisions"].values()), "chunks": len(shards)}
-    manifest = {
+    images_and_masks = {"images": sum(total.images.values()), "masks": sum(total.decisions.values())}
+    manifest = make_manifest(
+        images_root=images_root,
+        planned=PlannedTotals(images=images_and_masks["images"], chunks=len(shards)),
+        sealed=SealedTotals(**images_and_masks, chunks=len(shards)),
+        counts=total,
+        **entries,
+    )
+    return publish(store, manifest)
+
+
+def make_manifest(**values: Any) -> Manifest:
+    """A manifest of nothing, `values` apart."""
+    nothing: dict[str, Any] = {
         "schema_version": 1,
         "fingerprint": FINGERPRINT,
         "generation": 0,
+        "gate": {},
+        "gate_digest": "",
         "calibration_id": "uncalibrated-1",
-        "images_root": images_root,
-        "planned": {"images": sealed["images"], "chunks": len(shards)},
-        "sealed": sealed,
-        "counts": total,
-        **entries,
+        "calibration_digest": None,
+        "drift": {},
+        "images_root": "/photos",
+        "increments": 0,
+        "plan": [],
+        "execution_classes": [],
+        "planned": PlannedTotals(images=0, chunks=0),
+        "sealed": SealedTotals(images=0, masks=0, chunks=0),
+        "counts": Counts(),
+        "masks": [],
+        "images": [],
+        "groups": [],
+        "parts": PartsListing(files=0, bytes=0, sha256=""),
+        "retries": Retries(done=0, sha256=[]),
     }
-    data = json.dumps(manifest).encode()
-    run.put("seals/0/manifest.json", data)
-    pointer = {"fingerprint": FINGERPRINT, "generation": 0, "manifest_sha256": hashlib.sha256(data).hexdigest()}
-    Store(str(output)).put("current.json", json.dumps(pointer).encode())
-    return open_result(str(output))
+    return Manifest(**{**nothing, **values})
+
+
+def publish(output: Store, manifest: Manifest) -> Result:
+    """Write the manifest, and the pointer to it."""
+    data = manifest.to_json()
+    run_store(output, manifest.fingerprint).put(layout.Seal(manifest.generation).manifest, data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    pointer = Pointer(fingerprint=manifest.fingerprint, generation=manifest.generation, manifest_sha256=sha256)
+    output.put(layout.CURRENT, to_json(pointer))
+    return open_result(output.uri)
 
 
 def ellipse(

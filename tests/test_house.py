@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 
 def test_run_reads_like_the_design() -> None:
     body = (ROOT / "pipeline" / "job.py").read_text()
-    assert body.index("plan_increment(") < body.index("refine_chunks(tasks") < body.index("return seal(")
+    assert body.index("plan_increment(") < body.index("refine(tasks") < body.index("return seal(")
 
 
 def test_the_top_level_is_fixed() -> None:

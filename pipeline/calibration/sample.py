@@ -13,7 +13,8 @@ from pipeline.dataset.settings import merged, method_of
 from pipeline.errors import RefusedError
 from pipeline.evaluation import inputs, pairing
 from pipeline.evaluation.measures import measure
-from pipeline.storage import Access, Store
+from pipeline.storage import Access
+from pipeline.storage.documents import run_store
 from schemas.calibration import Calibration
 from schemas.config import Gate, Method
 
@@ -30,7 +31,7 @@ class Found(NamedTuple):
 def read_sample(output: str, ground_truth: str, access: Access) -> Found:
     """Masks of the current result whose truth is known. Raises RefusedError when there is nothing to compare."""
     result = open_result(output, access)
-    method = method_of(Store(f"{output.rstrip('/')}/runs/{result.manifest['fingerprint']}", access)).method
+    method = method_of(run_store(result.store, result.manifest.fingerprint)).method
     truths = inputs.read_truth(ground_truth, access)
     predictions = inputs.read_predictions(output, {truth.annotation_id for truth in truths}, access)
     paired = pairing.pair(truths, predictions).pairs
@@ -45,4 +46,4 @@ def read_sample(output: str, ground_truth: str, access: Access) -> Found:
         measures.sides["refined"].iou,
         np.array([pair.truth.image_name for pair in usable]),
     )
-    return Found(sample, packaged(method), method, merged(result.manifest["gate"], {}))
+    return Found(sample, packaged(method), method, merged(result.manifest.gate, {}))

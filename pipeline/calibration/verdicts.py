@@ -17,7 +17,8 @@ from pipeline.calibration.fit import FEWEST_MASKS, MARGINS, named
 from pipeline.dataset import open_result
 from pipeline.dataset.settings import method_of
 from pipeline.errors import RefusedError
-from pipeline.storage import Access, Store
+from pipeline.storage import Access
+from pipeline.storage.documents import run_store
 from schemas.calibration import Calibration, method_key
 from schemas.config import Method
 
@@ -30,7 +31,7 @@ def calibrate_by_verdicts(output: str, access: Access) -> Calibration:
     from pipeline.review.verdicts import as_calibration  # the page's libraries are not needed elsewhere
 
     result = open_result(output, access)
-    method = method_of(Store(f"{output.rstrip('/')}/runs/{result.manifest['fingerprint']}", access)).method
+    method = method_of(run_store(result.store, result.manifest.fingerprint)).method
     return with_verdicts(as_calibration(result), packaged(method), method)
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.dataset.result import Result, open_result, read_current
+from pipeline.dataset.result import Result, open_result
+from pipeline.storage.documents import read_current
 
 if TYPE_CHECKING:
     from pipeline.dataset.feed import MaskDataset, MaskStream, collate

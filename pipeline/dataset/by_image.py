@@ -35,10 +35,10 @@ def groups(result: Result) -> list[Group]:
     """The pairs of shards of the current generation, in order."""
     found: list[Group] = []
     image, mask = 0, 0
-    for images, masks in zip(result.manifest["images"], result.manifest["masks"], strict=True):
-        found.append(Group(images["path"], masks["path"], image, mask))
-        image += images["rows"]
-        mask += masks["rows"]
+    for images, masks in zip(result.manifest.images, result.manifest.masks, strict=True):
+        found.append(Group(images.path, masks.path, image, mask))
+        image += images.rows
+        mask += masks.rows
     return found
 
 

@@ -120,7 +120,8 @@ class MaskStream(IterableDataset[Item]):
         self._even, self._threads = even, threads
         # Shared memory, so that persistent workers see where the next epoch begins: [epoch, images consumed before].
         self._cursor = torch.zeros(2, dtype=torch.int64).share_memory_()
-        content = f"{self._result.get().manifest['masks']}{where}{label}{seed if shuffle else None}"
+        shards = [dict(sorted(shard.as_dict().items())) for shard in self._result.get().manifest.masks]
+        content = f"{shards}{where}{label}{seed if shuffle else None}"  # as states saved by earlier versions have it
         self._order = hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def set_epoch(self, epoch: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,9 @@ import pyarrow.compute as pc
 
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store
+from pipeline.storage.documents import parse, read_current
+from schemas import layout
+from schemas.manifest import Manifest
 from schemas.records import IMAGES, MASKS
 
 if TYPE_CHECKING:
@@ -23,11 +25,11 @@ class Result:
     """The current generation of an output. `files` are relative to `store`."""
 
     store: Store
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     def files(self, kind: str = "masks") -> list[str]:
         """Paths of the live shards, relative to the output. kind: masks or images."""
-        return [entry["path"] for entry in self.manifest[kind]]
+        return [shard.path for shard in self.manifest.shards(kind)]
 
     def masks(self, where: pc.Expression | None = None, columns: list[str] | None = None) -> pa.Table:
         """Mask rows, e.g. `.masks(pc.field("quality") >= 0.8)`. Only the columns asked for are fetched."""
@@ -68,17 +70,9 @@ def open_result(output: str, access: Access | None = None) -> Result:
     store = Store(output, access or Access())
     current = read_current(store)
     if current is None:
-        raise RefusedError(f"{output} holds no sealed result: no current.json")
-    path = f"runs/{current['fingerprint']}/seals/{current['generation']}/manifest.json"
+        raise RefusedError(f"{output} holds no sealed result: no {layout.CURRENT}")
+    path = layout.in_run(current.fingerprint, layout.Seal(current.generation).manifest)
     data = store.read(path)
-    if hashlib.sha256(data).hexdigest() != current["manifest_sha256"]:
-        raise RefusedError(f"{output}/{path} is not the manifest that current.json names")
-    return Result(store, json.loads(data))
-
-
-def read_current(output: Store) -> dict[str, Any] | None:
-    """`current.json`, or None before the first seal."""
-    try:
-        return dict(json.loads(output.read("current.json")))
-    except FileNotFoundError:
-        return None
+    if hashlib.sha256(data).hexdigest() != current.manifest_sha256:
+        raise RefusedError(f"{output}/{path} is not the manifest that {layout.CURRENT} names")
+    return Result(store, parse(Manifest, data, f"{output}/{path}"))

@@ -41,7 +41,7 @@ class Photos(NamedTuple):
     @classmethod
     def of(cls, result: Result, images_root: str | None = None) -> Photos:
         """The run's image folder, or where it is now."""
-        return cls(Store(images_root or result.manifest["images_root"], result.store.access))
+        return cls(Store(images_root or result.manifest.images_root, result.store.access))
 
     def read(self, image_uri: str, size_hw: tuple[int, int] | None) -> ImageArray:
         """(H, W, 3) uint8 RGB of the size that its masks have. Raises ImageError with a reason code."""

@@ -9,12 +9,13 @@ from pydantic import ValidationError
 
 from pipeline.errors import RefusedError
 from pipeline.storage import Store
+from schemas import layout
 from schemas.config import Config, Gate, parse_config
 
 
 def method_of(run: Store) -> Config:
     """The configuration that a run wrote beside its parts."""
-    return parse_config(run.read("config.yaml").decode("utf-8"))
+    return parse_config(run.read(layout.CONFIG).decode("utf-8"))
 
 
 def merged(gate: Mapping[str, Any], overrides: Mapping[str, Any]) -> Gate:

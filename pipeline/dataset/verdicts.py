@@ -22,11 +22,11 @@ from pipeline.dataset.order import BLOCK_ROWS
 from pipeline.dataset.result import Result, open_result
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store, brief
+from schemas import layout
 
 VERDICTS = ("better", "worse", "reject")
 KIND = "relabel-verdicts"
 VERSION = 1
-FOLDER = "reviews"
 MAX_BYTES = 64 << 20
 
 
@@ -78,7 +78,7 @@ def _verdict(entry: Any, where: str) -> Verdict:
 def stored(output: Store) -> dict[str, Verdict]:
     """All verdicts kept beside an output, by mask id; of several on one mask the latest."""
     found: dict[str, Verdict] = {}
-    for file in output.list(FOLDER):
+    for file in output.list(layout.REVIEWS):
         if file.path.endswith(".json"):
             found |= {one.mask_id: one for one in parse(output.read(file.path), f"{output.uri}/{file.path}")}
     return found

@@ -132,9 +132,9 @@ def _asked(result: Result, name: str, options: Options) -> dict[str, Any]:
     """What makes an export this one and no other; as JSON gives it back."""
     asked = {
         "format": name,
-        "fingerprint": result.manifest["fingerprint"],
-        "generation": result.manifest["generation"],
-        "result": digest(result.manifest),
+        "fingerprint": result.manifest.fingerprint,
+        "generation": result.manifest.generation,
+        "result": digest(result.manifest.as_dict()),
         "options": vars(options),
     }
     return dict(json.loads(json.dumps(asked)))

@@ -50,7 +50,7 @@ def task(image: ExportImage, job: Job) -> Row:
     """One image with its masks as a prediction."""
     qualities = [mask["quality"] for mask in image.masks if mask["quality"] is not None]
     prediction = {
-        "model_version": job.result.manifest["fingerprint"],
+        "model_version": job.result.manifest.fingerprint,
         "score": min(qualities, default=0.0),
         "result": [region(mask, image, job.survey.categories[mask["class_id"]]) for mask in image.masks],
     }

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
-from pipeline.dataset import read_current
 from pipeline.output.manifest import Retention, kept, latest, read_sealed_parts, unlisted
 from pipeline.planning.increment import Plan, all_chunk_ids, committed, read_plan, uncommitted_files
-from pipeline.refining.parts import PART_NAME, find_parts
+from pipeline.refining.parts import find_parts
 from pipeline.storage import Store, StoredFile
+from pipeline.storage.documents import read_current, run_store
+from schemas import layout
 
 TEMPORARY_AGE_S = 3600.0
 """A temporary file so old belongs to a process that is no more."""
@@ -46,18 +46,19 @@ def find_garbage(output: Store, retention: Retention, other_methods: bool = Fals
             found.setdefault(path, why)
 
     note("an increment that was never committed", uncommitted_files(output, committed(output)))
-    for name in sorted({path.split("/")[1] for path in sizes if path.startswith("runs/")}):
-        folder = f"runs/{name}"
-        run = Store(f"{output.uri.rstrip('/')}/{folder}", output.access)
-        is_current = current is not None and current["fingerprint"] == name
+    of_runs = [(within[0], path) for path in sizes if (within := layout.split_run(path))]
+    for name in sorted({name for name, _ in of_runs}):
+        run = run_store(output, name)
+        is_current = current is not None and current.fingerprint == name
         if other_methods and current is not None and not is_current:
-            note("another method's", [path for path in sizes if path.startswith(f"{folder}/")])
+            note("another method's", [path for run_name, path in of_runs if run_name == name])
             continue
-        newest = int(current["generation"]) if current is not None and is_current else latest(run)
-        note("no kept generation lists it", [f"{folder}/{path}" for path in unlisted(run, newest, retention)])
+        newest = current.generation if current is not None and is_current else latest(run)
+        note("no kept generation lists it", [layout.in_run(name, path) for path in unlisted(run, newest, retention)])
         keep = [] if newest is None else kept(run, newest, retention)
         needed = {part.path for number in keep for part in read_sealed_parts(run, number)}
-        note("a part of no use", [f"{folder}/{path}" for path in _spent_parts(run, plan, known) if path not in needed])
+        spent = [path for path in _spent_parts(run, plan, known) if path not in needed]
+        note("a part of no use", [layout.in_run(name, path) for path in spent])
     garbage = [Garbage(path, sizes.get(path, 0), why) for path, why in found.items()]
     return garbage + [Garbage(file.path, file.size, "an unfinished write") for file in _abandoned(output)]
 
@@ -66,11 +67,10 @@ def _spent_parts(run: Store, plan: Plan, known: frozenset[str]) -> Iterator[str]
     """Parts of chunks that later increments superseded, and cut parts where there is a longer one."""
     useful = {path for part in find_parts(run, plan) for path in part.paths}
     live = {chunk.chunk_id for chunk in plan.chunks}
-    files = [(file.path, PART_NAME.fullmatch(PurePosixPath(file.path).name)) for file in run.list("parts")]
-    for path, name in files:
-        if name is None or name["chunk"] not in known or path in useful:
+    for path, name in ((file.path, layout.part_name(file.path)) for file in run.list(layout.PARTS)):
+        if name is None or name.chunk_id not in known or path in useful:
             continue
-        if name["chunk"] not in live or name["cut"]:
+        if name.chunk_id not in live or name.cut:
             yield path
 
 

@@ -1,34 +1,26 @@
-"""Generations: the manifest, the switch of `current.json`, and what may be removed after it.
+"""Generations: writing a manifest, the switch of the pointer to it, and what may be removed after it.
 
-runs/<fingerprint>/seals/<g>/parts.parquet   the parts that were sealed, with their hashes
-runs/<fingerprint>/seals/<g>/manifest.json   the shards, with theirs; that of parts.parquet; counts
-runs/<fingerprint>/seals/<g>/_SUCCESS
-current.json                                 which manifest counts, with its hash: the only switch
+The manifest names the shards by their hashes, and parts.parquet, which names the parts by theirs; the pointer names the
+manifest by its hash. Where they are is `layout.py`'s.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
 
 import pyarrow as pa
 
-from pipeline.dataset import read_current
 from pipeline.errors import JobError
 from pipeline.refining.parts import PartFile
 from pipeline.storage import Store, parquet_bytes
+from pipeline.storage.documents import read_current, read_manifest, run_store
 from pipeline.storage.lease import Fence
+from schemas import layout
+from schemas.manifest import VERSION, Manifest, Pointer, to_json
 from schemas.records import SEALED_PARTS
-
-SHARD_FOLDERS = ("masks", "images")
-UNSEEN = {"generation": None, "groups": None}
-"""What may differ between manifests of the same result: keys of groups change when a result is copied."""
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,75 +36,60 @@ KEEP_ONE = Retention()
 
 @dataclass(frozen=True)
 class Sealed:
-    """The generation that readers now see."""
+    """The generation that readers now see. changed: whether this seal made it."""
 
     generation: int
     manifest: Manifest
     changed: bool
 
 
-def commit(
-    output: Store,
-    run: Store,
-    manifest: Manifest,
-    parts: Sequence[PartFile],
-    retention: Retention,
-    fence: Fence,
-) -> Sealed:
-    """Write the manifest, switch `current.json` to it, and remove what no kept generation lists.
+def parts_listing(parts: Sequence[PartFile]) -> bytes:
+    """parts.parquet: what a generation is sealed from."""
+    return parquet_bytes(pa.Table.from_pylist([part._asdict() for part in parts], SEALED_PARTS))
 
-    A manifest equal to the current one changes nothing. fence: raises when this process may no longer switch.
+
+def commit(output: Store, draft: Manifest, listing: bytes, retention: Retention, fence: Fence) -> Sealed:
+    """Write the manifest, switch the pointer to it, and remove what no kept generation lists.
+
+    draft: all of the manifest but its generation. A manifest equal to the current one changes nothing. listing:
+    `parts_listing`. fence: raises when this process may no longer switch.
     """
-    listing = parquet_bytes(pa.Table.from_pylist([part._asdict() for part in parts], SEALED_PARTS))
-    summary = {"files": len(parts), "bytes": len(listing), "sha256": hashlib.sha256(listing).hexdigest()}
-    manifest = {**manifest, "parts": summary}
+    run = run_store(output, draft.fingerprint)
     current = read_current(output)
-    if current and current["fingerprint"] == manifest["fingerprint"]:
-        previous = read_manifest(run, current["generation"])
-        if {**previous, **UNSEEN} == {**manifest, **UNSEEN}:
-            _retire(run, current["generation"], retention, fence)
-            return Sealed(current["generation"], previous, changed=False)
-    generation = max(_numbers(run, ""), default=-1) + 1
-    manifest = {**manifest, "generation": generation}
-    data = json.dumps(manifest, indent=1, sort_keys=True).encode()
-    run.put(f"seals/{generation}/parts.parquet", listing)
-    run.put(f"seals/{generation}/manifest.json", data)
-    run.put(f"seals/{generation}/_SUCCESS", b"")
-    pointer = {
-        "fingerprint": manifest["fingerprint"],
-        "generation": generation,
-        "manifest_sha256": hashlib.sha256(data).hexdigest(),
-    }
+    if current and current.fingerprint == draft.fingerprint:
+        previous = read_manifest(run, current.generation)
+        if previous.says_the_same(draft):
+            _retire(run, current.generation, retention, fence)
+            return Sealed(current.generation, previous, changed=False)
+    generation = max(_begun(run), default=-1) + 1
+    manifest = draft.model_copy(update={"generation": generation})
+    seal, data = layout.Seal(generation), manifest.to_json()
+    run.put(seal.parts, listing)
+    run.put(seal.manifest, data)
+    run.put(seal.success, b"")
+    sha256 = hashlib.sha256(data).hexdigest()
+    pointer = Pointer(fingerprint=manifest.fingerprint, generation=generation, manifest_sha256=sha256, version=VERSION)
     fence()
-    output.put("current.json", json.dumps(pointer).encode())
+    output.put(layout.CURRENT, to_json(pointer))
     _retire(run, generation, retention, fence)
     return Sealed(generation, manifest, changed=True)
 
 
-def read_manifest(run: Store, generation: int) -> Manifest:
-    """A generation's manifest. Raises FileNotFoundError."""
-    return dict(json.loads(run.read(f"seals/{generation}/manifest.json")))
-
-
 def read_sealed_parts(run: Store, generation: int) -> list[PartFile]:
     """The parts that a generation was sealed from."""
-    return [PartFile(**row) for row in run.read_parquet(f"seals/{generation}/parts.parquet").to_pylist()]
+    return [PartFile(**row) for row in run.read_parquet(layout.Seal(generation).parts).to_pylist()]
 
 
 def latest(run: Store) -> int | None:
     """The number of the last generation that was completed in this run's folder."""
-    return max(_numbers(run, "_SUCCESS"), default=None)
+    return max(_finished_s(run), default=None)
 
 
 def kept(run: Store, newest: int, retention: Retention) -> list[int]:
     """The generations that keep their shards, the newest first: `keep_generations` of them, and those replaced less
     than `grace_s` ago.
     """
-    finished = {
-        int(PurePosixPath(file.path).parts[1]): file.modified_s or 0.0
-        for file in run.list("seals")
-        if file.path.endswith("/_SUCCESS")
-    }
+    finished = _finished_s(run)
     order = sorted((number for number in finished if number <= newest), reverse=True)
     replaced_s = dict(zip(order[1:], (finished[number] for number in order), strict=False))
     return [
@@ -128,16 +105,13 @@ def unlisted(run: Store, newest: int | None, retention: Retention) -> list[str]:
     newest: the generation that readers see; None where the run was never sealed.
     """
     keep = [] if newest is None else kept(run, newest, retention)
-    live = {
-        PurePosixPath(entry["path"]).relative_to(f"runs/{manifest['fingerprint']}").as_posix()
-        for manifest in (read_manifest(run, number) for number in keep)
-        for kind in SHARD_FOLDERS
-        for entry in manifest[kind]
-    }
-    shards = [file for folder in SHARD_FOLDERS for file in run.list(folder)]
-    old_shards = [file.path for file in shards if file.path not in live and _past(file.modified_s, retention.grace_s)]
-    seals = [file.path for file in run.list("seals") if int(PurePosixPath(file.path).parts[1]) not in keep]
-    return seals + old_shards
+    manifests = [read_manifest(run, number) for number in keep]
+    live = {shard.path for manifest in manifests for shard in (*manifest.masks, *manifest.images)}
+    names = {path for _, path in filter(None, map(layout.split_run, live))}
+    shards = [file for folder in layout.SHARDS for file in run.list(folder)]
+    old_shards = [file.path for file in shards if file.path not in names and _past(file.modified_s, retention.grace_s)]
+    seals = ((layout.numbered(layout.SEALS, file.path), file.path) for file in run.list(layout.SEALS))
+    return [path for number, path in seals if number is not None and number not in keep] + old_shards
 
 
 def _retire(run: Store, newest: int, retention: Retention, fence: Fence) -> None:
@@ -154,5 +128,13 @@ def _past(modified_s: float | None, grace_s: float) -> bool:
     return grace_s <= 0 or (modified_s or 0.0) <= time.time() - grace_s
 
 
-def _numbers(run: Store, name: str) -> set[int]:
-    return {int(PurePosixPath(file.path).parts[1]) for file in run.list("seals") if file.path.endswith(name)}
+def _begun(run: Store) -> set[int]:
+    """Generations of which there is a file."""
+    found = (layout.numbered(layout.SEALS, file.path) for file in run.list(layout.SEALS))
+    return {number for number in found if number is not None}
+
+
+def _finished_s(run: Store) -> dict[int, float]:
+    """Complete generations, and when each was completed (seconds since 1970)."""
+    found = ((layout.sealed_number(file.path), file.modified_s) for file in run.list(layout.SEALS))
+    return {number: modified_s or 0.0 for number, modified_s in found if number is not None}

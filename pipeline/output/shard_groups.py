@@ -11,15 +11,17 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.errors import JobError
-from pipeline.output.manifest import SHARD_FOLDERS, latest, read_manifest, read_sealed_parts
-from pipeline.planning.increment import Chunk, Plan
-from pipeline.refining.parts import FinishedPart
+from pipeline.output.manifest import latest, read_sealed_parts
+from pipeline.planning.increment import Plan
+from pipeline.refining.parts import FinishedPart, PartFile
 from pipeline.storage import Store
+from pipeline.storage.documents import read_manifest
+from schemas import layout
 from schemas.calibration import Calibration
 from schemas.config import Gate
+from schemas.manifest import Counts, Shard, ShardGroup
 from schemas.records import SCHEMA_VERSION
 
 SEAL_VERSION = 1
@@ -27,10 +29,23 @@ SEAL_VERSION = 1
 PART_TO_SHARD = 1.5  # a shard is about this much larger than its parts: it adds the chosen mask
 SHARD_ROWS = 1 << 17
 """Images and masks of a shard at most: small masks take ten times their bytes in the memory of who seals them."""
-KEPT = ("key", "execution_classes", "counts", "drift")
 
-Entry = dict[str, Any]
-"""What became of a group: the manifest's entries of its shards (paths relative to the run), its parts' files, KEPT."""
+
+@dataclass(frozen=True)
+class SealedGroup:
+    """What became of a group: its shards, the files of its parts, and what the manifest keeps of it."""
+
+    masks: Shard
+    images: Shard
+    parts: list[PartFile]
+    execution_classes: list[str]
+    counts: Counts
+    drift: dict[str, list[int]]
+
+    def entry(self, key: str) -> ShardGroup:
+        """What `sealed_before` will want to know."""
+        classes, counts, drift = self.execution_classes, self.counts, self.drift
+        return ShardGroup(key=key, execution_classes=classes, counts=counts, drift=drift, files=len(self.parts))
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,7 @@ def group_parts(parts: Sequence[FinishedPart], plan: Plan, shard_bytes: int) -> 
     for part in parts:
         added = part.chunk.images + part.chunk.masks
         full = size + part.size * PART_TO_SHARD > shard_bytes or rows + added > SHARD_ROWS
-        if held and (full or _increment(held[-1].chunk) != _increment(part.chunk)):
+        if held and (full or _increment(held[-1]) != _increment(part)):
             yield group()
             held, size, rows = [], 0.0, 0
         held.append(part)
@@ -73,37 +88,33 @@ def group_parts(parts: Sequence[FinishedPart], plan: Plan, shard_bytes: int) -> 
         yield group()
 
 
-def sealed_before(run: Store) -> dict[str, Entry]:
+def sealed_before(run: Store) -> dict[str, SealedGroup]:
     """The groups of the run's last generation whose shards are all there, by key; none where that cannot be told."""
     generation = latest(run)
     if generation is None:
         return {}
     try:
         return _read_groups(run, generation)
-    except (JobError, FileNotFoundError, ValueError, LookupError, TypeError, StopIteration):
+    except (JobError, FileNotFoundError, IndexError, TypeError, StopIteration):
         return {}  # damaged: then every part is read
 
 
-def _read_groups(run: Store, generation: int) -> dict[str, Entry]:
+def _read_groups(run: Store, generation: int) -> dict[str, SealedGroup]:
     manifest = read_manifest(run, generation)
-    present = {file.path: file.size for folder in SHARD_FOLDERS for file in run.list(folder)}
+    present = {
+        layout.in_run(manifest.fingerprint, file.path): file.size
+        for folder in layout.SHARDS
+        for file in run.list(folder)
+    }
     files = iter(read_sealed_parts(run, generation))
-    found: dict[str, Entry] = {}
-    for index, kept in enumerate(manifest["groups"]):
-        shards = {
-            kind: {**(entry := manifest[kind][index]), "path": "/".join(entry["path"].split("/")[-2:])}
-            for kind in SHARD_FOLDERS
-        }
-        own = [tuple(next(files)) for _ in range(kept["files"])]
-        if all(present.get(entry["path"]) == entry["bytes"] for entry in shards.values()):
-            found[kept["key"]] = {**shards, **{name: kept[name] for name in KEPT}, "parts": own}
+    found: dict[str, SealedGroup] = {}
+    for index, kept in enumerate(manifest.groups):
+        masks, images = manifest.masks[index], manifest.images[index]
+        own = [next(files) for _ in range(kept.files)]
+        if all(present.get(shard.path) == shard.bytes for shard in (masks, images)):
+            found[kept.key] = SealedGroup(masks, images, own, kept.execution_classes, kept.counts, kept.drift)
     return found
 
 
-def to_manifest(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """What `sealed_before` will want to know of each group."""
-    return [{**{name: entry[name] for name in KEPT}, "files": len(entry["parts"])} for entry in entries]
-
-
-def _increment(chunk: Chunk) -> str:
-    return chunk.chunk_id.partition("-")[0]
+def _increment(part: FinishedPart) -> str:
+    return layout.increment_of(part.chunk.chunk_id)

@@ -12,10 +12,10 @@ from pipeline.masks import binary
 from pipeline.masks import gate as mask_gate
 from schemas.calibration import Calibration
 from schemas.config import Gate
+from schemas.manifest import Counts
 from schemas.records import SCORES
 
 Row = dict[str, Any]
-Counts = dict[str, dict[str, int]]
 
 
 def seal_masks(
@@ -63,22 +63,22 @@ def _known(value: float) -> float | None:
 
 def count(image_rows: Sequence[Row], mask_rows: Sequence[Row]) -> Counts:
     """Images by status, masks by decision, rows of both by reason, and masks by tenths of quality."""
-    return {
-        "images": dict(Counter(row["status"] for row in image_rows)),
-        "decisions": dict(Counter(row["decision"] for row in mask_rows)),
-        "image_reasons": dict(Counter(row["reason"] for row in image_rows if row["reason"])),
-        "mask_reasons": dict(Counter(row["reason"] for row in mask_rows)),
-        "quality": dict(Counter(mask_gate.tenth(row["quality"]) for row in mask_rows if row["quality"] is not None)),
-    }
+    return Counts(
+        images=Counter(row["status"] for row in image_rows),
+        decisions=Counter(row["decision"] for row in mask_rows),
+        image_reasons=Counter(row["reason"] for row in image_rows if row["reason"]),
+        mask_reasons=Counter(row["reason"] for row in mask_rows),
+        quality=Counter(mask_gate.tenth(row["quality"]) for row in mask_rows if row["quality"] is not None),
+    )
 
 
 def add_counts(counts: Sequence[Counts]) -> Counts:
     """Sum of several counts, keys sorted."""
     total: dict[str, Counter[str]] = {}
     for one in counts:
-        for kind, numbers in one.items():
+        for kind, numbers in one.as_dict().items():
             total.setdefault(kind, Counter()).update(numbers)
-    return {kind: dict(sorted(numbers.items())) for kind, numbers in total.items()}
+    return Counts(**{kind: dict(sorted(numbers.items())) for kind, numbers in total.items()})
 
 
 def add_drift(counts: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:

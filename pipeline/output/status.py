@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pipeline.dataset import read_current
 from pipeline.errors import RefusedError
-from pipeline.output.manifest import latest, read_manifest
+from pipeline.output.manifest import latest
 from pipeline.planning.increment import Plan, read_plan
 from pipeline.refining.parts import FinishedPart, best_attempts, find_parts
 from pipeline.storage import Access, Store
+from pipeline.storage.documents import read_current, read_manifest, run_store
+from schemas import layout
 
 Numbers = tuple[int, int]
 """Images and masks."""
@@ -39,32 +40,33 @@ def read_status(output: str, access: Access) -> list[RunStatus]:
     plan = read_plan(store)
     if not plan.chunks:
         raise RefusedError(f"{output} holds no plan; `relabel run --output {output} ...` makes one")
-    names = sorted({file.path.split("/")[1] for file in store.list("runs")})
-    return [_status(store, Store(f"{output.rstrip('/')}/runs/{name}", access), plan, name) for name in names]
+    names = {found[0] for file in store.list(layout.RUNS) if (found := layout.split_run(file.path))}
+    return [_status(store, plan, name) for name in sorted(names)]
 
 
-def _status(store: Store, run: Store, plan: Plan, name: str) -> RunStatus:
+def _status(store: Store, plan: Plan, name: str) -> RunStatus:
+    run = run_store(store, name)
     parts = find_parts(run, plan)
     generation = latest(run)
     manifest = read_manifest(run, generation) if generation is not None else None
     planned = plan.images, sum(chunk.masks for chunk in plan.chunks)
     files = sum(len(part.paths) for part in parts)
-    if manifest and manifest["parts"]["files"] == files and manifest["increments"] == plan.increments:
-        counts = manifest["counts"]
-        done = manifest["sealed"]["images"], manifest["sealed"]["masks"]
-        failed = counts["images"].get("failed", 0), counts["decisions"].get("failed", 0)
+    if manifest and manifest.parts.files == files and manifest.increments == plan.increments:
+        counts = manifest.counts
+        done = manifest.sealed.images, manifest.sealed.masks
+        failed = counts.images.get("failed", 0), counts.decisions.get("failed", 0)
     else:
         done, failed = _count(run, parts)
-    current = read_current(store) or {}
+    current = read_current(store)
     return RunStatus(
         fingerprint=name,
         planned=planned,
         done=done,
         failed=failed,
         pending=(max(0, planned[0] - done[0]), max(0, planned[1] - done[1])),
-        sealed=(manifest["sealed"]["images"], manifest["sealed"]["masks"]) if manifest else (0, 0),
+        sealed=(manifest.sealed.images, manifest.sealed.masks) if manifest else (0, 0),
         generation=generation,
-        is_current=current.get("fingerprint") == name and current.get("generation") == generation,
+        is_current=current is not None and (current.fingerprint, current.generation) == (name, generation),
     )
 
 

@@ -1,10 +1,6 @@
 """Planning: what the sources hold and the plan does not have yet becomes one committed increment of chunks.
 
-    plan/<n>/bucket-<lo>-<hi>.parquet   rows, by hash range of the image id, sorted by it
-    plan/<n>/chunks.parquet             the chunks in order: which rows of which bucket
-    plan/<n>/superseded.parquet         rows of earlier increments that this one replaces or prunes
-    plan/<n>/_COMMITTED                 counts, and the SHA-256 of the files; written last: without it the increment
-                                        is discarded
+Its files are `layout.Increment`'s; the marker is written last, and without it the increment is discarded.
 
 Rows are spilled to disk by hash range while the source is read, and deduplicated and compared with the earlier
 increments one range at a time, so memory does not grow with the corpus.
@@ -13,13 +9,11 @@ increments one range at a time, so memory does not grow with the corpus.
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,12 +22,14 @@ from pipeline.errors import RefusedError
 from pipeline.planning.rows import chunk_digest, difference, finish, to_row
 from pipeline.sources import PlannedImage
 from pipeline.storage import Store, StoredFile
+from pipeline.storage.documents import parse
 from pipeline.storage.lease import Fence, Hold, unguarded
 from pipeline.storage.spill import Row, Spill, hash_range
+from schemas import layout
+from schemas.manifest import IncrementHash, Marker, to_json
 from schemas.records import CHUNKS, MEMBER, PLAN, SUPERSEDED, conform
 
 ROW_GROUP_ROWS = 256
-CHUNK_ID_FORMAT = "{increment:04d}-{ordinal:07d}-{digest}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class Plan:
     chunks: list[Chunk]
     superseded: frozenset[tuple[str, str]]  # (chunk_id, image_id)
     increments: int
-    markers: list[dict[str, Any]] = field(default_factory=list)  # SHA-256 of each increment's _COMMITTED
+    markers: list[IncrementHash] = field(default_factory=list)
 
     @property
     def images(self) -> int:
@@ -90,12 +86,12 @@ def read_plan(output: Store, increments: Sequence[int] | None = None) -> Plan:
     markers = []
     numbers = committed(output) if increments is None else increments
     for number in numbers:
-        table = output.read_parquet(f"{_folder(number)}/chunks.parquet")
-        chunks += [Chunk(**row) for row in table.to_pylist()]
-        marker = output.read(f"{_folder(number)}/_COMMITTED")
-        markers.append({"increment": number, "sha256": hashlib.sha256(marker).hexdigest()})
-        if json.loads(marker)["superseded"]:
-            replaced = output.read_parquet(f"{_folder(number)}/superseded.parquet").to_pylist()
+        increment = layout.Increment(number)
+        chunks += [Chunk(**row) for row in output.read_parquet(increment.chunks).to_pylist()]
+        marker = output.read(increment.marker)
+        markers.append(IncrementHash(increment=number, sha256=hashlib.sha256(marker).hexdigest()))
+        if parse(Marker, marker, f"{output.uri}/{increment.marker}").superseded:
+            replaced = output.read_parquet(increment.superseded).to_pylist()
             superseded |= {(row["chunk_id"], row["image_id"]) for row in replaced}
     gone = Counter(chunk_id for chunk_id, _ in superseded)
     live = [chunk for chunk in chunks if gone[chunk.chunk_id] < chunk.images]
@@ -105,7 +101,7 @@ def read_plan(output: Store, increments: Sequence[int] | None = None) -> Plan:
 
 def all_chunk_ids(output: Store) -> frozenset[str]:
     """Of every committed chunk, superseded ones too."""
-    tables = (output.read_parquet(f"{_folder(number)}/chunks.parquet", ["chunk_id"]) for number in committed(output))
+    tables = (output.read_parquet(layout.Increment(number).chunks, ["chunk_id"]) for number in committed(output))
     return frozenset(chunk_id for table in tables for chunk_id in table["chunk_id"].to_pylist())
 
 
@@ -140,13 +136,15 @@ def plan(
 
 def _commit(output: Store, before: list[int], spill: Spill, limits: ChunkLimits, prune: bool, fence: Fence) -> Planned:
     number = (before[-1] + 1) if before else 0
+    increment = layout.Increment(number)
     chunks: list[Chunk] = []
     replaced: list[dict[str, str]] = []
     files: dict[str, str] = {}
     unchanged = 0
 
-    def put(name: str, table: pa.Table, row_group_rows: int | None = None) -> None:
-        files[name] = hashlib.sha256(output.put_parquet(f"{_folder(number)}/{name}", table, row_group_rows)).hexdigest()
+    def put(path: str, table: pa.Table, row_group_rows: int | None = None) -> None:
+        data = output.put_parquet(path, table, row_group_rows)
+        files[layout.name_of(path)] = hashlib.sha256(data).hexdigest()
 
     for low, high in spill.buckets():
         known = _known(output, before, low, high)
@@ -154,19 +152,19 @@ def _commit(output: Store, before: list[int], spill: Spill, limits: ChunkLimits,
         replaced += old
         unchanged += same
         if rows:
-            name = f"bucket-{low:04d}-{high:04d}.parquet"
-            chunks += _cut(rows, limits, number, len(chunks), f"{_folder(number)}/{name}")
-            put(name, conform(pa.Table.from_pylist(rows, PLAN), PLAN), ROW_GROUP_ROWS)
+            path = increment.bucket(low, high)
+            chunks += _cut(rows, limits, number, len(chunks), path)
+            put(path, conform(pa.Table.from_pylist(rows, PLAN), PLAN), ROW_GROUP_ROWS)
     if not chunks and not replaced:
         return Planned(None, unchanged=unchanged)
     planned = Planned(
         number, sum(c.images for c in chunks), sum(c.masks for c in chunks), len(chunks), len(replaced), unchanged
     )
-    put("chunks.parquet", pa.Table.from_pylist([vars(c) for c in chunks], CHUNKS))
+    put(increment.chunks, pa.Table.from_pylist([vars(c) for c in chunks], CHUNKS))
     if replaced:
-        put("superseded.parquet", pa.Table.from_pylist(replaced, SUPERSEDED))
+        put(increment.superseded, pa.Table.from_pylist(replaced, SUPERSEDED))
     fence()
-    output.put(f"{_folder(number)}/_COMMITTED", json.dumps({**vars(planned), "sha256": files}).encode())
+    output.put(increment.marker, to_json(Marker(**vars(planned), sha256=files)))
     return planned
 
 
@@ -182,9 +180,7 @@ def _cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, pat
                 break
             end += 1
         members = rows[start:end]
-        chunk_id = CHUNK_ID_FORMAT.format(
-            increment=increment, ordinal=ordinal + len(chunks), digest=chunk_digest(members)
-        )
+        chunk_id = layout.chunk_id(increment, ordinal + len(chunks), chunk_digest(members))
         for row in members:
             row["chunk_id"] = chunk_id
         chunks.append(Chunk(chunk_id, path, start, len(members), sum(len(row["masks"]) for row in members)))
@@ -197,15 +193,14 @@ def _known(output: Store, increments: list[int], low: int, high: int) -> dict[st
     known: dict[str, Row] = {}
     columns = ["image_id", "masks_digest", "etag", "size_bytes", "chunk_id"]
     for number in increments:
-        files = [file.path for file in output.list(_folder(number))]
-        if f"{_folder(number)}/superseded.parquet" in files:
-            for row in output.read_parquet(f"{_folder(number)}/superseded.parquet").to_pylist():
+        increment = layout.Increment(number)
+        files = [file.path for file in output.list(increment.folder)]
+        if increment.superseded in files:
+            for row in output.read_parquet(increment.superseded).to_pylist():
                 known.pop(row["image_id"], None)
         for path in files:
-            if "/bucket-" not in path:
-                continue
-            file_low, file_high = (int(part) for part in Path(path).stem.split("-")[1:])
-            if file_low <= high and file_high >= low:
+            covered = layout.bucket_range(path)
+            if covered and covered[0] <= high and covered[1] >= low:
                 rows = output.read_parquet(path, columns).to_pylist()
                 known.update({row["image_id"]: row for row in rows if low <= hash_range(row["image_id"]) <= high})
     return known
@@ -223,19 +218,16 @@ def read_chunk(output: Store, chunk: Chunk) -> pa.Table:
 
 def committed(output: Store) -> list[int]:
     """Numbers of the committed increments, ascending."""
-    folders = {path.split("/")[1] for path in (f.path for f in output.list("plan")) if path.endswith("/_COMMITTED")}
-    return sorted(int(folder) for folder in folders)
+    found = (layout.committed_number(file.path) for file in output.list(layout.PLAN))
+    return sorted(number for number in found if number is not None)
 
 
 def uncommitted_files(output: Store, increments: list[int]) -> list[str]:
     """Files of increments that were never committed."""
-    return [file.path for file in output.list("plan") if file.path.split("/")[1] not in map(str, increments)]
+    found = ((layout.numbered(layout.PLAN, file.path), file.path) for file in output.list(layout.PLAN))
+    return [path for number, path in found if number is not None and number not in increments]
 
 
 def _discard_uncommitted(output: Store, increments: list[int]) -> None:
     for path in uncommitted_files(output, increments):
         output.delete(path)
-
-
-def _folder(number: int) -> str:
-    return f"plan/{number}"

@@ -6,7 +6,8 @@ Not here: measuring (`refining/ray_pipeline.py`), showing (`jobs/`), a model's o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 BUSY = 0.8
@@ -21,6 +22,33 @@ ADVICE = {
     "storage": "actors waited for images, and loading for files: a nearer store or more operation.fetch_threads",
     "loading": "actors waited for images to be decoded: more CPU cores would make it faster",
 }
+
+
+@dataclass(frozen=True)
+class ChunkFinished:
+    """A chunk whose part is written: rows, failed rows and their reasons, and what its time went into (seconds).
+
+    fetch_s is the part of load_s that waited for files; wait_s is how long its actor, and so its GPU, had nothing to do
+    before it.
+    """
+
+    chunk_id: str
+    images: int
+    masks: int
+    failed_images: int
+    failed_masks: int
+    image_reasons: Mapping[str, int]
+    mask_reasons: Mapping[str, int]
+    load_s: float
+    fetch_s: float
+    wait_s: float
+    refine_s: float
+    write_s: float
+
+    @property
+    def failed(self) -> int:
+        """Failed rows: images and masks."""
+        return self.failed_images + self.failed_masks
 
 
 class Breakdown(NamedTuple):
@@ -76,37 +104,32 @@ class Breakdown(NamedTuple):
 
 
 class Clock:
-    """Collects a Breakdown while a phase runs: `noting` wraps what takes each finished chunk's status."""
+    """Collects a Breakdown while a phase runs: `note` takes each finished chunk."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self._spent = Breakdown()
 
-    def noting(self, on_status: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """`on_status` that also counts the row (chunk_rows.STATUS)."""
-
-        def note(status: dict[str, Any]) -> None:
-            self._spent = add(self._spent, status, time.perf_counter() - self._started)
-            on_status(status)
-
-        return note
+    def note(self, chunk: ChunkFinished) -> None:
+        """Count it."""
+        self._spent = add(self._spent, chunk, time.perf_counter() - self._started)
 
     def stop(self) -> Breakdown:
         """What was spent up to now."""
         return self._spent._replace(wall_s=time.perf_counter() - self._started)
 
 
-def add(spent: Breakdown, status: dict[str, Any], elapsed_s: float) -> Breakdown:
+def add(spent: Breakdown, chunk: ChunkFinished, elapsed_s: float) -> Breakdown:
     """One more chunk, `elapsed_s` after the phase began. The first tells how long starting took."""
-    own = status["load_s"] + status["refine_s"] + status["write_s"]
+    own = chunk.load_s + chunk.refine_s + chunk.write_s
     return spent._replace(
         chunks=spent.chunks + 1,
-        images=spent.images + status["images"],
-        masks=spent.masks + status["masks"],
+        images=spent.images + chunk.images,
+        masks=spent.masks + chunk.masks,
         start_up_s=spent.start_up_s if spent.chunks else max(0.0, elapsed_s - own),
-        fetch_s=spent.fetch_s + status["fetch_s"],
-        decode_s=spent.decode_s + max(0.0, status["load_s"] - status["fetch_s"]),
-        wait_s=spent.wait_s + status["wait_s"],
-        refine_s=spent.refine_s + status["refine_s"],
-        write_s=spent.write_s + status["write_s"],
+        fetch_s=spent.fetch_s + chunk.fetch_s,
+        decode_s=spent.decode_s + max(0.0, chunk.load_s - chunk.fetch_s),
+        wait_s=spent.wait_s + chunk.wait_s,
+        refine_s=spent.refine_s + chunk.refine_s,
+        write_s=spent.write_s + chunk.write_s,
     )

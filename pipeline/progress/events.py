@@ -1,44 +1,83 @@
-"""What a run reports while it works. The command line draws it; here it is only named."""
+"""What a run tells while it works: eight events, sent to one function.
+
+    Planning → Planned → Refining → ChunkFinished ... → Refined → (Retrying → Refining ...) → Sealing
+
+Any of them may be preceded by Waiting. Events come in the thread that called `pipeline.run`, one at a time. A listener
+that raises ends the run, which goes on from there when it is started again.
+
+The command line draws them (`jobs/console.py`), logs them (`jobs/json_log.py`) and counts them (`metrics.py`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 from pipeline.planning.increment import Planned
-from pipeline.progress.breakdown import Breakdown
+from pipeline.progress.breakdown import Breakdown, ChunkFinished
 
 
-class Progress(Protocol):
-    """Each phase is a context that yields the function to call as its work gets done."""
+@dataclass(frozen=True)
+class Planning:
+    """The source is read: so many images by now. The first one has 0."""
 
-    def planning(self) -> AbstractContextManager[Callable[[int], None]]:
-        """Yields f(images read)."""
-        ...
+    images: int
 
-    def planned(self, planned: Planned) -> None:
-        """What planning added."""
-        ...
 
-    def refining(
-        self, images: int, actors: tuple[int, int]
-    ) -> AbstractContextManager[Callable[[dict[str, Any]], None]]:
-        """`images` are pending; yields f(status row of a finished chunk, see chunk_rows.STATUS)."""
-        ...
+@dataclass(frozen=True)
+class Refining:
+    """So many images are pending, for `actors` (fewest, most) model actors."""
 
-    def refined(self, spent: Breakdown) -> None:
-        """Where the time of the refine phase went; no chunks where nothing was pending."""
-        ...
+    images: int
+    actors: tuple[int, int]
 
-    def retrying(self, number: int | None, images: int) -> None:
-        """Retry round `number` has so many images left; None: there is no failed row to retry."""
-        ...
 
-    def waiting(self, line: str) -> None:
-        """Another run holds the output's lease."""
-        ...
+@dataclass(frozen=True)
+class Refined:
+    """The refine phase is over. spent: where its time went; of no chunks where nothing was pending."""
 
-    def sealing(self, parts: int) -> AbstractContextManager[Callable[[int], None]]:
-        """`parts` chunks are planned; yields f(parts sealed)."""
-        ...
+    spent: Breakdown
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """Retry round `round` has so many images left; None: there is no failed row to retry."""
+
+    round: int | None
+    images: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Another run holds the output's lease; `message` says which."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """So many of the plan's chunks are sealed by now. The first one has 0."""
+
+    done: int
+    chunks: int
+
+
+Event = Planning | Planned | Refining | ChunkFinished | Refined | Retrying | Waiting | Sealing
+
+"""`Planned` is what the plan step returns, `ChunkFinished` what each chunk brings back."""
+
+OnEvent = Callable[[Event], None]
+
+
+def nobody(_event: Event) -> None:
+    """Listens to nothing."""
+
+
+def everybody(*listeners: OnEvent) -> OnEvent:
+    """One listener that passes every event on to each of `listeners`, in order."""
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell

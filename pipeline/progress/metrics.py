@@ -1,17 +1,13 @@
-"""Prometheus metrics of a run, served by the driver while it works (`operation.metrics_port`).
+"""Prometheus metrics of a run, served by the process that started it while it works (`operation.metrics_port`).
 
-    MeteredProgress   wraps any Progress and counts what passes through it
-    RunMetrics        the metrics themselves and their endpoint
-
-All is counted on the driver, from the status rows that the workers send back (see chunk_rows.STATUS), so that one
-endpoint has it all. Nothing here knows Ray, whose own metrics (nodes, object store, GPUs) have endpoints of their own.
+All is counted there, from the run's events, so that one endpoint has it all. Nothing here knows Ray, whose own metrics
+(nodes, object store, GPUs) have endpoints of their own.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -22,8 +18,9 @@ from prometheus_client.registry import Collector
 
 from pipeline.errors import RefusedError
 from pipeline.planning.increment import Planned
-from pipeline.progress.breakdown import Breakdown
-from pipeline.progress.events import Progress
+from pipeline.progress.breakdown import ChunkFinished
+from pipeline.progress.events import Event, Refining, Waiting
+from schemas.manifest import Manifest
 
 STAGE_BUCKETS_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 STAGES = ("load", "refine", "write")
@@ -82,80 +79,40 @@ class RunMetrics:
         self._answers.lingering = True
         self._answers.last.wait(limit_s)
 
-    def chunk(self, status: dict[str, Any]) -> None:
-        """Count one row of chunk_rows.STATUS."""
+    def on_event(self, event: Event) -> None:
+        """Count it; whatever it is, the run got something done, unless it waits."""
+        if isinstance(event, Planned):
+            self.new.set(event.images)
+        elif isinstance(event, Refining):
+            self.pending.set(event.images)
+        elif isinstance(event, ChunkFinished):
+            self._chunk(event)
+        if not isinstance(event, Waiting):
+            self.progress.set_to_current_time()
+
+    def _chunk(self, chunk: ChunkFinished) -> None:
         self.chunks.inc()
-        for counter, kind in ((self.images, "images"), (self.masks, "masks")):
-            counter.labels("ok").inc(status[kind] - status[f"failed_{kind}"])
-            counter.labels("failed").inc(status[f"failed_{kind}"])
-        for kind in ("image", "mask"):
-            for reason, number in status[f"{kind}_reasons"]:
+        self.images.labels("ok").inc(chunk.images - chunk.failed_images)
+        self.images.labels("failed").inc(chunk.failed_images)
+        self.masks.labels("ok").inc(chunk.masks - chunk.failed_masks)
+        self.masks.labels("failed").inc(chunk.failed_masks)
+        for kind, reasons in (("image", chunk.image_reasons), ("mask", chunk.mask_reasons)):
+            for reason, number in reasons.items():
                 self.failures.labels(kind, reason).inc(number)
         for stage in STAGES:
-            self.stages.labels(stage).observe(status[f"{stage}_s"])
-        self.wait.inc(status["wait_s"])
-        self.pending.dec(status["images"])
-        self.progress.set_to_current_time()
+            self.stages.labels(stage).observe(getattr(chunk, f"{stage}_s"))
+        self.wait.inc(chunk.wait_s)
+        self.pending.dec(chunk.images)
 
-    def sealed(self, manifest: dict[str, Any]) -> None:
+    def sealed(self, manifest: Manifest) -> None:
         """The numbers of the generation that readers now see."""
-        counts = manifest["counts"]
-        self.planned.set(manifest["planned"]["images"])
-        self.generation.set(manifest["generation"])
-        for status, number in counts["images"].items():
+        self.planned.set(manifest.planned.images)
+        self.generation.set(manifest.generation)
+        for status, number in manifest.counts.images.items():
             self.sealed_images.labels(status).set(number)
-        for decision, number in counts["decisions"].items():
+        for decision, number in manifest.counts.decisions.items():
             self.decisions.labels(decision).set(number)
-        self._quality.tenths = counts.get("quality", {})  # sealed before there was one: no histogram
-
-
-class MeteredProgress:
-    """A Progress that counts, and passes everything on to another."""
-
-    def __init__(self, inner: Progress, metrics: RunMetrics) -> None:
-        self._inner = inner
-        self._metrics = metrics
-
-    def planning(self) -> AbstractContextManager[Callable[[int], None]]:
-        return self._touching(self._inner.planning())
-
-    def planned(self, planned: Planned) -> None:
-        self._metrics.new.set(planned.images)
-        self._inner.planned(planned)
-
-    @contextmanager
-    def refining(self, images: int, actors: tuple[int, int]) -> Iterator[Callable[[dict[str, Any]], None]]:
-        self._metrics.pending.set(images)
-        self._metrics.progress.set_to_current_time()
-        with self._inner.refining(images, actors) as draw:
-
-            def on_status(status: dict[str, Any]) -> None:
-                self._metrics.chunk(status)
-                draw(status)
-
-            yield on_status
-
-    def refined(self, spent: Breakdown) -> None:
-        self._inner.refined(spent)
-
-    def retrying(self, number: int | None, images: int) -> None:
-        self._inner.retrying(number, images)
-
-    def waiting(self, line: str) -> None:
-        self._inner.waiting(line)
-
-    def sealing(self, parts: int) -> AbstractContextManager[Callable[[int], None]]:
-        return self._touching(self._inner.sealing(parts))
-
-    @contextmanager
-    def _touching(self, phase: AbstractContextManager[Callable[[int], None]]) -> Iterator[Callable[[int], None]]:
-        with phase as draw:
-
-            def on_count(count: int) -> None:
-                self._metrics.progress.set_to_current_time()
-                draw(count)
-
-            yield on_count
+        self._quality.tenths = manifest.counts.quality
 
 
 class _Quality(Collector):

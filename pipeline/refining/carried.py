@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline.errors import RelabelError
 from pipeline.planning.increment import Chunk
+from pipeline.progress.breakdown import ChunkFinished
 from pipeline.refining.chunk import Task
 from pipeline.storage import brief
 from schemas.records import CHUNKS, PARTS
@@ -31,8 +32,8 @@ STATUS = pa.schema(
         ("fatal", pa.bool_()),
     ]
 )
-"""What comes back to the driver for each chunk. Where its part is written: counts, failed rows by reason too. Else
-the error; a fatal one is one that every chunk would meet."""
+"""What comes back to the driver for each chunk. Where its part is written: a ChunkFinished. Else the error; a fatal one
+is one that every chunk would meet."""
 
 TASK = pa.struct(
     [
@@ -42,7 +43,7 @@ TASK = pa.struct(
         ("image_ids", pa.list_(pa.string())),
     ]
 )
-"""A work.Task."""
+"""A `chunk.Task`."""
 
 
 class Carried(NamedTuple):
@@ -114,3 +115,9 @@ def status(carried: Carried) -> pa.Table:
         "fatal": carried.fatal,
     }
     return pa.Table.from_pylist([row], STATUS)
+
+
+def finished(row: dict[str, Any]) -> ChunkFinished:
+    """A row of STATUS without an error, as the driver passes it on."""
+    fields = {name: value for name, value in row.items() if name not in ("error", "fatal")}
+    return ChunkFinished(**{**fields, **{kind: dict(row[kind]) for kind in ("image_reasons", "mask_reasons")}})

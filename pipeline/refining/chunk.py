@@ -33,6 +33,7 @@ from pipeline.refiners import RefinedMask, RefineImage
 from pipeline.storage import Store, brief
 from pipeline.storage.containers import Member, read_cells, read_member
 from pipeline.storage.paths import safe_relative
+from schemas import layout
 from schemas.config import Method
 from schemas.records import LOADED, PARTS, SCORES
 
@@ -54,9 +55,8 @@ class Task:
     @property
     def part(self) -> str:
         """The part's path, relative to the run's folder."""
-        cut = "" if self.images == self.chunk.images else f".first{self.images}"
-        cut = f".r{self.round}" if self.round else cut
-        return f"parts/{self.chunk.chunk_id}{cut}.parquet"
+        cut = None if self.images == self.chunk.images else self.images
+        return layout.part(self.chunk.chunk_id, cut, self.round)
 
     def rows(self, output: Store) -> pa.Table:
         """The task's plan rows (schema PLAN)."""

@@ -1,9 +1,5 @@
 """Finished work: which part files hold which images, and what they say together.
 
-    parts/<chunk-id>.parquet             every image of the chunk
-    parts/<chunk-id>.first<n>.parquet    its first n images, where `--limit` cut it
-    parts/<chunk-id>.r<k>.parquet        the images of retry round k alone
-
 Of an image's attempts the one with the fewest failed rows counts, the later one where they are equal: a retry that
 fares worse takes nothing away.
 """
@@ -11,11 +7,9 @@ fares worse takes nothing away.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -24,9 +18,9 @@ import pyarrow.parquet as pq
 from pipeline.errors import JobError
 from pipeline.planning.increment import Chunk, Plan
 from pipeline.storage import Store, StoredFile
+from schemas import layout
 
 Row = dict[str, Any]
-PART_NAME = re.compile(r"(?P<chunk>\d{4,}-\d{7,}-[0-9a-f]{12})(\.first(?P<cut>\d+)|\.r(?P<round>\d+))?\.parquet")
 
 
 @dataclass(frozen=True)
@@ -72,15 +66,15 @@ def find_parts(run: Store, plan: Plan) -> list[FinishedPart]:
     bases: dict[str, tuple[int, StoredFile]] = {}
     retries: dict[str, list[tuple[int, StoredFile]]] = defaultdict(list)
     by_id = {chunk.chunk_id: chunk for chunk in plan.chunks}
-    for file in run.list("parts"):
-        name = PART_NAME.fullmatch(PurePosixPath(file.path).name)
-        if name is None or name["chunk"] not in by_id:
+    for file in run.list(layout.PARTS):
+        name = layout.part_name(file.path)
+        if name is None or name.chunk_id not in by_id:
             continue
-        if name["round"]:
-            retries[name["chunk"]].append((int(name["round"]), file))
+        if name.round:
+            retries[name.chunk_id].append((name.round, file))
         else:
-            images = int(name["cut"] or by_id[name["chunk"]].images)
-            bases[name["chunk"]] = max(bases.get(name["chunk"], (0, file)), (images, file))
+            images = name.cut or by_id[name.chunk_id].images
+            bases[name.chunk_id] = max(bases.get(name.chunk_id, (0, file)), (images, file))
     return [
         _finished(chunk, *bases[chunk.chunk_id], sorted(retries[chunk.chunk_id]))
         for chunk in plan.chunks

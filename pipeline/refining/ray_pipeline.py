@@ -10,11 +10,12 @@ without it. What is left over at the end is run again alone (isolate.py). Many e
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ from ray.data.datasource import Datasource, ReadTask
 from pipeline.cluster.resources import Resources
 from pipeline.errors import JobError, RefusedError, RelabelError, StorageError
 from pipeline.planning.increment import read_chunk, read_plan
+from pipeline.progress.breakdown import ChunkFinished
 from pipeline.refining import carried
 from pipeline.refining import chunk as chunk_work
 from pipeline.refining.busy_time import InOneThread, Occupied
@@ -35,7 +37,10 @@ from pipeline.refining.chunk import Job, Task
 from pipeline.refining.isolate import isolate
 from pipeline.refining.subprocess_worker import limit_memory, run_fresh
 from pipeline.storage import brief
+from schemas import layout
 from schemas.records import LOADED, PARTS
+
+logger = logging.getLogger(__name__)
 
 RETRIES = 2
 """Of a chunk whose worker died, in the first pass. Ray's default has no end, and neither would an input that kills."""
@@ -48,34 +53,33 @@ ERRORS_IN_A_ROW = 5
 
 
 def refine_chunks(
-    tasks: Sequence[Task],
-    job: Job,
-    resources: Resources,
-    segment_chunks: int,
-    on_status: Callable[[dict[str, Any]], None],
-) -> None:
+    tasks: Sequence[Task], job: Job, resources: Resources, segment_chunks: int
+) -> Iterator[ChunkFinished]:
     """Run every task to its part. Raises JobError when the pipeline cannot go on; finished parts stay."""
     left: list[Task] = []
     for start in range(0, len(tasks), segment_chunks):
-        left += _first_pass(tasks[start : start + segment_chunks], job, resources, on_status)
+        segment = tasks[start : start + segment_chunks]
+        done = set()
+        for finished in _first_pass(segment, job, resources):
+            done.add(finished.chunk_id)
+            yield finished
+        left += [task for task in segment if task.chunk.chunk_id not in done]
     if left:
-        _isolate_all(left, _good_images(job), job, resources, on_status)
+        logger.warning("%d chunks were left undone by the first pass; they are run alone", len(left))
+        yield from _isolate_all(left, _good_images(job), job, resources)
 
 
-def _first_pass(
-    tasks: Sequence[Task], job: Job, resources: Resources, on_status: Callable[[dict[str, Any]], None]
-) -> list[Task]:
-    """Run tasks through the pipeline; returns those that were left undone."""
-    done: set[str] = set()
+def _first_pass(tasks: Sequence[Task], job: Job, resources: Resources) -> Iterator[ChunkFinished]:
+    """Run tasks through the pipeline; some may be left undone."""
     errors: list[str] = []
     try:
         for batch in _pipeline(tasks, job, resources).iter_batches(batch_size=None, batch_format="pyarrow"):
             for status in batch.to_pylist():
                 if status["error"] is None:
-                    done.add(status["chunk_id"])
                     errors.clear()
-                    on_status(status)
+                    yield carried.finished(status)
                     continue
+                logger.warning("%s", status["error"])
                 errors.append(status["error"])
                 if status["fatal"]:
                     raise JobError(status["error"])
@@ -85,16 +89,11 @@ def _first_pass(
         raise
     except ray.exceptions.RayError as error:
         raise _as_job_error(error) from error
-    return [task for task in tasks if task.chunk.chunk_id not in done]
 
 
 def _isolate_all(
-    tasks: Sequence[Task],
-    good: pa.Table | None,
-    job: Job,
-    resources: Resources,
-    on_status: Callable[[dict[str, Any]], None],
-) -> None:
+    tasks: Sequence[Task], good: pa.Table | None, job: Job, resources: Resources
+) -> Iterator[ChunkFinished]:
     """Finish tasks one by one in fresh processes. A lost node is Ray's business: it starts the task elsewhere, anew."""
     gpus = resources.gpus_per_actor or None
     alone = ray.remote(num_cpus=resources.actor_cpus, num_gpus=gpus, max_retries=-1, max_calls=1)(_isolate)
@@ -103,7 +102,7 @@ def _isolate_all(
             [status] = ray.get(alone.remote(task, good, job)).to_pylist()
         except ray.exceptions.RayError as error:
             raise _as_job_error(error) from error
-        on_status(status)
+        yield carried.finished(status)
 
 
 def _isolate(task: Task, good: pa.Table | None, job: Job) -> pa.Table:
@@ -117,8 +116,9 @@ def _good_images(job: Job) -> pa.Table | None:
     """Plan rows of a few images that were refined by now, None when there are none."""
     chunks = {chunk.chunk_id: chunk for chunk in read_plan(job.output).chunks}
     found: list[pa.Table] = []
-    for file in job.run.list("parts")[:GOOD_SOUGHT]:
-        chunk = chunks.get(PurePosixPath(file.path).name.partition(".")[0])
+    for file in job.run.list(layout.PARTS)[:GOOD_SOUGHT]:
+        name = layout.part_name(file.path)
+        chunk = chunks.get(name.chunk_id) if name else None
         part = job.run.read_parquet(file.path, ["image_id", "status"]).to_pylist()
         good = next((row["image_id"] for row in part if row["status"] == "ok"), None)
         if chunk is not None and good is not None:

@@ -1,7 +1,5 @@
 """Retry rounds: failed images done again, on request.
 
-    runs/<fingerprint>/retries/<k>.json   {"round": k, "reasons": [...] or null, "images": {chunk id: [image ids]}}
-
 A round is committed, with its exact images, before any of them is done, and is finished (all its parts there, and
 sealed) before another one starts. So a round that was killed goes on as it was, and ends as if it had not been.
 """
@@ -9,17 +7,18 @@ sealed) before another one starts. So a round that was killed goes on as it was,
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from pipeline.errors import JobError
 from pipeline.planning.increment import Plan
 from pipeline.refining.chunk import Task
 from pipeline.refining.parts import FinishedPart, Row, best_attempts, failures, find_parts
 from pipeline.storage import Store
+from pipeline.storage.documents import parse
+from schemas import layout
+from schemas.manifest import RetryRound, to_json
 
 READERS = 16
 COLUMNS = ["image_id", "status", "reason", "masks.list.element.reason"]
@@ -47,8 +46,9 @@ class Round:
 
 def read_rounds(run: Store) -> list[Round]:
     """The committed rounds, in order."""
-    numbers = sorted(int(stem) for file in run.list("retries") if (stem := PurePosixPath(file.path).stem).isdigit())
-    return [_parse(run.read(round_path(number))) for number in numbers]
+    found = (layout.numbered(layout.RETRIES, file.path) for file in run.list(layout.RETRIES))
+    paths = [layout.retry_round(number) for number in sorted(number for number in found if number is not None)]
+    return [_parse(run.read(path), f"{run.uri}/{path}") for path in paths]
 
 
 def rounds_done(rounds: Sequence[Round], plan: Plan, parts: Sequence[FinishedPart]) -> int:
@@ -74,10 +74,11 @@ def next_round(run: Store, plan: Plan, sealed_round: int, reasons: Collection[st
     if not images:
         return None
     number = (rounds[-1].number if rounds else 0) + 1
-    data = json.dumps({"round": number, "reasons": sorted(reasons) if reasons else None, "images": images}).encode()
-    if not run.create(round_path(number), data):
-        raise JobError(f"another run wrote {run.uri}/{round_path(number)} at the same time; run again")
-    return _parse(data)
+    data = to_json(RetryRound(round=number, reasons=sorted(reasons) if reasons else None, images=images))
+    where = f"{run.uri}/{layout.retry_round(number)}"
+    if not run.create(layout.retry_round(number), data):
+        raise JobError(f"another run wrote {where} at the same time; run again")
+    return _parse(data, where)
 
 
 def failed_images(
@@ -100,15 +101,10 @@ def failed_images(
         return {part.chunk.chunk_id: ids for part, ids in found if ids}
 
 
-def round_path(number: int) -> str:
-    return f"retries/{number}.json"
-
-
 def _wanted(row: Row, reasons: Collection[str] | None) -> bool:
     return not reasons or bool({row["reason"], *(mask["reason"] for mask in row["masks"])} & set(reasons))
 
 
-def _parse(data: bytes) -> Round:
-    content = json.loads(data)
-    sha256 = hashlib.sha256(data).hexdigest()
-    return Round(content["round"], content["reasons"], content["images"], sha256)
+def _parse(data: bytes, where: str) -> Round:
+    content = parse(RetryRound, data, where)
+    return Round(content.round, content.reasons, content.images, hashlib.sha256(data).hexdigest())

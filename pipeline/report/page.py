@@ -23,6 +23,7 @@ from pipeline.report.gallery import gallery
 from pipeline.report.survey import STRATA, Category, Survey, survey
 from pipeline.review.verdicts import judged
 from pipeline.storage import Access
+from schemas.manifest import Counts
 
 DECISIONS = {
     "refined": ("Refined", "the refined mask is the one to train on"),
@@ -53,7 +54,7 @@ def report(
     found = survey(result, per_stratum)
     truth = risk.by_truth(result, ground_truth, access) if ground_truth else None
     curve = truth.curve if truth else risk.by_verdicts(judged(result))
-    curve = curve or risk.by_estimate(found.quality, result.manifest.get("calibration_id"))
+    curve = curve or risk.by_estimate(found.quality, result.manifest.calibration_id)
     items = gallery(result, found.shown, images_root)
     earlier = {mask_id: one.verdict for mask_id, (one, _) in verdicts.standing(result).items()}
     return render(result, found, truth, curve, items, earlier)
@@ -73,8 +74,8 @@ def render(
     data = {
         "kind": verdicts.KIND,
         "schema_version": verdicts.VERSION,
-        "fingerprint": manifest["fingerprint"],
-        "generation": manifest["generation"],
+        "fingerprint": manifest.fingerprint,
+        "generation": manifest.generation,
         "output": result.store.uri,
         "strata": [[stratum.name, stratum.title] for stratum in STRATA],
         "decisions": {name: title for name, (title, _) in DECISIONS.items()},
@@ -91,8 +92,8 @@ def render(
             _header(result),
             "<main>",
             _totals(result, found, truth),
-            _decisions(manifest["counts"]),
-            _quality(found, curve, manifest.get("calibration_id")),
+            _decisions(manifest.counts),
+            _quality(found, curve, manifest.calibration_id),
             _categories(found.categories),
             _asset("gallery.html"),
             "</main>",
@@ -128,10 +129,10 @@ def as_json(data: Any) -> str:
 def _header(result: Result) -> str:
     manifest = result.manifest
     facts = [
-        ("Method", manifest["fingerprint"]),
-        ("Generation", manifest["generation"]),
-        ("Calibration", manifest.get("calibration_id") or DASH),
-        ("Photographs", manifest["images_root"]),
+        ("Method", manifest.fingerprint),
+        ("Generation", manifest.generation),
+        ("Calibration", manifest.calibration_id or DASH),
+        ("Photographs", manifest.images_root),
     ]
     listed = "".join(f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts)
     return (
@@ -143,15 +144,15 @@ def _header(result: Result) -> str:
 
 
 def _totals(result: Result, found: Survey, truth: risk.Truth | None) -> str:
-    counts = result.manifest["counts"]
-    images = sum(counts["images"].values())
+    counts = result.manifest.counts
+    images = sum(counts.images.values())
     known = sum(category.quality_known for category in found.categories.values())
     mean = sum(category.quality_sum for category in found.categories.values()) / known if known else None
     tiles = [
         (f"{found.masks:,}", "masks", f"on {images:,} images"),
-        (_share(counts["decisions"].get("refined", 0), found.masks), "refined", "the model’s mask was taken"),
-        (_share(_kept(counts["decisions"]), found.masks), "kept coarse", "the gate held the model’s mask back"),
-        (_share(counts["decisions"].get("failed", 0), found.masks), "failed", "no mask to train on"),
+        (_share(counts.decisions.get("refined", 0), found.masks), "refined", "the model’s mask was taken"),
+        (_share(_kept(counts.decisions), found.masks), "kept coarse", "the gate held the model’s mask back"),
+        (_share(counts.decisions.get("failed", 0), found.masks), "failed", "no mask to train on"),
         (DASH if mean is None else f"{mean:.3f}", "mean quality", "estimated IoU with the truth"),
     ]
     if truth is not None:
@@ -165,8 +166,8 @@ def _totals(result: Result, found: Survey, truth: risk.Truth | None) -> str:
     return f'{heading}<ul class="tiles">{drawn}</ul></section>'
 
 
-def _decisions(counts: Mapping[str, Mapping[str, int]]) -> str:
-    decisions = [(name, counts["decisions"].get(name, 0)) for name in DECISIONS]
+def _decisions(counts: Counts) -> str:
+    decisions = [(name, counts.decisions.get(name, 0)) for name in DECISIONS]
     decisions = [(name, count) for name, count in decisions if count]
     total = sum(count for _, count in decisions)
     label = ", ".join(f"{DECISIONS[name][0]} {_share(count, total)}" for name, count in decisions)
@@ -174,8 +175,8 @@ def _decisions(counts: Mapping[str, Mapping[str, int]]) -> str:
         f'<li><i class="dot {name}"></i><b>{DECISIONS[name][0]}</b> {count:,}<small>{DECISIONS[name][1]}</small></li>'
         for name, count in decisions
     )
-    reasons = [("mask", *entry) for entry in counts["mask_reasons"].items()]
-    reasons += [("image", *entry) for entry in counts["image_reasons"].items()]
+    reasons = [("mask", *entry) for entry in counts.mask_reasons.items()]
+    reasons += [("image", *entry) for entry in counts.image_reasons.items()]
     rows = "".join(
         f"<tr><th scope=row><code>{escape(code)}</code></th><td>{escape(REASONS.get(code, ''))}</td>"
         f"<td class=n>{count:,} {kind}{'' if count == 1 else 's'}</td></tr>"

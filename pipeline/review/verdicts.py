@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.result import Result, open_result
-from pipeline.dataset.verdicts import FOLDER, KIND, VERSION, Verdict, digest, parse, read_masks, standing
+from pipeline.dataset.verdicts import KIND, VERSION, Verdict, digest, parse, read_masks, standing
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store, brief, split_uri
+from schemas import layout
 from schemas.records import SCORES
 
 TABLE = pa.schema(
@@ -112,10 +113,10 @@ def _put(output: Store, verdicts: list[Verdict]) -> str:
     entries = [one._asdict() for one in sorted(verdicts)]
     content = {"kind": KIND, "schema_version": VERSION, "verdicts": entries}
     data = json.dumps(content, indent=1).encode()
-    name = hashlib.sha256(data).hexdigest()[:16]
-    files = [file.path for file in output.list(FOLDER)]
-    if files and files[-1].endswith(f"-{name}.json"):
+    sha256 = hashlib.sha256(data).hexdigest()
+    files = [file.path for file in output.list(layout.REVIEWS)]
+    if files and files[-1] == layout.review(len(files) - 1, sha256):
         return files[-1]
-    path = f"{FOLDER}/{len(files):06}-{name}.json"
+    path = layout.review(len(files), sha256)
     output.put(path, data)
     return path

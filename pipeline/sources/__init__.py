@@ -87,7 +87,7 @@ def images_root(source: str, images: str | None, masks_uri: str, access: Access)
     """
     name, _ = parse(source)
     if images is None and name == "result":
-        return str(open_result(masks_uri, access).manifest["images_root"])
+        return open_result(masks_uri, access).manifest.images_root
     if images is None and name in IN_CONTAINERS:
         images = masks_uri
     if images is None:

@@ -12,6 +12,7 @@ from pipeline.errors import RefusedError
 from pipeline.sources import json_stream
 from pipeline.sources.voc import OBJECTS
 from pipeline.storage import Access, Store, split_uri
+from schemas import layout
 
 LOOKED_AT = 1000
 YOLO_FILES = ("data.yaml", "dataset.yaml", "labels")
@@ -43,7 +44,7 @@ def detect(masks_uri: str, access: Access | None = None) -> str:
 
 def _folder(uri: str, access: Access) -> str:
     store = Store(uri, access)
-    if store.exists("current.json"):
+    if store.exists(layout.CURRENT):
         return "result"
     if store.exists(OBJECTS) or uri.endswith(f"/{OBJECTS}"):
         return "voc"

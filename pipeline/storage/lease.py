@@ -22,15 +22,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError, RefusedError
 from pipeline.storage.atomic import TEMPORARY_PREFIX
 from pipeline.storage.preflight import START_TRIES
 from pipeline.storage.store import Store, brief
+from schemas import layout
 
-FOLDER = "leases"
 BEATS_PER_TTL = 6
 POLL_S = 0.5
 
@@ -76,7 +76,7 @@ def held(output: Store, patience: Patience, on_wait: Callable[[str], None] = lam
 def check_store(output: Store) -> None:
     """Raise RefusedError when the store cannot create a file exclusively (POSIX link, S3 If-None-Match)."""
     once = Store(output.uri, replace(output.access, tries=START_TRIES, timeout_s=10))
-    name = f"{FOLDER}/{TEMPORARY_PREFIX}probe-{uuid.uuid4().hex}"
+    name = f"{layout.LEASES}/{TEMPORARY_PREFIX}probe-{uuid.uuid4().hex}"
     why = "it lets two writers create the same file"
     try:
         if once.create(name, b"1") and not once.create(name, b"2"):
@@ -103,7 +103,7 @@ class _Lease:
 
     def create(self) -> bool:
         """Whether this process is the one that got the number."""
-        return self._output.create(_path(self.number), json.dumps(self._owner).encode())
+        return self._output.create(layout.lease(self.number), json.dumps(self._owner).encode())
 
     def fence(self) -> None:
         self.beat()
@@ -116,7 +116,7 @@ class _Lease:
     def beat(self, **changes: Any) -> None:
         with self._lock:
             self._owner = {**self._owner, "beat": self._owner["beat"] + 1, **changes}
-            self._output.put(_path(self.number), json.dumps(self._owner).encode())
+            self._output.put(layout.lease(self.number), json.dumps(self._owner).encode())
 
     def beat_until(self, stop: threading.Event, every_s: float) -> None:
         while not stop.wait(every_s):
@@ -157,7 +157,7 @@ def _is_mine(output: Store, lease: _Lease) -> bool:
     """A number created behind the highest one (its file was removed meanwhile) is no lease."""
     if _top(output) == lease.number:
         return True
-    output.delete(_path(lease.number))
+    output.delete(layout.lease(lease.number))
     return False
 
 
@@ -202,23 +202,22 @@ def _who(holder: dict[str, Any]) -> str:
 
 def _read(output: Store, number: int) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(output.read(_path(number))))
+        return dict(json.loads(output.read(layout.lease(number))))
     except FileNotFoundError:  # there is a higher number by now
         return None
 
 
 def _top(output: Store) -> int:
     """The highest number; -1 when nobody ever took the lease."""
-    stems = (PurePosixPath(file.path).stem for file in output.list(FOLDER))
-    return max((int(stem) for stem in stems if stem.isdigit()), default=-1)
+    return max(_numbers(output), default=-1)
 
 
 def _forget(output: Store, number: int) -> None:
-    for file in output.list(FOLDER):
-        stem = PurePosixPath(file.path).stem
-        if stem.isdigit() and int(stem) < number:
-            output.delete(file.path)
+    for other in _numbers(output):
+        if other < number:
+            output.delete(layout.lease(other))
 
 
-def _path(number: int) -> str:
-    return f"{FOLDER}/{number}.json"
+def _numbers(output: Store) -> list[int]:
+    found = (layout.numbered(layout.LEASES, file.path) for file in output.list(layout.LEASES))
+    return [number for number in found if number is not None]

@@ -1,6 +1,6 @@
 """Checking an output from its files alone: the chain of hashes, the accounting, and every row.
 
-`current.json` names the manifest by its hash, the manifest the shards, the parts and the plan's increments by theirs,
+The pointer names the manifest by its hash, the manifest the shards, the parts and the plan's increments by theirs,
 an increment its files (`files.py`). What the plan has and what the shards hold are compared image by image and
 mask by mask (`accounting.py`), and every row with what it claims (`rows.py`). Files that nobody names are findings.
 
@@ -10,9 +10,7 @@ of other methods beside the current one, and what waits for a seal.
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,18 +23,19 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import RefusedError
 from pipeline.masks.gate import tenth
-from pipeline.output.manifest import Manifest
 from pipeline.planning.increment import Chunk, Plan, read_plan
 from pipeline.planning.rows import chunk_digest
 from pipeline.sources import mask_id
 from pipeline.storage import Access, Store
+from pipeline.storage.documents import read_marker
 from pipeline.verify.accounting import Ledger
 from pipeline.verify.files import Check, Report, check_extra, check_manifest, check_parts, check_run_files
 from pipeline.verify.rows import check_image, check_mask
+from schemas import layout
+from schemas.manifest import IncrementHash, Manifest, Marker
 from schemas.records import CHUNKS, IMAGES, MASKS, PLAN, SUPERSEDED
 
 BATCH_ROWS = 1024
-SEALED = re.compile(r"runs/[^/]+/seals/\d+/_SUCCESS")
 
 Row = dict[str, Any]
 
@@ -48,7 +47,7 @@ def verify(uri: str, access: Access, on_file: Callable[[int, int], None] = lambd
     """
     output = Store(uri, access)
     files = {file.path: file for file in output.list()}
-    if not any(path == "current.json" or SEALED.fullmatch(path) for path in files):
+    if not any(path == layout.CURRENT or _is_sealed(path) for path in files):
         raise RefusedError(f"{uri} holds no sealed result: there is nothing to verify")
     report = Report(uri)
     with tempfile.TemporaryDirectory(prefix="relabel-verify-") as folder:
@@ -60,57 +59,64 @@ def verify(uri: str, access: Access, on_file: Callable[[int, int], None] = lambd
     return report.close()
 
 
+def _is_sealed(path: str) -> bool:
+    within = layout.split_run(path)
+    return within is not None and layout.sealed_number(within[1]) is not None
+
+
 def _check_result(check: Check, manifest: Manifest) -> None:
     sealed = check_parts(check, manifest)
     check_run_files(check, manifest)
-    chunks = _check_increments(check, manifest["plan"])
+    chunks = _check_increments(check, manifest.plan)
     ledger = Ledger(check.folder)
     plan = _read_plan(check, manifest)
     if plan is not None:
         _note_planned(check, plan, chunks, sealed or {}, ledger)
     counts = _check_shards(check, manifest, ledger)
     if _plan_is_damaged(check.report) or sealed is None:
-        check.report.add("accounting", "plan", "what must be in the shards is not known: see the findings above")
+        check.report.add("accounting", layout.PLAN, "what must be in the shards is not known: see the findings above")
     else:
         for kind, sentence in ledger.compare():
-            check.report.add("accounting", f"runs/{manifest['fingerprint']}/{kind}", sentence)
+            check.report.add("accounting", layout.in_run(manifest.fingerprint, kind), sentence)
         _check_numbers(check.report, manifest, counts, len(sealed))
     check_extra(check, manifest, {chunk.chunk_id for group in chunks.values() for chunk in group})
 
 
 def _plan_is_damaged(report: Report) -> bool:
-    return any(finding.path.startswith("plan/") for finding in report.findings)
+    return any(layout.numbered(layout.PLAN, finding.path) is not None for finding in report.findings)
 
 
-def _check_increments(check: Check, markers: Sequence[Mapping[str, Any]]) -> dict[str, list[Chunk]]:
+def _check_increments(check: Check, markers: Sequence[IncrementHash]) -> dict[str, list[Chunk]]:
     """Every committed increment: its marker, its small files, its counts. Returns the chunks of each plan file.
 
     An increment that was committed after the seal has nothing that vouches for its marker but itself.
     """
-    vouched = {f"plan/{marker['increment']}/_COMMITTED": marker["sha256"] for marker in markers}
+    vouched = {marker.increment: marker.sha256 for marker in markers}
+    committed = {number for path in check.files if (number := layout.committed_number(path)) is not None}
     chunks: dict[str, list[Chunk]] = defaultdict(list)
-    for path in sorted({*vouched, *(p for p in check.files if p.startswith("plan/") and p.endswith("/_COMMITTED"))}):
-        intact = check.fetch(path, vouched[path]) is not None if path in vouched else check.present(path)
-        if not intact:
+    for number in sorted(vouched.keys() | committed):
+        increment = layout.Increment(number)
+        hashed = vouched.get(number)
+        if not (check.present(increment.marker) if hashed is None else check.fetch(increment.marker, hashed)):
             continue
-        if path not in vouched:
-            check.report.notes.append(f"{path.rpartition('/')[0]} is planned and not sealed yet")
-        marker = json.loads(check.output.read(path))
-        for chunk in _check_small_files(check, path.rpartition("/")[0], marker):
+        if hashed is None:
+            check.report.notes.append(f"{increment.folder} is planned and not sealed yet")
+        for chunk in _check_small_files(check, increment, read_marker(check.output, number)):
             chunks[chunk.file].append(chunk)
     return chunks
 
 
-def _check_small_files(check: Check, folder: str, marker: Mapping[str, Any]) -> list[Chunk]:
-    """An increment's chunks.parquet and superseded.parquet; its buckets are only noted as named."""
-    check.named.update(f"{folder}/{name}" for name in marker["sha256"])
+def _check_small_files(check: Check, increment: layout.Increment, marker: Marker) -> list[Chunk]:
+    """An increment's chunks and superseded rows; its buckets are only noted as named."""
+    hashes = {increment.file(name): sha256 for name, sha256 in marker.sha256.items()}
+    check.named.update(hashes)
     chunks: list[Chunk] = []
     found = {"chunks": 0, "images": 0, "masks": 0, "superseded": 0}
-    for name, schema in (("chunks", CHUNKS), ("superseded", SUPERSEDED)):
-        path = f"{folder}/{name}.parquet"
-        if f"{name}.parquet" not in marker["sha256"]:
+    files = (("chunks", increment.chunks, CHUNKS), ("superseded", increment.superseded, SUPERSEDED))
+    for name, path, schema in files:
+        if path not in hashes:
             continue
-        local = check.fetch(path, marker["sha256"][f"{name}.parquet"])
+        local = check.fetch(path, hashes[path])
         if local is None:
             return []
         table = pq.read_table(local)
@@ -122,8 +128,8 @@ def _check_small_files(check: Check, folder: str, marker: Mapping[str, Any]) -> 
             chunks = [Chunk(**row) for row in table.to_pylist()]
     found |= {"images": sum(chunk.images for chunk in chunks), "masks": sum(chunk.masks for chunk in chunks)}
     for name, number in found.items():
-        if marker[name] != number:
-            check.report.add("accounting", f"{folder}/_COMMITTED", f"says {marker[name]} {name}, there are {number}")
+        if (said := getattr(marker, name)) != number:
+            check.report.add("accounting", increment.marker, f"says {said} {name}, there are {number}")
     return chunks
 
 
@@ -131,9 +137,10 @@ def _read_plan(check: Check, manifest: Manifest) -> Plan | None:
     """The plan as it was sealed; None when one of its files is not what it was."""
     if _plan_is_damaged(check.report):
         return None
-    plan = read_plan(check.output, [marker["increment"] for marker in manifest["plan"]])
-    if manifest["planned"] != {"images": plan.images, "chunks": len(plan.chunks)}:
-        check.report.add("accounting", "plan", f"has {plan.images} images, the manifest {manifest['planned']}")
+    plan = read_plan(check.output, [marker.increment for marker in manifest.plan])
+    said = manifest.planned
+    if (said.images, said.chunks) != (plan.images, len(plan.chunks)):
+        check.report.add("accounting", layout.PLAN, f"has {plan.images} images, the manifest {said.as_dict()}")
     return plan
 
 
@@ -142,13 +149,12 @@ def _note_planned(
 ) -> None:
     """Check the plan's rows, and enter in the ledger those that were sealed; the others are pending."""
     live = {chunk.chunk_id for chunk in plan.chunks}
-    markers = {marker["increment"] for marker in plan.markers}
     hashes = {
-        f"plan/{number}/{name}": sha256
-        for number in markers
-        for name, sha256 in json.loads(check.output.read(f"plan/{number}/_COMMITTED"))["sha256"].items()
+        layout.Increment(marker.increment).file(name): sha256
+        for marker in plan.markers
+        for name, sha256 in read_marker(check.output, marker.increment).sha256.items()
     }
-    for path in (path for path in sorted(hashes) if "/bucket-" in path):
+    for path in (path for path in sorted(hashes) if layout.bucket_range(path)):
         local = check.fetch(path, hashes[path])
         if local is None:
             continue
@@ -199,23 +205,23 @@ def _check_shards(check: Check, manifest: Manifest, ledger: Ledger) -> dict[str,
     """Every live shard: hash, schema, rows. Returns the counts that the manifest has, recomputed."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for kind, schema in (("images", IMAGES), ("masks", MASKS)):
-        for entry in manifest[kind]:
-            local = check.fetch(entry["path"], entry["sha256"], entry["bytes"])
+        for shard in manifest.shards(kind):
+            local = check.fetch(shard.path, shard.sha256, shard.bytes)
             if local is None:
                 continue
             try:
                 file = pq.ParquetFile(local)
             except pa.ArrowInvalid:
-                check.report.add("schema", entry["path"], "is no Parquet file")
+                check.report.add("schema", shard.path, "is no Parquet file")
                 continue
-            if file.metadata.num_rows != entry["rows"]:
-                detail = f"has {file.metadata.num_rows} rows, the manifest {entry['rows']}"
-                check.report.add("accounting", entry["path"], detail)
+            if file.metadata.num_rows != shard.rows:
+                detail = f"has {file.metadata.num_rows} rows, the manifest {shard.rows}"
+                check.report.add("accounting", shard.path, detail)
             if not file.schema_arrow.equals(schema):
-                check.report.add("schema", entry["path"], "has other columns than documented")
+                check.report.add("schema", shard.path, "has other columns than documented")
                 continue
             for row in _rows(file):
-                (_take_image if kind == "images" else _take_mask)(check.report, entry["path"], row, ledger, counts)
+                (_take_image if kind == "images" else _take_mask)(check.report, shard.path, row, ledger, counts)
     return counts
 
 
@@ -244,14 +250,14 @@ def _check_numbers(report: Report, manifest: Manifest, counts: Mapping[str, Mapp
     """What the manifest says of the whole against what was counted."""
     if any(finding.kind in ("missing", "truncated", "altered", "schema") for finding in report.findings):
         return  # the counts lack what could not be read
-    path = f"runs/{manifest['fingerprint']}/seals/{manifest['generation']}/manifest.json"
-    said = {kind: numbers for kind, numbers in manifest["counts"].items() if numbers}
+    path = layout.in_run(manifest.fingerprint, layout.Seal(manifest.generation).manifest)
+    said = {kind: numbers for kind, numbers in manifest.counts.as_dict().items() if numbers}
     found = {kind: dict(sorted(numbers.items())) for kind, numbers in counts.items() if numbers}
     if said != found:
         report.add("accounting", path, f"counts {said}, the shards hold {found}")
     sealed = {kind: report.done[kind] + report.failed[kind] for kind in ("images", "masks")}
-    if manifest["sealed"] != {**sealed, "chunks": parts}:
-        report.add("accounting", path, f"says {manifest['sealed']} are sealed, found {sealed} of {parts} chunks")
+    if (told := manifest.sealed.as_dict()) != {**sealed, "chunks": parts}:
+        report.add("accounting", path, f"says {told} are sealed, found {sealed} of {parts} chunks")
     for kind, number in sealed.items():
         if report.planned[kind] != number + report.pending[kind]:
             left = f"{report.planned[kind]} planned, {number} done or failed, {report.pending[kind]} pending"

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.output.manifest import SHARD_FOLDERS, Manifest
-from pipeline.refining.parts import PART_NAME
-from pipeline.refining.retry_rounds import round_path
+from pipeline.errors import JobError
 from pipeline.storage import Store, StoredFile
+from pipeline.storage.documents import parse, read_current
+from schemas import layout
 from schemas.config import ConfigError, fingerprint, is_whole, resolve
+from schemas.manifest import Manifest
 
 EXAMPLES = 5
 READERS = 16
@@ -118,89 +118,97 @@ class Check:
 
 
 def check_manifest(check: Check) -> Manifest | None:
-    """The current manifest, when `current.json` and it agree."""
-    if not check.present("current.json"):
+    """The current manifest, when the pointer and it agree. Raises RefusedError where a newer version wrote them."""
+    if not check.present(layout.CURRENT):
         return None
     try:
-        current = json.loads(check.output.read("current.json"))
-        name, generation, sha256 = str(current["fingerprint"]), int(current["generation"]), current["manifest_sha256"]
-    except (ValueError, KeyError, TypeError):
-        check.report.add("altered", "current.json", "does not name a manifest")
+        current = read_current(check.output)
+    except JobError:
+        current = None
+    if current is None:
+        check.report.add("altered", layout.CURRENT, "does not name a manifest")
         return None
-    check.report.fingerprint, check.report.generation = name, generation
-    folder = f"runs/{name}/seals/{generation}"
-    check.fetch(f"{folder}/_SUCCESS", EMPTY)
-    local = check.fetch(f"{folder}/manifest.json", str(sha256))
-    return None if local is None else json.loads(local.read_bytes())
+    check.report.fingerprint, check.report.generation = current.fingerprint, current.generation
+    seal = layout.Seal(current.generation)
+    path = layout.in_run(current.fingerprint, seal.manifest)
+    check.fetch(layout.in_run(current.fingerprint, seal.success), EMPTY)
+    local = check.fetch(path, current.manifest_sha256)
+    return None if local is None else parse(Manifest, local.read_bytes(), f"{check.output.uri}/{path}")
 
 
 def check_parts(check: Check, manifest: Manifest) -> dict[str, int] | None:
     """The parts that were sealed, by hash; returns the sealed images of each chunk, None when that is not known."""
-    run = f"runs/{manifest['fingerprint']}"
-    listing = manifest["parts"]
-    path = f"{run}/seals/{manifest['generation']}/parts.parquet"
-    local = check.fetch(path, listing["sha256"], listing["bytes"])
+    path = layout.in_run(manifest.fingerprint, layout.Seal(manifest.generation).parts)
+    local = check.fetch(path, manifest.parts.sha256, manifest.parts.bytes)
     if local is None:
         return None
-    entries = pq.read_table(local).to_pylist()
-    present = [entry for entry in entries if check.present(f"{run}/{entry['path']}")]
+    entries = [
+        {**entry, "path": layout.in_run(manifest.fingerprint, entry["path"])}
+        for entry in pq.read_table(local).to_pylist()
+    ]
+    present = [entry for entry in entries if check.present(entry["path"])]
 
     def digest(entry: dict[str, Any]) -> str:
-        return hashlib.sha256(check.output.read(f"{run}/{entry['path']}")).hexdigest()
+        return hashlib.sha256(check.output.read(entry["path"])).hexdigest()
 
     with ThreadPoolExecutor(READERS) as pool:
         for entry, found in zip(present, pool.map(digest, present), strict=True):
-            check.same(f"{run}/{entry['path']}", found, entry["sha256"], entry["bytes"])
+            check.same(entry["path"], found, entry["sha256"], entry["bytes"])
     return {entry["chunk_id"]: entry["images"] for entry in entries if not _is_retry(entry["path"])}
 
 
 def check_run_files(check: Check, manifest: Manifest) -> None:
     """The run's configuration, its retry rounds, and the shards of older generations that are kept."""
-    run = f"runs/{manifest['fingerprint']}"
-    if check.present(f"{run}/config.yaml"):
-        try:
-            text = check.output.read(f"{run}/config.yaml").decode()
-            method = resolve("default", text).method
-            if not is_whole(text):
-                check.report.add("altered", f"{run}/config.yaml", "is not what its last line says it was")
-            elif fingerprint(method) != manifest["fingerprint"]:
-                check.report.add("altered", f"{run}/config.yaml", f"is of the method {fingerprint(method)}")
-        except (ConfigError, UnicodeDecodeError):
-            check.report.add("altered", f"{run}/config.yaml", "is no configuration")
-    for number, sha256 in enumerate(manifest["retries"]["sha256"], start=1):
-        check.fetch(f"{run}/{round_path(number)}", sha256)
+    _check_config(check, layout.in_run(manifest.fingerprint, layout.CONFIG), manifest.fingerprint)
+    for number, sha256 in enumerate(manifest.retries.sha256, start=1):
+        check.fetch(layout.in_run(manifest.fingerprint, layout.retry_round(number)), sha256)
     for path in check.files:
-        if path.startswith(f"{run}/seals/") and path.endswith("/_SUCCESS"):
-            generation = int(PurePosixPath(path).parts[3])
-            if generation < manifest["generation"]:
-                check.named.add(path)
-                _check_older(check, f"{run}/seals/{generation}")
+        name, within = layout.split_run(path) or ("", "")
+        generation = layout.sealed_number(within)
+        if name == manifest.fingerprint and generation is not None and generation < manifest.generation:
+            check.named.add(path)
+            _check_older(check, name, layout.Seal(generation))
 
 
-def _check_older(check: Check, folder: str) -> None:
-    if not check.present(f"{folder}/manifest.json"):
+def _check_config(check: Check, path: str, name: str) -> None:
+    if not check.present(path):
         return
     try:
-        manifest = json.loads(check.output.read(f"{folder}/manifest.json"))
-        entries = [entry for kind in SHARD_FOLDERS for entry in manifest[kind] if entry["path"] not in check.named]
-        check.fetch(f"{folder}/parts.parquet", manifest["parts"]["sha256"], manifest["parts"]["bytes"])
-        for entry in entries:
-            check.fetch(entry["path"], entry["sha256"], entry["bytes"])
-    except (ValueError, KeyError, TypeError):
-        check.report.add("altered", f"{folder}/manifest.json", "is no manifest")
+        text = check.output.read(path).decode()
+        method = resolve("default", text).method
+        if not is_whole(text):
+            check.report.add("altered", path, "is not what its last line says it was")
+        elif fingerprint(method) != name:
+            check.report.add("altered", path, f"is of the method {fingerprint(method)}")
+    except (ConfigError, UnicodeDecodeError):
+        check.report.add("altered", path, "is no configuration")
+
+
+def _check_older(check: Check, name: str, seal: layout.Seal) -> None:
+    path = layout.in_run(name, seal.manifest)
+    if not check.present(path):
+        return
+    try:
+        manifest = parse(Manifest, check.output.read(path), path)
+    except JobError:
+        check.report.add("altered", path, "is no manifest")
+        return
+    shards = [shard for shard in (*manifest.masks, *manifest.images) if shard.path not in check.named]
+    check.fetch(layout.in_run(name, seal.parts), manifest.parts.sha256, manifest.parts.bytes)
+    for shard in shards:
+        check.fetch(shard.path, shard.sha256, shard.bytes)
 
 
 def check_extra(check: Check, manifest: Manifest, chunk_ids: Collection[str]) -> None:
     """Files that nothing names. What an interrupted run may leave, and the next one or `gc` takes away, is a note."""
-    run = f"runs/{manifest['fingerprint']}/"
     others, leftovers = set(), 0
     for path in sorted(check.files.keys() - check.named):
-        parts = path.split("/")
-        if parts[0] == "runs" and len(parts) > 2 and not path.startswith(run):
-            others.add(parts[1])
-        elif parts[0] == "leases" or _waits(path.removeprefix(run), chunk_ids):
+        name, within = layout.split_run(path) or ("", "")
+        if name and name != manifest.fingerprint:
+            others.add(name)
+        elif layout.numbered(layout.LEASES, path) is not None or _waits(within, chunk_ids):
             continue
-        elif _left_over(parts, path.removeprefix(run), check.files):
+        elif _left_over(path, within, check.files):
             leftovers += 1
         else:
             check.report.add("extra", path, "nothing names it; `relabel gc` tells what can go")
@@ -210,22 +218,22 @@ def check_extra(check: Check, manifest: Manifest, chunk_ids: Collection[str]) ->
         check.report.notes.append(f"{leftovers} files of an interrupted run; the next run or `relabel gc` removes them")
 
 
-def _waits(path: str, chunk_ids: Collection[str]) -> bool:
+def _waits(within: str, chunk_ids: Collection[str]) -> bool:
     """A part that is not sealed yet, or no longer; a retry round that began after the seal."""
-    folder, _, name = path.partition("/")
-    part = PART_NAME.fullmatch(name)
-    if folder == "parts":
-        return part is not None and part["chunk"] in chunk_ids
-    return folder == "retries" and PurePosixPath(name).stem.isdigit()
+    name = layout.part_name(within)
+    if name is not None and within == layout.part(*name):
+        return name.chunk_id in chunk_ids
+    return layout.numbered(layout.RETRIES, within) is not None
 
 
-def _left_over(parts: list[str], path: str, files: Collection[str]) -> bool:
+def _left_over(path: str, within: str, files: Collection[str]) -> bool:
     """Of an increment that was never committed, or of a seal that never became current."""
-    if parts[0] == "plan" and len(parts) == 3:
-        return f"plan/{parts[1]}/_COMMITTED" not in files
-    return path.startswith("seals/")
+    number = layout.numbered(layout.PLAN, path)
+    if number is not None:
+        return layout.Increment(number).marker not in files
+    return layout.numbered(layout.SEALS, within) is not None
 
 
 def _is_retry(path: str) -> bool:
-    name = PART_NAME.fullmatch(PurePosixPath(path).name)
-    return name is not None and name["round"] is not None
+    name = layout.part_name(path)
+    return name is not None and name.round is not None

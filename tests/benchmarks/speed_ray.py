@@ -32,14 +32,14 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from pipeline.cluster.connection import connected
 from pipeline.cluster.resources import reserve
-from pipeline.job import ray_cluster
+from pipeline.job import REFINE
 from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray
 from pipeline.models.weights import Weights
 from pipeline.planning.increment import ChunkLimits, plan, read_plan
 from pipeline.refining import chunk as chunk_work
 from pipeline.refining.chunk import Inputs, Job, Task
-from pipeline.refining.ray_pipeline import refine_chunks
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
 from schemas.config import Method, Operation
@@ -181,14 +181,12 @@ def machinery(images: int, actors: int, sleep_s: float) -> dict[str, Any]:
         alone_ms = alone(tasks[:8], job)
         meter, marks = Meter(), list[tuple[float, int]]()
 
-        def on_status(status: dict[str, Any]) -> None:
-            first_or_last = not marks or sum(mark[1] for mark in marks) + status["images"] == images
-            cpu_s = meter.read() if first_or_last else 0.0
-            marks.append((cpu_s, status["images"]))
-
-        with ray_cluster("local") as cluster:
-            resources = reserve(Operation(actors_min=actors, actors_max=actors), cluster)
-            refine_chunks(tasks, replace(job, loader=Loader(sleep_s, notes)), resources, 10_000, on_status)
+        with connected("local") as cluster:
+            resources = reserve(Operation(actors_min=actors, actors_max=actors), cluster.resources)
+            for chunk in cluster.each(REFINE, tasks, replace(job, loader=Loader(sleep_s, notes)), resources, 10_000):
+                first_or_last = not marks or sum(mark[1] for mark in marks) + chunk.images == images
+                cpu_s = meter.read() if first_or_last else 0.0
+                marks.append((cpu_s, chunk.images))
             named = meter.by_name()
         meter.stop()
         busy = efficiencies(notes)

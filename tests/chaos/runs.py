@@ -30,7 +30,7 @@ RAY_ENV = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # as `relabel run` starts Ray, see RAY_SETTINGS in job.py
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # as in RAY_SETTINGS of cluster/connection.py
 }
 S3_ENV = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "written-nowhere", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -150,7 +150,7 @@ def start(command: Sequence[str], **env: str) -> subprocess.Popen[bytes]:
 def hashes(output: str, access: Access) -> dict[str, list[str]]:
     """Content hashes of the live shards."""
     manifest = open_result(output, access).manifest
-    return {kind: [entry["sha256"] for entry in manifest[kind]] for kind in ("masks", "images")}
+    return {kind: [shard.sha256 for shard in manifest.shards(kind)] for kind in ("masks", "images")}
 
 
 def parts(output: str, access: Access) -> int:

@@ -86,7 +86,7 @@ def undisturbed(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory, relabe
 def shard_hashes(output: str | Path, access: Access | None = None) -> dict[str, list[str]]:
     """Content hashes of the live shards, from the manifest."""
     manifest = open_result(str(output), access).manifest
-    return {kind: [entry["sha256"] for entry in manifest[kind]] for kind in ("masks", "images")}
+    return {kind: [shard.sha256 for shard in manifest.shards(kind)] for kind in ("masks", "images")}
 
 
 def test_every_image_and_mask_is_there_once(corpus: Corpus, undisturbed: Path) -> None:

@@ -96,8 +96,8 @@ def test_calibrate_then_seal_makes_a_new_generation_without_a_model(
     done = relabel("seal", output, "--calibration", written)
     assert done.returncode == 0, done.stderr
     after = open_result(str(output))
-    assert after.manifest["generation"] == before.manifest["generation"] + 1
-    assert after.manifest["calibration_id"] == content["calibration_id"]
+    assert after.manifest.generation == before.manifest.generation + 1
+    assert after.manifest.calibration_id == content["calibration_id"]
     table = after.masks()
     assert set(table["calibration_id"].to_pylist()) == {content["calibration_id"]}
     assert all(0 <= value <= 1 for value in table["quality_lower"].to_pylist())
@@ -123,7 +123,7 @@ def test_verdicts_alone_move_the_gate(result: tuple[Path, Path], relabel: Cli, t
     assert content["fitted_on"]["verdicts"] == len(rows)
     assert content["fitted_on"]["agreed"] >= content["fitted_on"]["agreed_before"]
     assert relabel("seal", output, "--calibration", written).returncode == 0
-    assert open_result(str(output)).manifest["calibration_id"] == content["calibration_id"]
+    assert open_result(str(output)).manifest.calibration_id == content["calibration_id"]
     (output / "reviews").rename(tmp_path / "gone")
     done = relabel("calibrate", output, "--verdicts", "--output", written)
     assert (done.returncode, "too few verdicts" in done.stderr) == (2, True)

@@ -14,18 +14,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.job import pending
 from pipeline.masks import binary
-from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, latest, read_manifest
-from pipeline.output.seal import seal
+from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, latest
+from pipeline.output.seal import SealRequest, seal
 from pipeline.planning.increment import ChunkLimits, Planned, plan, read_plan
 from pipeline.refining import chunk
 from pipeline.refining.chunk import Task
 from pipeline.refining.parts import find_parts
+from pipeline.refining.pending import pending
 from pipeline.refining.retry_rounds import Round, next_round
 from pipeline.sources import PlannedImage, PlannedMask
 from pipeline.storage import Store, StoredFile
-from pipeline.storage.lease import Fence
+from pipeline.storage.documents import read_manifest, run_store
+from pipeline.storage.lease import Hold, unguarded
+from schemas import layout
 from schemas.config import Config, Gate, Method, fingerprint, to_yaml
 from schemas.records import PARTS, SCORES
 
@@ -56,7 +58,7 @@ class Output:
 
     @property
     def run(self) -> Store:
-        return Store(f"{self.folder}/runs/{fingerprint(self.method)}")
+        return run_store(self.store, fingerprint(self.method))
 
     def plan(self, corpus: Corpus, *, prune: bool = False) -> Planned:
         listed = {name(number): StoredFile(name(number), 100, None) for number in corpus}
@@ -66,14 +68,14 @@ class Output:
         return pending(read_plan(self.store), self.run, limit)
 
     def refine(self, tasks: Iterable[Task], fails: Fails = never) -> None:
-        self.run.put("config.yaml", to_yaml(Config(method=self.method)).encode())
+        self.run.put(layout.CONFIG, to_yaml(Config(method=self.method)).encode())
         for task in tasks:
             rows = [part_row(row, task.round, fails) for row in task.rows(self.store).to_pylist()]
             chunk.write(pa.Table.from_pylist(rows, PARTS), task, self.run, "test; 1 threads")
 
     def retry_round(self, reasons: tuple[str, ...] = ()) -> Round | None:
         generation = latest(self.run)
-        done = 0 if generation is None else read_manifest(self.run, generation)["retries"]["done"]
+        done = 0 if generation is None else read_manifest(self.run, generation).retries.done
         return next_round(self.run, read_plan(self.store), done, reasons)
 
     def retry_tasks(self, reasons: tuple[str, ...] = ()) -> list[Task]:
@@ -85,19 +87,18 @@ class Output:
         gate: Gate | None = None,
         retention: Retention = KEEP_ONE,
         shard_bytes: int = 1 << 20,
-        fence: Fence = lambda: None,
+        hold: Hold = unguarded,
     ) -> Sealed:
-        return seal(
-            self.store,
-            self.run,
-            fingerprint(self.method),
-            read_plan(self.store),
-            gate or Gate(),
+        request = SealRequest(
+            output=self.store,
+            fingerprint=fingerprint(self.method),
+            gate=gate or Gate(),
+            calibration=None,
             shard_bytes=shard_bytes,
             images_root="/photos",
             retention=retention,
-            fence=fence,
         )
+        return seal(request, hold)
 
 
 def name(number: int) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dataset import Result, open_result
-from pipeline.output import seal
+from pipeline.output.seal import SealRequest, seal
 from pipeline.planning.increment import ChunkLimits, plan, read_plan
 from pipeline.refining import chunk as chunk_work
 from pipeline.refining.chunk import Inputs, Task
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
+from pipeline.storage.documents import run_store
 from schemas.config import Gate, Method
 from tests.conftest import DEMO
 
@@ -43,13 +44,20 @@ def plan_demo(output: Store, chunk_images: int) -> Store:
 def run_here(images: Path, masks: Path, output: Path, model: Any, method: Method, chunk_images: int = 16) -> Result:
     """The sealed result. Raises what the stages would treat as a failure of the chunk: nothing should."""
     store, source = Store(str(output)), Store(str(images))
-    run = Store(f"{output}/runs/{FINGERPRINT}")
+    run = run_store(store, FINGERPRINT)
     listed = {file.path: file for file in source.list()}
     plan(store, scan("coco", SourceInput(str(masks), Access(), listed)), listed, ChunkLimits(chunk_images, 1 << 28))
-    planned = read_plan(store)
-    for chunk in planned.chunks:
+    for chunk in read_plan(store).chunks:
         task = Task(chunk, chunk.images)
         loaded = chunk_work.load(task.rows(store), Inputs(source, None), method, model.input_side, 2)
         chunk_work.write(chunk_work.refine(loaded, model, method), task, run, "test; 1 threads")
-    seal.seal(store, run, FINGERPRINT, planned, Gate(), shard_bytes=1 << 24, images_root=str(images))
+    request = SealRequest(
+        output=store,
+        fingerprint=FINGERPRINT,
+        gate=Gate(),
+        calibration=None,
+        shard_bytes=1 << 24,
+        images_root=str(images),
+    )
+    seal(request)
     return open_result(str(output))

@@ -104,7 +104,7 @@ def test_filters_leave_out_masks_and_images_left_without_any(result: Result) -> 
 
 def test_masks_that_a_person_rejected_are_left_out(result: Result, tmp_path: Path) -> None:
     rows = rows_of(2) + rows_of(3)
-    copy = write_result(tmp_path / "out", [rows], result.manifest["images_root"])
+    copy = write_result(tmp_path / "out", [rows], result.manifest.images_root)
     verdict = {"mask_id": rows[1]["mask_id"], "digest": digest(rows[1]), "verdict": "reject", "strata": []}
     said = {"kind": "relabel-verdicts", "schema_version": 1, "verdicts": [verdict]}
     (tmp_path / "verdicts.json").write_text(json.dumps(said))
@@ -176,7 +176,7 @@ def test_a_photograph_that_is_gone_is_named(result: Result, tmp_path: Path) -> N
 def test_workers_read_from_object_storage(result: Result, s3_endpoint: str, bucket: str) -> None:
     client = boto3.client("s3", endpoint_url=s3_endpoint)
     for folder, prefix in (
-        (Path(result.manifest["images_root"]) / "photos", "photos"),
+        (Path(result.manifest.images_root) / "photos", "photos"),
         (Path(result.store.uri), "out"),
     ):
         for path in folder.rglob("*"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from pipeline.dataset import Result, open_result
+from pipeline.dataset import Result
 from pipeline.exports.driver import Exported, export
 from pipeline.exports.types import Options
 from pipeline.masks import binary
@@ -24,8 +23,11 @@ from pipeline.planning.increment import ChunkLimits, plan, read_chunk, read_plan
 from pipeline.refining.chunk import Inputs, load
 from pipeline.sources import SourceInput, files_root, scan
 from pipeline.storage import Access, Store
+from schemas import layout
 from schemas.config import Method
+from schemas.manifest import Shard
 from schemas.records import IMAGES, MASKS
+from tests.results import make_manifest, publish
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -53,9 +55,7 @@ class ImageCase:
 def make_result(folder: Path, images: Sequence[ImageCase], shards: int = 1) -> Result:
     """Write shards, manifest and current.json as `seal` does, and photographs of grey noise below folder/images."""
     store = Store(str(folder / "out"))
-    manifest: dict[str, Any] = {
-        "fingerprint": "f" * 12, "generation": 0, "images_root": str(folder / "images"), "images": [], "masks": [],
-    }  # fmt: skip
+    shards_of: dict[str, list[Shard]] = {"images": [], "masks": []}
     for image in images:
         write_photo(folder / "images" / image.uri, image.size_hw)
     ordered = sorted(images, key=lambda image: image.uri)
@@ -66,14 +66,11 @@ def make_result(folder: Path, images: Sequence[ImageCase], shards: int = 1) -> R
             "masks": pa.Table.from_pylist([row for index, image in rows for row in _mask_rows(index, image)], MASKS),
         }
         for kind, table in tables.items():
-            path = f"runs/{'f' * 12}/{kind}/{number}.parquet"
-            store.put_parquet(path, table)
-            manifest[kind].append({"path": path, "rows": table.num_rows})
-    data = json.dumps(manifest).encode()
-    store.put(f"runs/{'f' * 12}/seals/0/manifest.json", data)
-    current = {"fingerprint": "f" * 12, "generation": 0, "manifest_sha256": hashlib.sha256(data).hexdigest()}
-    store.put("current.json", json.dumps(current).encode())
-    return open_result(store.uri)
+            path = layout.in_run("f" * 12, f"{kind}/{number}.parquet")
+            data = store.put_parquet(path, table)
+            sha256 = hashlib.sha256(data).hexdigest()
+            shards_of[kind].append(Shard(path=path, rows=table.num_rows, bytes=len(data), sha256=sha256))
+    return publish(store, make_manifest(fingerprint="f" * 12, images_root=str(folder / "images"), **shards_of))
 
 
 def write_photo(path: Path, size_hw: tuple[int, int]) -> None:
@@ -147,7 +144,7 @@ def image_cases(draw: st.DrawFn, max_images: int = 3, max_masks: int = 3, max_si
 
 def write(result: Result, folder: Path, name: str, **options: Any) -> Exported:
     """Export in this process."""
-    photos = Store(result.manifest["images_root"])
+    photos = Store(result.manifest.images_root)
     return export(result, Store(str(folder)), photos, name, Options(**options))
 
 

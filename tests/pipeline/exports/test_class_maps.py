@@ -13,12 +13,13 @@ from pipeline.exports import class_maps
 from pipeline.masks import binary
 from pipeline.masks.frames import ORIGINAL_SIZE
 from pipeline.models import NoModel
-from pipeline.output import seal
+from pipeline.output.seal import SealRequest, seal
 from pipeline.planning.increment import ChunkLimits, plan, read_chunk, read_plan
 from pipeline.refining import chunk as chunk_work
 from pipeline.refining.chunk import Inputs, Task
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
+from pipeline.storage.documents import run_store
 from schemas.config import Gate, Method
 from tests.conftest import Cli
 from tests.pipeline.exports.results import write
@@ -59,13 +60,21 @@ def run(dataset: Path, masks_folder: str, source: str) -> Result:
     given = SourceInput(str(dataset / masks_folder), Access(), listed)
     plan(output, scan(source, given), listed, ChunkLimits(1, 1 << 30))
     method = Method(refiner="none", split_regions=True, exclusive=True)
-    store, planned = Store(f"{output.uri}/runs/feedc0ffee00"), read_plan(output)
-    for chunk in planned.chunks:
+    store = run_store(output, "feedc0ffee00")
+    for chunk in read_plan(output).chunks:
         loaded = chunk_work.load(
             read_chunk(output, chunk), Inputs(images, Store(given.masks_uri)), method, ORIGINAL_SIZE, 2
         )
         chunk_work.write(chunk_work.refine(loaded, NoModel(), method), Task(chunk, chunk.images), store, "test")
-    seal.seal(output, store, "feedc0ffee00", planned, Gate(), shard_bytes=1, images_root=images.uri)
+    request = SealRequest(
+        output=output,
+        fingerprint="feedc0ffee00",
+        gate=Gate(),
+        calibration=None,
+        shard_bytes=1,
+        images_root=images.uri,
+    )
+    seal(request)
     return open_result(output.uri)
 
 

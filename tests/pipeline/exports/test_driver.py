@@ -103,7 +103,7 @@ def test_to_an_object_store(
     pixels = np.tril(np.ones((12, 16), np.uint8))
     cases = [ImageCase(f"{n}.png", (12, 16), [MaskCase(pixels), MaskCase(1 - pixels, 2, "dog")]) for n in range(4)]
     made = make_result(tmp_path, cases, shards=2)
-    photos, real = Store(made.manifest["images_root"]), EXPORTS[name]
+    photos, real = Store(made.manifest.images_root), EXPORTS[name]
     options = driver.Options(splits=(("train", 0.5), ("val", 0.5)), with_images=real.copies_images)
     target = Store(f"s3://{bucket}/to", Access(s3_endpoint))
 

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -226,9 +228,13 @@ def test_who_lost_the_lease_switches_and_removes_nothing(output: Output) -> None
         raise JobError("another run took over")
 
     before, current = shards(output), read_current(output.store)
-    fence: Fence = lost
+
+    @contextmanager
+    def hold() -> Iterator[Fence]:
+        yield lost
+
     with pytest.raises(JobError, match="took over"):
-        output.seal(STRICT, fence=fence)
+        output.seal(STRICT, hold=hold)
     assert read_current(output.store) == current
     assert before.items() <= shards(output).items()
     remove(output.store, find_garbage(output.store, Retention()))

@@ -10,12 +10,16 @@ import pytest
 from pipeline import dataset
 from pipeline.errors import JobError, RefusedError, StorageError
 from pipeline.masks import binary
-from pipeline.output import seal, shard_groups
+from pipeline.output import shard_groups
+from pipeline.output.manifest import Sealed
+from pipeline.output.seal import SealRequest, seal
 from pipeline.planning.increment import Chunk, read_chunk, read_plan
 from pipeline.refining import chunk as chunk_work
 from pipeline.refining.chunk import Inputs, Task
 from pipeline.storage import Store
+from pipeline.storage.documents import run_store
 from schemas.config import Gate, Method
+from schemas.manifest import PlannedTotals, SealedTotals
 from schemas.records import IMAGES, MASKS
 from tests.conftest import DEMO
 from tests.fakes import FakeModel
@@ -33,29 +37,24 @@ def planned(tmp_path: Path) -> Store:
     return output
 
 
-def run_store(output: Store) -> Store:
-    return Store(f"{output.uri}/runs/{FINGERPRINT}")
-
-
 def finish(output: Store, chunk: Chunk, images: int | None = None) -> None:
     task = Task(chunk, images or chunk.images)
     inputs = Inputs(Store(str(DEMO / "images")), None)
     loaded = chunk_work.load(read_chunk(output, chunk).slice(0, task.images), inputs, Method(), 1024, 2)
     part = chunk_work.refine(loaded, FakeModel(), Method(iterations=1))
-    chunk_work.write(part, task, run_store(output), "test; 1 threads")
+    chunk_work.write(part, task, run_store(output, FINGERPRINT), "test; 1 threads")
 
 
-def sealed(output: Store, gate: Gate | None = None, shard_bytes: int = SHARD_BYTES) -> seal.Sealed:
-    run = run_store(output)
-    return seal.seal(
-        output,
-        run,
-        FINGERPRINT,
-        read_plan(output),
-        gate or Gate(),
+def sealed(output: Store, gate: Gate | None = None, shard_bytes: int = SHARD_BYTES) -> Sealed:
+    request = SealRequest(
+        output=output,
+        fingerprint=FINGERPRINT,
+        gate=gate or Gate(),
+        calibration=None,
         shard_bytes=shard_bytes,
         images_root="/photos",
     )
+    return seal(request)
 
 
 def finish_all(output: Store) -> None:
@@ -66,7 +65,7 @@ def finish_all(output: Store) -> None:
 def test_shards_hold_every_planned_mask_once_in_the_documented_schema(planned: Store) -> None:
     finish_all(planned)
     manifest = sealed(planned).manifest
-    assert manifest["sealed"] == {"images": 5, "masks": 10, "chunks": 3}
+    assert manifest.sealed == SealedTotals(images=5, masks=10, chunks=3)
     result = dataset.open_result(planned.uri)
     table = result.masks()
     assert table.schema.equals(MASKS)
@@ -94,7 +93,7 @@ def test_a_seal_repeated_changes_nothing_and_a_new_gate_is_a_new_generation(plan
     assert not sealed(planned).changed
     other = sealed(planned, Gate(min_quality_gain=0.99))
     assert (other.changed, other.generation) == (True, first.generation + 1)
-    assert other.manifest["counts"]["decisions"] == {"kept_coarse": 10}
+    assert other.manifest.counts.decisions == {"kept_coarse": 10}
     table = dataset.open_result(planned.uri).masks()
     assert set(table["reason"].to_pylist()) == {"refined_less_certain"}
     assert table["mask_rle"].to_pylist() == table["coarse_rle"].to_pylist()
@@ -105,19 +104,19 @@ def test_a_seal_repeated_changes_nothing_and_a_new_gate_is_a_new_generation(plan
 
 def test_shards_do_not_depend_on_the_order_in_which_chunks_finished(planned: Store, tmp_path: Path) -> None:
     finish_all(planned)
-    hashes = [entry["sha256"] for entry in sealed(planned).manifest["masks"]]
+    hashes = [entry.sha256 for entry in sealed(planned).manifest.masks]
     for path in (Path(planned.uri) / "runs").rglob("parts/*"):
         path.unlink()
     for chunk in reversed(read_plan(planned).chunks):
         finish(planned, chunk)
-    assert [entry["sha256"] for entry in sealed(planned).manifest["masks"]] == hashes
+    assert [entry.sha256 for entry in sealed(planned).manifest.masks] == hashes
 
 
 def test_small_shards_split_between_chunks(planned: Store) -> None:
     finish_all(planned)
     manifest = sealed(planned, shard_bytes=1).manifest
-    assert len(manifest["masks"]) == 3
-    assert sum(entry["rows"] for entry in manifest["masks"]) == 10
+    assert len(manifest.masks) == 3
+    assert sum(entry.rows for entry in manifest.masks) == 10
     assert dataset.open_result(planned.uri).masks().num_rows == 10
 
 
@@ -126,10 +125,10 @@ def test_unfinished_work_is_counted_as_such(planned: Store) -> None:
     finish(planned, first)
     finish(planned, second, images=1)  # a limit cut it
     manifest = sealed(planned).manifest
-    assert manifest["planned"] == {"images": 5, "chunks": 3}
-    assert manifest["sealed"]["images"] == 3
+    assert manifest.planned == PlannedTotals(images=5, chunks=3)
+    assert manifest.sealed.images == 3
     finish(planned, second)  # now whole: the cut part no longer counts
-    assert sealed(planned).manifest["sealed"]["images"] == 4
+    assert sealed(planned).manifest.sealed.images == 4
 
 
 @pytest.mark.parametrize("damage", ["row lost", "row doubled", "mask lost"])
@@ -186,9 +185,9 @@ def test_a_store_that_gives_nothing_stops_the_job(planned: Store, monkeypatch: p
 def test_a_shard_of_small_masks_ends_before_its_target_size(planned: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory of who seals goes with rows, not with bytes."""
     finish_all(planned)
-    assert len(sealed(planned).manifest["masks"]) == 1
+    assert len(sealed(planned).manifest.masks) == 1
     rows = [chunk.images + chunk.masks for chunk in read_plan(planned).chunks]
     monkeypatch.setattr(shard_groups, "SHARD_ROWS", rows[0] + rows[1])
     manifest = sealed(planned).manifest
-    assert [entry["rows"] for entry in manifest["images"]] == [4, 1]
-    assert sum(entry["rows"] for entry in manifest["masks"]) == 10
+    assert [entry.rows for entry in manifest.images] == [4, 1]
+    assert sum(entry.rows for entry in manifest.masks) == 10

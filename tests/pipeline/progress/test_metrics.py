@@ -4,9 +4,7 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from prometheus_client.core import Metric
@@ -15,62 +13,31 @@ from prometheus_client.registry import Collector
 
 from pipeline.errors import RefusedError
 from pipeline.planning.increment import Planned
-from pipeline.progress.breakdown import Breakdown
-from pipeline.progress.metrics import MeteredProgress, RunMetrics
+from pipeline.progress.breakdown import Breakdown, ChunkFinished
+from pipeline.progress.events import Event, Planning, Refined, Refining, Sealing, everybody
+from pipeline.progress.metrics import RunMetrics
+from schemas.manifest import Counts, PlannedTotals
+from tests.results import make_manifest
 
-STATUS = {
-    "chunk_id": "0-00000",
-    "images": 5,
-    "masks": 9,
-    "failed_images": 1,
-    "failed_masks": 3,
-    "image_reasons": [("image_truncated", 1)],
-    "mask_reasons": [("image_truncated", 2), ("mask_empty", 1)],
-    "load_s": 0.5,
-    "wait_s": 2.0,
-    "refine_s": 4.0,
-    "write_s": 0.1,
-}
-MANIFEST = {
-    "generation": 3,
-    "planned": {"images": 7},
-    "counts": {
-        "images": {"ok": 4, "failed": 1},
-        "decisions": {"refined": 5, "kept_coarse": 1, "failed": 3},
-        "quality": {"0.5": 1, "0.9": 4, "1.0": 1},
-    },
-}
-
-
-class Silent:
-    """A Progress that draws nothing and remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-
-    @contextmanager
-    def planning(self) -> Iterator[Callable[[int], None]]:
-        yield self.told.append
-
-    def planned(self, planned: Planned) -> None:
-        self.told.append(planned)
-
-    @contextmanager
-    def refining(self, images: int, actors: tuple[int, int]) -> Iterator[Callable[[dict[str, Any]], None]]:
-        yield self.told.append
-
-    def refined(self, spent: Breakdown) -> None:
-        self.told.append(spent)
-
-    def retrying(self, number: int | None, images: int) -> None:
-        self.told.append(number)
-
-    def waiting(self, line: str) -> None:
-        self.told.append(line)
-
-    @contextmanager
-    def sealing(self, parts: int) -> Iterator[Callable[[int], None]]:
-        yield self.told.append
+CHUNK = ChunkFinished(
+    chunk_id="0000-0000000-0123456789ab",
+    images=5,
+    masks=9,
+    failed_images=1,
+    failed_masks=3,
+    image_reasons={"image_truncated": 1},
+    mask_reasons={"image_truncated": 2, "mask_empty": 1},
+    load_s=0.5,
+    fetch_s=0.2,
+    wait_s=2.0,
+    refine_s=4.0,
+    write_s=0.1,
+)
+COUNTS = Counts(
+    images={"ok": 4, "failed": 1},
+    decisions={"refined": 5, "kept_coarse": 1, "failed": 3},
+    quality={"0.5": 1, "0.9": 4, "1.0": 1},
+)
 
 
 @pytest.fixture
@@ -90,22 +57,20 @@ def scrape(port: int) -> dict[tuple[str, ...], float]:
 
 
 def test_a_run_is_counted_and_passed_on(port: int) -> None:
-    metrics, inner = RunMetrics(), Silent()
+    metrics, told = RunMetrics(), list[Event]()
     metrics.serve(port)
     before = scrape(port)
     assert before["relabel_images_total", "failed"] == 0
     assert not [key for key in before if key[0].startswith("relabel_dataset_quality")], "nothing is sealed yet"
-    progress = MeteredProgress(inner, metrics)
-    with progress.planning() as on_image:
-        on_image(5)
-    progress.planned(Planned(0, images=5, masks=9, chunks=1))
-    with progress.refining(5, (1, 1)) as on_status:
-        assert scrape(port)["relabel_pending_images",] == 5
-        on_status(STATUS)
-    progress.refined(Breakdown(chunks=1))
-    with progress.sealing(1) as on_parts:
-        on_parts(1)
-    metrics.sealed(MANIFEST)
+    tell = everybody(metrics.on_event, told.append)
+    events: list[Event] = [Planning(0), Planning(5), Planned(0, images=5, masks=9, chunks=1), Refining(5, (1, 1))]
+    for event in events:
+        tell(event)
+    assert scrape(port)["relabel_pending_images",] == 5
+    events += [CHUNK, Refined(Breakdown(chunks=1)), Sealing(0, 1), Sealing(1, 1)]
+    for event in events[4:]:
+        tell(event)
+    metrics.sealed(make_manifest(generation=3, planned=PlannedTotals(images=7, chunks=2), counts=COUNTS))
     after = scrape(port)
     assert after["relabel_pending_images",] == 0
     assert after["relabel_new_images",] == 5
@@ -121,7 +86,7 @@ def test_a_run_is_counted_and_passed_on(port: int) -> None:
     assert after["relabel_dataset_quality_bucket", "0.9"] == 5
     assert after["relabel_dataset_quality_bucket", "+Inf"] == 6
     assert after["relabel_progress_timestamp_seconds",] > before["relabel_progress_timestamp_seconds",]
-    assert inner.told == [5, Planned(0, images=5, masks=9, chunks=1), STATUS, Breakdown(chunks=1), 1]
+    assert told == events
 
 
 def test_the_last_numbers_wait_for_a_scrape_but_not_for_ever(port: int) -> None:

@@ -93,7 +93,7 @@ def test_an_interrupted_round_ends_in_the_same_shards(output: Output, tmp_path: 
     output.refine(output.retry_tasks()[1:2], fails)
     retry(output)
     hashes = [
-        [entry["sha256"] for kind in ("masks", "images") for entry in open_result(str(one.folder)).manifest[kind]]
+        [shard.sha256 for kind in ("masks", "images") for shard in open_result(str(one.folder)).manifest.shards(kind)]
         for one in (output, other)
     ]
     assert hashes[0] == hashes[1]

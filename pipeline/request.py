@@ -1,0 +1,199 @@
+"""What a run is asked to do: put together from what was given, checked before any work.
+
+Wanted     as a user says it: URIs, names, some fields of the configuration
+Request    everything looked up, resolved and hashed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pipeline import sources
+from pipeline.calibration.files import calibration_for
+from pipeline.cluster.connection import check_reachable
+from pipeline.configuration import read_config
+from pipeline.errors import RefusedError
+from pipeline.masks.frames import ORIGINAL_SIZE
+from pipeline.models import check_compiled, execution_class, load_model
+from pipeline.models.weights import Weights, resolve, with_adapter
+from pipeline.output.manifest import Retention
+from pipeline.output.seal import SealRequest
+from pipeline.planning.increment import read_plan
+from pipeline.progress.events import OnEvent, Waiting
+from pipeline.refiners import check_refiner, load_side
+from pipeline.refining.chunk import Inputs, Job
+from pipeline.storage import Access, Store
+from pipeline.storage.documents import read_current, run_store
+from pipeline.storage.lease import Hold, Patience, check_store, held, unguarded
+from pipeline.storage.paths import absolute
+from pipeline.storage.preflight import check_readable, check_writable
+from schemas import layout
+from schemas.config import OWN_MODELS, Config, fingerprint
+
+INPUT_SIDES = {"lite": 512, **dict.fromkeys(OWN_MODELS.values(), ORIGINAL_SIZE)}
+DEFAULT_INPUT_SIDE = 1024
+
+Overrides = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What stands on the command line, or in a call. overrides: {"method": {...}, "gate": {...}, "operation": {...}};
+    they win over `config`, the URI of a YAML file.
+    """
+
+    masks: str
+    output: str
+    images: str | None = None
+    source: str | None = None
+    config: str | None = None
+    preset: str = "default"
+    overrides: Overrides = field(default_factory=dict)
+    checkpoint: str | None = None
+    adapter: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked to do. `config.method.weights_sha256` is that of `weights`."""
+
+    images: str
+    masks: str
+    output: str
+    source: str
+    config: Config
+    weights: Weights
+    address: str | None = None
+    limit: int | None = None
+    prune: bool = False
+    new_version: bool = False
+    retry_failed: bool = False
+    retry_reasons: tuple[str, ...] = ()
+
+    @property
+    def access(self) -> Access:
+        operation = self.config.operation
+        return Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the method: the name of its folder."""
+        return fingerprint(self.config.method)
+
+    def stores(self) -> tuple[Store, Store]:
+        """The output, and its folder of this method."""
+        output = Store(self.output, self.access)
+        return output, run_store(output, self.fingerprint)
+
+    def hold(self, on_event: OnEvent) -> Hold:
+        """How a step takes the output's lease."""
+        operation = self.config.operation
+        if operation.assume_exclusive:
+            return unguarded
+        patience = Patience(wait_s=operation.lease_wait_s)
+        return partial(held, self.stores()[0], patience, lambda message: on_event(Waiting(message)))
+
+    def sealing(self) -> SealRequest:
+        """How the result is sealed. Raises RefusedError where the calibration cannot be used."""
+        operation = self.config.operation
+        return SealRequest(
+            output=self.stores()[0],
+            fingerprint=self.fingerprint,
+            gate=self.config.gate,
+            calibration=calibration_for(self.config.gate, self.config.method, self.access),
+            shard_bytes=operation.shard_mb << 20,
+            images_root=self.images,
+            retention=Retention(operation.keep_generations, operation.grace_s),
+        )
+
+    def check(self) -> None:
+        """Refuse what cannot work, before any work. Raises RefusedError."""
+        output, run = self.stores()
+        self._check_version(output, run)
+        self.sealing()
+        check_reachable(self.address)
+        if not self.config.operation.assume_exclusive:
+            check_store(output)
+
+    def _check_version(self, output: Store, run: Store) -> None:
+        """Refuse a changed method over existing results unless --new-version says that it is meant."""
+        current = read_current(output)
+        name = self.fingerprint
+        if self.new_version or current is None or current.fingerprint == name or run.list(layout.PARTS):
+            return
+        images = sum(chunk.images for chunk in read_plan(output).chunks)
+        raise RefusedError(
+            f"{self.output} holds a result of another method ({current.fingerprint}, this one is {name}). Going on "
+            f"refines all {images} planned images again, beside the old result: say so with --new-version"
+        )
+
+
+def make_request(wanted: Wanted, *, with_weights: bool = True, **how: Any) -> Request:
+    """The request with everything looked up and hashed. Raises RefusedError or ConfigError for what cannot work.
+
+    how: further fields of Request. with_weights: False where no model will be loaded, so that none is fetched.
+    """
+    given = Access(wanted.overrides.get("operation", {}).get("endpoint_url"))
+    stated = Access(read_config(wanted.config, wanted.preset, wanted.overrides, given).operation.endpoint_url)
+    check_readable(wanted.masks, stated, "masks")
+    source = wanted.source or sources.detect(wanted.masks, stated)
+    images = sources.images_root(source, wanted.images, wanted.masks, stated)
+    semantic = sources.parse(source)[0] in sources.SEMANTIC
+    base = {"split_regions": True, "exclusive": True} if semantic else None
+    config = read_config(wanted.config, wanted.preset, wanted.overrides, given, base)
+    access = _check_places(config, images, wanted.output)
+    weights = _weights(wanted, config, access) if with_weights else Weights("", "", access)
+    hashes = {"weights_sha256": weights.sha256, "adapter_sha256": weights.adapter.sha256 if weights.adapter else ""}
+    method = config.method.model_copy(update=hashes)
+    return Request(
+        images=absolute(images),
+        masks=absolute(wanted.masks),
+        output=absolute(wanted.output),
+        source=source,
+        config=config.model_copy(update={"method": method}),
+        weights=weights,
+        **how,
+    )
+
+
+def _weights(wanted: Wanted, config: Config, access: Access) -> Weights:
+    weights = resolve(config.method.model, wanted.checkpoint, access)
+    return weights if wanted.adapter is None else with_adapter(weights, wanted.adapter)
+
+
+def _check_places(config: Config, images: str, output: str) -> Access:
+    operation = config.operation
+    access = Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
+    check_refiner(config.method.refiner)
+    check_readable(images, access, "image folder")
+    check_writable(Store(output, access))
+    return access
+
+
+def make_job(request: Request, device: str) -> Job:
+    """What the workers need to know. Raises RefusedError where they could not load the model as asked."""
+    operation, method = request.config.operation, request.config.method
+    output, run = request.stores()
+    check_compiled(method.model, device, operation.compile)
+    mask_files = sources.files_root(request.source, request.masks)
+    return Job(
+        output=output,
+        run=run,
+        inputs=Inputs(
+            images=Store(request.images, request.access),
+            masks=None if mask_files is None else Store(mask_files, request.access),
+        ),
+        method=method,
+        weights=request.weights,
+        input_side=load_side(method, INPUT_SIDES.get(method.model, DEFAULT_INPUT_SIDE)),
+        threads=operation.threads_per_actor,
+        fetch_threads=operation.fetch_threads,
+        device=device,
+        attempt_log=operation.attempt_log,
+        loader=partial(load_model, dtype=method.dtype, compiled=operation.compile),
+        execution_of=partial(execution_class, dtype=method.dtype, compiled=operation.compile),
+        memory_bytes=operation.worker_memory_mb << 20 if operation.worker_memory_mb else None,
+    )
