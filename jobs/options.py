@@ -9,11 +9,12 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from pipeline import sources
+from pipeline.configuration import resolve
 from pipeline.errors import REASONS, RefusedError
-from pipeline.models.weights import MODELS
+from pipeline.models import MODELS
 from pipeline.refiners import REFINERS
 from pipeline.storage import Access, brief, split_uri
-from schemas.config import PRESETS, Config, resolve
+from schemas.config import PRESETS, Config
 
 PANEL_METHOD = "Method: what is computed"
 PANEL_OPERATION = "Operation: how the work is carried out"

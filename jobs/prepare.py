@@ -45,8 +45,7 @@ def make_request(wanted: Wanted, *, with_weights: bool = True, **how: Any) -> Re
     check_readable(wanted.masks, stated, "masks")
     source = wanted.source or sources.detect(wanted.masks, stated)
     images = sources.images_root(source, wanted.images, wanted.masks, stated)
-    semantic = sources.parse(source)[0] in sources.SEMANTIC
-    base = {"split_regions": True, "exclusive": True} if semantic else None
+    base = {"split_regions": True, "exclusive": True} if sources.find(source).semantic else None
     config = read_config(wanted.config, wanted.preset, wanted.overrides, Access(endpoint_url), base)
     access = _check(config, images, wanted.output)
     weights = _weights(wanted, config, access) if with_weights else Weights("", "", access)

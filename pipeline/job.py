@@ -16,21 +16,19 @@ from typing import Any
 
 import ray
 
-from pipeline import sources
+from pipeline import refiners, sources
 from pipeline.calibration.files import calibration_for
 from pipeline.cluster.resources import Resources, reserve
 from pipeline.cluster.stderr_filter import without_lines
 from pipeline.dataset import read_current
 from pipeline.errors import JobError, RefusedError
-from pipeline.masks.frames import ORIGINAL_SIZE
-from pipeline.models import check_compiled, execution_class, load_model
+from pipeline.models import Runtime, check_usable, execution_class, load_model, registry
 from pipeline.models.weights import Weights
 from pipeline.output.manifest import Retention, Sealed, latest, read_manifest
 from pipeline.output.seal import seal
 from pipeline.planning.increment import ChunkLimits, Plan, Planned, plan, read_plan
 from pipeline.progress.breakdown import Clock
 from pipeline.progress.events import Progress
-from pipeline.refiners import load_side
 from pipeline.refining.chunk import Inputs, Job, Task
 from pipeline.refining.parts import find_parts
 from pipeline.refining.ray_pipeline import refine_chunks
@@ -38,10 +36,8 @@ from pipeline.refining.retry_rounds import next_round
 from pipeline.storage import Access, Store, brief
 from pipeline.storage.lease import Hold, Patience, check_store, held, unguarded
 from pipeline.storage.listing import listing
-from schemas.config import OWN_MODELS, Config, fingerprint, to_yaml
+from schemas.config import Config, fingerprint, to_yaml
 
-INPUT_SIDES = {"lite": 512, **dict.fromkeys(OWN_MODELS.values(), ORIGINAL_SIZE)}
-DEFAULT_INPUT_SIDE = 1024
 CONNECT_TIMEOUT_S = 5.0
 STARTS = 3
 HEAD_CHECK_S, HEAD_MISSES = 2.0, 3
@@ -284,7 +280,9 @@ def _leave(code: int, why: str) -> None:
 def make_job(output: Store, run_store: Store, request: Request, device: str) -> Job:
     """What the workers need to know. Raises RefusedError where they could not load the model as asked."""
     operation, method = request.config.operation, request.config.method
-    check_compiled(method.model, device, operation.compile)
+    spec = registry.resolve(method.model, request.weights.uri, request.access)
+    adapted = request.weights.adapter is not None
+    check_usable(spec, Runtime(device, method.dtype, operation.compile), adapted=adapted)
     mask_files = sources.files_root(request.source, request.masks)
     return Job(
         output=output,
@@ -295,7 +293,9 @@ def make_job(output: Store, run_store: Store, request: Request, device: str) -> 
         ),
         method=method,
         weights=request.weights,
-        input_side=load_side(method, INPUT_SIDES.get(method.model, DEFAULT_INPUT_SIDE)),
+        spec=spec,
+        refiner=refiners.find(method.refiner),
+        input_side=refiners.load_side(method, spec.input_side),
         threads=operation.threads_per_actor,
         fetch_threads=operation.fetch_threads,
         device=device,

@@ -17,7 +17,7 @@ from pipeline.output.manifest import SHARD_FOLDERS, Manifest
 from pipeline.refining.parts import PART_NAME
 from pipeline.refining.retry_rounds import round_path
 from pipeline.storage import Store, StoredFile
-from schemas.config import ConfigError, fingerprint, is_whole, resolve
+from schemas.config import ConfigError, fingerprint, is_whole, parse_config
 
 EXAMPLES = 5
 READERS = 16
@@ -160,7 +160,7 @@ def check_run_files(check: Check, manifest: Manifest) -> None:
     if check.present(f"{run}/config.yaml"):
         try:
             text = check.output.read(f"{run}/config.yaml").decode()
-            method = resolve("default", text).method
+            method = parse_config(text).method
             if not is_whole(text):
                 check.report.add("altered", f"{run}/config.yaml", "is not what its last line says it was")
             elif fingerprint(method) != manifest["fingerprint"]:
