@@ -10,14 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jobs import console
 from pipeline import sources
 from pipeline.errors import RefusedError
-from pipeline.models.weights import OFFICIAL, resolve
+from pipeline.models import registry
+from pipeline.models.weights import resolve
 from pipeline.storage import Access, Store, StoredFile, split_uri
 from pipeline.storage.preflight import check_readable, check_writable
-from schemas.config import MODEL_DEFAULTS
 
 if TYPE_CHECKING:
     from pipeline.adaptation import Adaption
 
+ADAPTABLE = registry.names_where(lambda spec: spec.adaptable)
 NO_GAIN = 4
 """Exit code when the adapter does not improve the choice on unseen images: nothing was written."""
 
@@ -28,7 +29,7 @@ def adapt(
     output: Annotated[str, typer.Option(metavar="URI", help="The adapter's file, NAME.safetensors.")],
     *,
     source: Annotated[str | None, typer.Option(metavar="NAME", help="Format of the masks. Default: by name.")] = None,
-    model: Annotated[str, typer.Option(metavar="NAME", help=f"lite, {', '.join(OFFICIAL)}.")] = "lite",
+    model: Annotated[str, typer.Option(metavar="NAME", help=f"{ADAPTABLE}.")] = "lite",
     checkpoint: Annotated[str | None, typer.Option(metavar="URI", help="Weights of the model.")] = None,
     limit: Annotated[int, typer.Option(min=10, metavar="N", help="Images to use, a fixed sample of all.")] = 1000,
     held_out: Annotated[
@@ -56,10 +57,10 @@ def adapt(
     """
     access = Access(endpoint_url)
     source = source or sources.detect(masks)
-    name, _ = sources.parse(source)
     root = sources.images_root(source, images, masks, access)
-    if model != "lite" and model not in OFFICIAL:
-        raise RefusedError(f"--model {model} has no IoU head to adapt; there are lite, {', '.join(OFFICIAL)}")
+    spec = registry.find(model)
+    if not spec.adaptable:
+        raise RefusedError(f"--model {model} has no IoU head to adapt; there are {ADAPTABLE}")
     check_readable(root, access, "image folder")
     check_readable(masks, access, "masks")
     store, file_name = split_uri(output, access)
@@ -73,7 +74,7 @@ def adapt(
     with console.err.status("reading the masks"):
         listed: dict[str, StoredFile] = {file.path: file for file in Store(root, access).list()}
         planned = adaptation.sample(sources.scan(source, sources.SourceInput(masks, access, listed)), limit)
-    loaded = load_model(model, weights, device, threads, MODEL_DEFAULTS[model].get("dtype", "float32"))
+    loaded = load_model(model, weights, device, threads, spec.defaults.get("dtype", "float32"))
     files = sources.files_root(source, masks)
     inputs = Inputs(Store(root, access), None if files is None else Store(files, access))
     columns = (TextColumn("candidates"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -82,7 +83,7 @@ def adapt(
         examples = adaptation.collect(
             loaded,  # type: ignore[arg-type]  # of the models above
             adaptation.load(planned, listed, inputs, loaded.input_side),
-            regions=name in sources.SEMANTIC,
+            regions=sources.find(source).semantic,
             on_image=lambda count: bar.advance(task, count),
         )
     adapted = adaptation.adapt(loaded, examples, held_out=held_out, rank=rank, seed=seed, epochs=epochs)  # type: ignore[arg-type]

@@ -14,14 +14,16 @@ from rich.table import Table
 from jobs import console
 from pipeline.configuration import read_config
 from pipeline.errors import RefusedError
+from pipeline.models import registry
 from pipeline.storage import Access
 
+MEASURED = registry.names_where(lambda spec: spec.encoder_tflop)
 PHOTOS = Path(__file__).parent / "demo_data" / "images"
 
 
 def bench(
     *,
-    model: Annotated[str | None, typer.Option(help="lite (default), vit_b, vit_l or vit_h.")] = None,
+    model: Annotated[str | None, typer.Option(help=f"{MEASURED}. Default: lite.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Weights: the official .pth; lite has its own.")] = None,
     photos: Annotated[Path, typer.Option(help="Folder of JPEGs or PNGs. Default: the demo's.")] = PHOTOS,
     images: Annotated[int, typer.Option(min=1, help="How many images; photographs repeat when there are fewer.")] = 10,
@@ -51,6 +53,9 @@ def bench(
         "method": {"model": model, "encode_batch": batch, "iterations": iterations, "dtype": dtype}
     }
     method = read_config(None, "default", overrides, Access()).method
+    encoder_tflop = registry.find(method.model).encoder_tflop
+    if encoder_tflop is None:
+        raise RefusedError(f"bench measures {MEASURED}, not {method.model}")
     files = sorted(path for path in photos.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
         raise RefusedError(f"no JPEG or PNG in {photos}")
@@ -63,14 +68,12 @@ def bench(
     weights = resolve(method.model, checkpoint, Access())
     loaded: Any = load_model(method.model, weights, device, threads or os.cpu_count() or 1, method.dtype, compiled)
 
-    from pipeline.models.ceiling import ENCODER_TFLOP, matmul_tflops, peak_memory_mb, settle
+    from pipeline.models.ceiling import matmul_tflops, peak_memory_mb, settle
 
-    if method.model not in ENCODER_TFLOP:
-        raise RefusedError(f"bench measures {', '.join(ENCODER_TFLOP)}, not {method.model}")
     encoded = [files[index % len(files)].read_bytes() for index in range(images)]
     with console.err.status("measuring"):
         result = measure(loaded, partial(settle, device), encoded, masks_per_image, method)
-        ceiling = Ceiling(matmul_tflops(device, method.dtype), ENCODER_TFLOP[method.model])
+        ceiling = Ceiling(matmul_tflops(device, method.dtype), encoder_tflop)
     result |= against_ceiling(result, ceiling) | {"peak_memory_mb": peak_memory_mb(device)}
     result |= {"model": method.model, "encode_batch": method.encode_batch, "iterations": method.iterations}
     if corpus:

@@ -10,10 +10,10 @@ import typer
 from rich.table import Table
 
 from jobs import console
+from pipeline import exports
 from pipeline.dataset import Result, open_result
 from pipeline.dataset.verdicts import rejected
 from pipeline.errors import RefusedError
-from pipeline.exports import EXPORTS
 from pipeline.exports.driver import export as run_export
 from pipeline.exports.types import Options
 from pipeline.storage import Access, Store
@@ -25,7 +25,7 @@ DECISIONS = ("refined", "kept_coarse", "review")
 
 def export(
     output: Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)],
-    form: Annotated[str, typer.Option("--format", metavar="NAME", help=f"{', '.join(EXPORTS)}.")],
+    form: Annotated[str, typer.Option("--format", metavar="NAME", help=f"{', '.join(exports.EXPORTS)}.")],
     to: Annotated[str, typer.Option(metavar="URI", help="Folder to write to: empty, or one to go on with.")],
     min_quality: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="Q", help="Only masks of at least this quality.")
@@ -70,8 +70,7 @@ def export(
 
     Example: relabel export s3://b/refined --format coco --to s3://b/coco --min-quality 0.8 --split train=0.9,val=0.1
     """
-    if form not in EXPORTS:
-        raise RefusedError(f"unknown export format {form!r}; there are {', '.join(EXPORTS)}")
+    chosen = exports.find(form)
     access = Access(endpoint_url)
     result = open_result(output, access)
     options = Options(
@@ -82,7 +81,7 @@ def export(
         keep_empty=keep_empty,
         polygons=polygons,
         void=void,
-        with_images=copy_images and EXPORTS[form].copies_images,
+        with_images=copy_images and chosen.copies_images,
         rejected=tuple(sorted(rejected(output, access))),
     )
     if void is not None:
@@ -112,7 +111,12 @@ def export(
 def default_workers(result: Result) -> int:
     """One process a CPU; this one alone where starting others would take longer than the work."""
     masks = sum(shard.rows for shard in result.manifest.masks)
-    return len(os.sched_getaffinity(0)) if masks >= PARALLEL_MASKS else 1
+    return usable_cpus() if masks >= PARALLEL_MASKS else 1
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on; where the system cannot say (not on Linux), all that there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_decisions(text: str | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import typer
 
 from pipeline import sources
 from pipeline.errors import REASONS, RefusedError
-from pipeline.models.weights import MODELS
+from pipeline.models import MODELS
 from pipeline.refiners import REFINERS
 from schemas.config import PRESETS
 

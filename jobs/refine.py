@@ -9,8 +9,11 @@ import typer
 
 from jobs import console
 from pipeline.configuration import read_config
+from pipeline.models import registry
 from pipeline.storage import Access
 from schemas.config import PRESETS
+
+PROMPTABLE = registry.names_where(lambda spec: spec.promptable)
 
 
 def refine(
@@ -20,7 +23,7 @@ def refine(
     picture: Annotated[
         Path | None, typer.Option(help="Also write photo, coarse and refined outlines side by side.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="lite (packaged, default), vit_b, vit_l or vit_h.")] = None,
+    model: Annotated[str | None, typer.Option(help=f"{PROMPTABLE}. Default: lite, which is packaged.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Weights of the model, path or URI.")] = None,
     preset: Annotated[str, typer.Option(help=f"Named method: {', '.join(PRESETS)}.")] = "default",
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of prompting.")] = None,

@@ -18,7 +18,7 @@ from pipeline.masks.binary import Rle
 from pipeline.masks.decode import decode_image
 from pipeline.masks.frames import FloatArray, Frame, resize_to_input
 from pipeline.models import Candidates, MaskModel, PromptBatch
-from pipeline.refiners import REFINERS, RefineImage
+from pipeline.refiners import RefineImage, refine
 from schemas.config import Method
 
 if TYPE_CHECKING:
@@ -92,10 +92,10 @@ def bench(
         RefineImage(resized, Frame((image.shape[0], image.shape[1]), model.input_side), discs(image, masks_per_image))
         for image, resized in zip(pixels, inputs, strict=True)
     ]
-    REFINERS[method.refiner](model, images[: method.encode_batch], method)
+    refine(model, images[: method.encode_batch], method)
     timed = TimedModel(model, settle)
     started = time.perf_counter()
-    refined = REFINERS[method.refiner](timed, images, method)
+    refined = refine(timed, images, method)
     refine_s = time.perf_counter() - started
     count, total = len(images), sum(map(len, refined))
     stages = {

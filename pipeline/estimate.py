@@ -70,11 +70,11 @@ def measure(tasks: Sequence[Task], job: Job, on_images: Callable[[int], None] = 
         rows, waited = task.rows(job.output), list[float]()
         if not groups:
             first = chunk.load(rows.slice(0, 1), job.inputs, job.method, job.input_side, job.fetch_threads)
-            chunk.refine(first, model, job.method)
+            chunk.refine(first, model, job.method, job.refiner)
         started = time.perf_counter()
         loaded = chunk.load(rows, job.inputs, job.method, job.input_side, job.fetch_threads, on_wait=waited.append)
         between = time.perf_counter()
-        chunk.refine(loaded, model, job.method)
+        chunk.refine(loaded, model, job.method, job.refiner)
         ended = time.perf_counter()
         masks = sum(len(of_image) for of_image in rows["masks"].to_pylist())
         fetch_s = sum(waited)

@@ -11,19 +11,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pipeline import sources
+from pipeline import refiners, sources
 from pipeline.calibration.files import calibration_for
 from pipeline.cluster.connection import check_reachable
 from pipeline.configuration import read_config
 from pipeline.errors import RefusedError
-from pipeline.masks.frames import ORIGINAL_SIZE
-from pipeline.models import check_compiled, execution_class, load_model
+from pipeline.models import Runtime, check_usable, execution_class, load_model, registry
 from pipeline.models.weights import Weights, resolve, with_adapter
 from pipeline.output.manifest import Retention
 from pipeline.output.seal import SealRequest
 from pipeline.planning.increment import read_plan
 from pipeline.progress.events import OnEvent, Waiting
-from pipeline.refiners import check_refiner, load_side
 from pipeline.refining.chunk import Inputs, Job
 from pipeline.storage import Access, Store
 from pipeline.storage.documents import read_current, run_store
@@ -31,10 +29,7 @@ from pipeline.storage.lease import Hold, Patience, check_store, held, unguarded
 from pipeline.storage.paths import absolute
 from pipeline.storage.preflight import check_readable, check_writable
 from schemas import layout
-from schemas.config import OWN_MODELS, Config, fingerprint
-
-INPUT_SIDES = {"lite": 512, **dict.fromkeys(OWN_MODELS.values(), ORIGINAL_SIZE)}
-DEFAULT_INPUT_SIDE = 1024
+from schemas.config import Config, fingerprint
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
@@ -141,8 +136,7 @@ def make_request(wanted: Wanted, *, with_weights: bool = True, **how: Any) -> Re
     check_readable(wanted.masks, stated, "masks")
     source = wanted.source or sources.detect(wanted.masks, stated)
     images = sources.images_root(source, wanted.images, wanted.masks, stated)
-    semantic = sources.parse(source)[0] in sources.SEMANTIC
-    base = {"split_regions": True, "exclusive": True} if semantic else None
+    base = {"split_regions": True, "exclusive": True} if sources.find(source).semantic else None
     config = read_config(wanted.config, wanted.preset, wanted.overrides, given, base)
     access = _check_places(config, images, wanted.output)
     weights = _weights(wanted, config, access) if with_weights else Weights("", "", access)
@@ -167,7 +161,7 @@ def _weights(wanted: Wanted, config: Config, access: Access) -> Weights:
 def _check_places(config: Config, images: str, output: str) -> Access:
     operation = config.operation
     access = Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
-    check_refiner(config.method.refiner)
+    refiners.check_refiner(config.method.refiner)
     check_readable(images, access, "image folder")
     check_writable(Store(output, access))
     return access
@@ -177,7 +171,9 @@ def make_job(request: Request, device: str) -> Job:
     """What the workers need to know. Raises RefusedError where they could not load the model as asked."""
     operation, method = request.config.operation, request.config.method
     output, run = request.stores()
-    check_compiled(method.model, device, operation.compile)
+    spec = registry.resolve(method.model, request.weights.uri, request.access)
+    adapted = request.weights.adapter is not None
+    check_usable(spec, Runtime(device, method.dtype, operation.compile), adapted=adapted)
     mask_files = sources.files_root(request.source, request.masks)
     return Job(
         output=output,
@@ -188,7 +184,9 @@ def make_job(request: Request, device: str) -> Job:
         ),
         method=method,
         weights=request.weights,
-        input_side=load_side(method, INPUT_SIDES.get(method.model, DEFAULT_INPUT_SIDE)),
+        spec=spec,
+        refiner=refiners.find(method.refiner),
+        input_side=refiners.load_side(method, spec.input_side),
         threads=operation.threads_per_actor,
         fetch_threads=operation.fetch_threads,
         device=device,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pipeline import refiners
 from pipeline.calibration.apply import judge
 from pipeline.calibration.files import calibration_for
+from pipeline.configuration import model_of, resolve
 from pipeline.errors import ImageError, MaskError, RefusedError
 from pipeline.masks import binary
 from pipeline.masks.binary import Mask
@@ -20,12 +21,10 @@ from pipeline.masks.coarse import read_label_image
 from pipeline.masks.decode import decode_image
 from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.masks.gate import Decision, Quality
-from pipeline.models import Model, load_model
-from pipeline.models.weights import resolve
+from pipeline.models import Model, load_model, weights
 from pipeline.refiners import RefineImage, load_side
 from pipeline.storage import Access
 from schemas.config import Gate, Method
-from schemas.config import resolve as resolve_config
 
 ImageLike = str | Path | npt.NDArray[np.uint8]
 
@@ -45,7 +44,7 @@ def refine(
     image: ImageLike,
     coarse: ImageLike | Sequence[ImageLike],
     *,
-    model: str = "lite",
+    model: str | None = None,
     checkpoint: str | None = None,
     method: Method | None = None,
     gate: Gate | None = None,
@@ -55,13 +54,14 @@ def refine(
     """Refine one mask, or several, of one image.
 
     image: (H, W, 3) uint8 RGB, or a path. coarse: an (H, W) mask of bool or {0, non-zero}, or a path, or several of
-    those: a list, or (N, H, W). Returns (H, W) uint8 {0, 1}, or (N, H, W) for several. Raises ImageError or MaskError
-    with a reason code, and RefusedError for an unusable model.
+    those: a list, or (N, H, W). model: by default the one that the method is for. Returns (H, W) uint8 {0, 1}, or
+    (N, H, W) for several. Raises ImageError or MaskError with a reason code, and RefusedError for an unusable model.
     """
     several = coarse.ndim == 3 if isinstance(coarse, np.ndarray) else not isinstance(coarse, str | Path)
     given: Sequence[ImageLike] = coarse if several else [coarse]  # type: ignore[assignment, list-item]
     method = method or _default_method(model)
-    outcomes = refine_all(image, given, load(model, checkpoint, device, threads, method.dtype), method, gate)
+    loaded = load(model or model_of(method), checkpoint, device, threads, method.dtype)
+    outcomes = refine_all(image, given, loaded, method, gate)
     kept = [outcome.mask for outcome in outcomes]
     return np.stack(kept) if several else kept[0]
 
@@ -97,11 +97,11 @@ def load(
     model: str, checkpoint: str | None = None, device: str = "cpu", threads: int = 2, dtype: str = "float32"
 ) -> Model:
     """A model by name, kept for the next call. dtype: see schemas.config, Method."""
-    return load_model(model, resolve(model, checkpoint, Access()), device, threads, dtype)
+    return load_model(model, weights.resolve(model, checkpoint, Access()), device, threads, dtype)
 
 
-def _default_method(model: str) -> Method:
-    return resolve_config(overrides={"method": {"model": model}}).method
+def _default_method(model: str | None) -> Method:
+    return resolve(overrides={"method": {"model": model}}).method
 
 
 def read_image(image: ImageLike, max_pixels: int) -> npt.NDArray[np.uint8]:

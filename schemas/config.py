@@ -6,6 +6,9 @@
 
 A YAML file (`relabel run --config`) holds any subset of the three; command-line options win over it. Units stand in
 the names, unknown keys are rejected. No credentials live here: they come from the environment or workload identity.
+
+Not here: which models and refiners there are, what goes with what, and where a model's defaults come from
+(`pipeline/configuration.py`, which is what commands resolve a configuration with).
 """
 
 from __future__ import annotations
@@ -20,16 +23,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 METHOD_VERSION = 3
 """Bumped whenever the same configuration computes something else; golden outputs in tests force it."""
-
-
-OWN_MODELS = {
-    "none": "none",
-    "grabcut": "none",
-    "dense-crf": "none",
-    "cascadepsp": "cascadepsp",
-    "torchscript": "torchscript",
-}
-"""Refiners that do not prompt a SAM, and the `model` that each goes with."""
 
 
 class ConfigError(ValueError):
@@ -71,23 +64,6 @@ class Method(_Frozen):
         description="of the encoder's matrix products (vit_*: bfloat16), or of all of lite",
     )
     max_image_pixels: int = Field(default=120_000_000, gt=0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_model(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("refiner") in OWN_MODELS:
-            return {"model": OWN_MODELS[values["refiner"]], **values}
-        return values
-
-    @model_validator(mode="after")
-    def _model_fits_refiner(self) -> Method:
-        own = OWN_MODELS.get(self.refiner)
-        if own is not None and self.model != own:
-            raise ValueError(f"refiner {self.refiner} goes with model {own}, not {self.model}: leave the model out")
-        if own is None and self.model in OWN_MODELS.values():
-            fitting = ", ".join(refiner for refiner, model in OWN_MODELS.items() if model == self.model)
-            raise ValueError(f"model {self.model} is for refiner {fitting}, not {self.refiner}")
-        return self
 
     @model_validator(mode="after")
     def _some_prompt(self) -> Method:
@@ -163,22 +139,6 @@ class Config(_Frozen):
     operation: Operation = Operation()
 
 
-PUBLISHED_ITERATIONS = 5
-_OFFICIAL = {"dtype": "bfloat16", "encode_batch": 8, "decode_batch": 64}
-MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
-    "lite": {"iterations": 1},
-    "vit_b": _OFFICIAL,
-    "vit_l": _OFFICIAL,
-    "vit_h": _OFFICIAL,
-}
-"""By model, the same on every device: a result begun on one goes on on another.
-
-lite was trained to correct a mask in one pass; each further one drifts away from the coarse mask (on photographs kept
-out of its training, 1, 2, 3 and 5 passes removed 27, 25, 22 and 15 % of the error). The official encoders keep to 0.004
-of float32 in bfloat16; batches are for GPUs, and the models take smaller ones where a device wants them
-(`IMAGES_PER_PASS` and `PROMPTS_PER_PASS` in models/sam.py).
-"""
-
 PARTS: dict[str, type[BaseModel]] = {"method": Method, "gate": Gate, "operation": Operation}
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -205,17 +165,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 tests/benchmarks/RESULTS.md; the third look of `best` does not always. The two published ones are SAMRefiner as its code
 and as its paper have it."""
 
-DEFAULT_PRESETS = {"lite": "balanced"}
-"""By model: what `default` stands for. The official models keep to the method as published."""
+Parts = dict[str, dict[str, Any]]
+"""The keys that are given for each of the parts; the others are at their defaults."""
 
 
-def resolve(
+def merged(
     preset: str = "default",
     text: str | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     base: Mapping[str, Any] | None = None,
-) -> Config:
-    """Base of the method, preset, YAML text, overrides ({"method": {...}, ...}; None values are ignored) -> Config.
+) -> Parts:
+    """Base of the method, preset, YAML text, overrides ({"method": {...}, ...}; None values are ignored) -> one.
 
     Each wins over the ones before it.
 
@@ -223,7 +183,7 @@ def resolve(
     """
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
-    parts: dict[str, dict[str, Any]] = {"method": {**(base or {}), **PRESETS[preset]}, "gate": {}, "operation": {}}
+    parts: Parts = {"method": {**(base or {}), **PRESETS[preset]}, "gate": {}, "operation": {}}
     for source in (_parse(text), overrides or {}):
         for part, values in source.items():
             if part not in parts:
@@ -231,12 +191,11 @@ def resolve(
             if not isinstance(values, Mapping):
                 raise ConfigError(f"{part}: expected keys and values, found {type(values).__name__}")
             parts[part].update({key: value for key, value in values.items() if value is not None})
-    method = parts["method"]
-    model = method.get("model", "lite")
-    for key, value in {"iterations": PUBLISHED_ITERATIONS, **MODEL_DEFAULTS.get(model, {})}.items():
-        method.setdefault(key, value)
-    if preset == "default" and method.get("refiner", "samrefiner") == "samrefiner":
-        parts["method"] = {**PRESETS[DEFAULT_PRESETS.get(model, "default")], **method}
+    return parts
+
+
+def validated(parts: Mapping[str, Any]) -> Config:
+    """The configuration, its ranges checked. Raises ConfigError with one readable line."""
     try:
         return Config.model_validate(parts)
     except ValidationError as error:
@@ -257,10 +216,7 @@ def digest(content: Any) -> str:
 
 def parse_config(text: str) -> Config:
     """YAML as `to_yaml` writes it -> Config. Raises ConfigError with one readable line."""
-    try:
-        return Config.model_validate(_parse(text))
-    except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
+    return validated(_parse(text))
 
 
 def to_yaml(config: Config) -> str:

@@ -16,9 +16,9 @@ from typer.main import get_command
 
 import pipeline
 from jobs.cli import app
+from pipeline.configuration import resolve
 from pipeline.dataset.verdicts import digest
 from pipeline.errors import REASONS
-from schemas.config import resolve
 from schemas.records import IMAGES, MASKS
 from tests.conftest import DEMO, ROOT, Demo
 

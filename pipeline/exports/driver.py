@@ -17,10 +17,10 @@ from typing import Any
 from pipeline.dataset import Result
 from pipeline.dataset.by_image import Group, groups
 from pipeline.errors import RefusedError
-from pipeline.exports import EXPORTS
 from pipeline.exports.fragments import discard
+from pipeline.exports.registry import find
 from pipeline.exports.survey import survey
-from pipeline.exports.types import STATE, Job, Options, Piece, as_json, from_json, selection
+from pipeline.exports.types import STATE, Export, Job, Options, Piece, as_json, from_json, selection
 from pipeline.storage import Store
 from schemas.config import digest
 
@@ -50,8 +50,7 @@ def export(
 
     on_group: called with the number of groups done and of all, for progress.
     """
-    if name not in EXPORTS:
-        raise RefusedError(f"unknown export format {name!r}; there are {', '.join(EXPORTS)}")
+    form = find(name)
     selection(options)  # a filter that is none is refused here
     asked = _asked(result, name, options)
     begin(target, asked, overwrite)
@@ -64,11 +63,11 @@ def export(
     done = _done(target)
     pending = [(index, group) for index, group in enumerate(found) if index not in done]
     on_group(len(done), len(found))
-    for index, piece in _write_all(name, job, pending, workers):
+    for index, piece in _write_all(form, job, pending, workers):
         done[index] = piece
         on_group(len(done), len(found))
     pieces = [done[index] for index in range(len(found))]
-    last = EXPORTS[name].finish(job, pieces)
+    last = form.finish(job, pieces)
     report = {**asked, **_totals([*pieces, last]), "files": last.files}
     target.put(REPORT, json.dumps(report, indent=1).encode())
     discard(target)  # not before the report: without it the final files are written again, from the fragments
@@ -103,16 +102,18 @@ def clear(target: Store) -> None:
         target.delete(file.path)
 
 
-def _write_all(name: str, job: Job, pending: Sequence[tuple[int, Group]], workers: int) -> Iterator[tuple[int, Piece]]:
+def _write_all(
+    form: Export, job: Job, pending: Sequence[tuple[int, Group]], workers: int
+) -> Iterator[tuple[int, Piece]]:
     """Write groups as they come; each leaves its mark when its files are there."""
     if workers <= 1 or len(pending) <= 1:
         for index, group in pending:
-            yield index, write_group(name, job, group, index)
+            yield index, write_group(form, job, group, index)
         return
     # a fresh interpreter each: threads of Arrow and of object stores do not survive a fork
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(pending)), mp_context=context) as pool:
-        futures = {pool.submit(write_group, name, job, group, index): index for index, group in pending}
+        futures = {pool.submit(write_group, form, job, group, index): index for index, group in pending}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -121,9 +122,9 @@ def _write_all(name: str, job: Job, pending: Sequence[tuple[int, Group]], worker
             raise
 
 
-def write_group(name: str, job: Job, group: Group, index: int) -> Piece:
+def write_group(form: Export, job: Job, group: Group, index: int) -> Piece:
     """Write one group and mark it done."""
-    piece = EXPORTS[name].write(job, group, index)
+    piece = form.write(job, group, index)
     job.target.put(f"{STATE}/done/{index:06d}.json", json.dumps(as_json(piece)).encode())
     return piece
 

@@ -1,201 +1,33 @@
-"""Models behind one protocol: `encode` once per image, `predict` once per batch of prompts.
+"""Models behind one protocol: what they take and give, which there are, and the one way to load one.
 
-Only this folder imports torch, and only when a model is made: what passes the protocol is numpy and an opaque
-embedding. `load_model` is the one way in.
+    protocol   what a model takes and gives: numpy and an opaque embedding
+    registry   what is known of each model before its weights are loaded
+    weights    files of weights: where they come from, what they hash to
+    loading    `load_model`
+
+Only this folder imports torch, and only when a model is made.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pipeline.models.loading import check_usable, execution_class, load_model
+from pipeline.models.protocol import Candidates, MaskModel, Model, NoModel, PixelModel, PromptBatch, token_groups
+from pipeline.models.registry import MODELS, Checkpoint, ModelSpec, Normalisation, Runtime
 
-import numpy as np
-import numpy.typing as npt
-
-from pipeline.errors import RefusedError
-from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray
-from pipeline.models.weights import OFFICIAL, Weights, cache_folder, local_path
-
-if TYPE_CHECKING:
-    from pipeline.models.on_device import OnDevice  # imports torch
-
-
-@dataclass(frozen=True)
-class PromptBatch:
-    """N prompts for a batch of images. Any of points, boxes and masks may be absent; not all three.
-
-    image_index   (N,) int64, which image of the batch each prompt belongs to
-    points_xy     (N, P, 2) float32 in the prompt frame (0-1024), or None
-    point_labels  (N, P) int64: 1 positive, 0 negative, -1 no point. Prompts with and without a missing point are
-                  decoded apart: SAM's padding is a real token
-    boxes_xyxy    (N, 4) float32 in the prompt frame, or None
-    mask_logits   (N, mask_side, mask_side) float32 SAM mask prompt, or None
-    coarse        (N, mask_side, mask_side) float32 in [0, 1], the mask itself, area-averaged; models that were
-                  trained to look at it (lite) do, others ignore it. None goes with mask_logits None
-    """
-
-    image_index: npt.NDArray[np.int64]
-    points_xy: FloatArray | None
-    point_labels: npt.NDArray[np.int64] | None
-    boxes_xyxy: FloatArray | None
-    mask_logits: FloatArray | None
-    coarse: FloatArray | None
-
-    def __len__(self) -> int:
-        return len(self.image_index)
-
-    def take(self, rows: npt.NDArray[np.int64]) -> PromptBatch:
-        """The prompts at `rows`, in that order."""
-
-        def pick(values: Any) -> Any:
-            return None if values is None else values[rows]
-
-        return PromptBatch(
-            self.image_index[rows],
-            pick(self.points_xy),
-            pick(self.point_labels),
-            pick(self.boxes_xyxy),
-            pick(self.mask_logits),
-            pick(self.coarse),
-        )
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """C candidate masks for each of N prompts.
-
-    logits         (N, C, mask_side, mask_side) float32, foreground where > 0, in the model's padded square
-    predicted_iou  (N, C) float32, the model's own estimate of each candidate's IoU
-    """
-
-    logits: FloatArray
-    predicted_iou: FloatArray
-
-
-class Model(Protocol):
-    """What every model says of itself. Refiners ask for one of the kinds below."""
-
-    name: str
-    weights_sha256: str
-    input_side: int  # long side, in pixels, of the images that it takes; ORIGINAL_SIZE: any
-
-
-@dataclass
-class NoModel:
-    """For refiners that need none."""
-
-    name: str = "none"
-    weights_sha256: str = ""
-    input_side: int = ORIGINAL_SIZE
-
-
-class PixelModel(Model, Protocol):
-    """A network that refines one mask of one image directly (pixel.py)."""
-
-    def probability(self, image_rgb: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> FloatArray:
-        """(H, W, 3) uint8 RGB, (H, W) uint8 {0, 1} -> (H, W) float32 probability of foreground."""
-        ...
-
-
-class MaskModel(Model, Protocol):
-    """A promptable segmentation model of the SAM family. Deterministic for a given batch composition."""
-
-    mask_side: int  # side of mask prompts and of the masks that come out
-    similarity_cut: float  # cosine above which two embeddings are "the same object" (elastic box)
-    on_device: OnDevice | None  # does the work on every pixel of a mask where the model is; None: OpenCV does it
-
-    def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:
-        """Images (h, w, 3) uint8 RGB, long side `input_side` -> an opaque embedding of the batch."""
-        ...
-
-    def features(self, embedding: Any, image: int) -> FloatArray:
-        """(C, h, w) float32 features of one image of the batch, cropped of padding."""
-        ...
-
-    def predict(self, embedding: Any, prompts: PromptBatch) -> Candidates:
-        """Decode all prompts, in one pass for each token count. Returns them in the order given."""
-        ...
-
-
-def token_groups(point_labels: npt.NDArray[np.int64] | None, count: int) -> list[npt.NDArray[np.int64]]:
-    """Rows of prompts that may share a decoder pass: those with the same number of real points.
-
-    point_labels: (N, P) int64, or None (all in one group). Missing points (-1) must come last in a row.
-    """
-    if point_labels is None:
-        return [np.arange(count)]
-    present = (point_labels >= 0).sum(axis=1)
-    return [np.flatnonzero(present == points) for points in np.unique(present)]
-
-
-def load_model(
-    name: str, weights: Weights, device: str, threads: int, dtype: str = "float32", compiled: bool = False
-) -> Model:
-    """The model, ready on `device` ("cpu", "cuda"), with torch held to `threads` CPU threads in this process.
-
-    dtype: schemas.config, Method.dtype. compiled: Operation.compile.
-
-    Raises RefusedError when the weights are not those of the model, or it cannot be compiled.
-    """
-    check_compiled(name, device, compiled)
-    if name == "none":
-        return NoModel()
-    model = _load(name, weights, device, threads, dtype, compiled)
-    if weights.adapter is not None:
-        from pipeline.models import adapter  # imports torch
-
-        if not hasattr(model, "iou_layers"):
-            raise RefusedError(f"model {name} has no IoU head for an adapter")
-        adapter.apply(model, local_path(weights.adapter))
-    return model
-
-
-def check_compiled(name: str, device: str, compiled: bool) -> None:
-    """Raise RefusedError where `compiled` is asked for and is not to be had."""
-    if compiled and (device == "cpu" or name not in OFFICIAL):
-        raise RefusedError(f"operation.compile is for {', '.join(OFFICIAL)} on GPUs, not for {name} on {device}")
-
-
-def _load(name: str, weights: Weights, device: str, threads: int, dtype: str, compiled: bool) -> Any:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
-
-    import torch  # takes seconds; commands that need no model do without
-
-    from pipeline.models.fused import keep_freed_memory
-
-    keep_freed_memory()
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.allow_tf32 = False
-    path = local_path(weights)
-    if name == "lite":
-        from pipeline.models.lite.model import LiteModel
-
-        return LiteModel(path, device, getattr(torch, dtype))
-    if name in ("torchscript", "cascadepsp"):
-        from pipeline.models.pixel import CascadePspModel, TorchScriptModel
-
-        return (TorchScriptModel if name == "torchscript" else CascadePspModel)(path, weights.sha256, device)
-    from pipeline.models.sam import SamModel
-
-    return SamModel(name, path, weights.sha256, device, getattr(torch, dtype), compiled)
-
-
-def execution_class(device: str, threads: int, dtype: str = "float32", compiled: bool = False) -> str:
-    """Device model, torch version, dtype, threads, compiled: in one class the same inputs give the same bytes."""
-    import torch  # see load_model
-
-    processor = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_model()
-    return f"{processor}; torch {torch.__version__}; {dtype}; {threads} threads{'; compiled' * compiled}"
-
-
-def _cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - not a file of ours
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+__all__ = [
+    "MODELS",
+    "Candidates",
+    "Checkpoint",
+    "MaskModel",
+    "Model",
+    "ModelSpec",
+    "NoModel",
+    "Normalisation",
+    "PixelModel",
+    "PromptBatch",
+    "Runtime",
+    "check_usable",
+    "execution_class",
+    "load_model",
+    "token_groups",
+]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import RefusedError
 from pipeline.masks.frames import FloatArray
-from pipeline.models import Candidates, MaskModel, PromptBatch
+from pipeline.models.protocol import Candidates, MaskModel, PromptBatch
 from pipeline.models.weights import ADAPTER_FORMAT, check_adapter
 
 MARGIN = 0.02

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 
 import torch
-
-ENCODER_TFLOP = {"lite": 0.0054, "vit_b": 0.97, "vit_l": 2.99, "vit_h": 5.96}
-"""Of one image at the model's input size, two for each multiplication and addition."""
 
 
 def matmul_tflops(device: str, dtype: str = "float32") -> float:
@@ -40,4 +38,5 @@ def peak_memory_mb(device: str) -> float:
     """Most memory that this process held so far: the device's, or its resident set on CPUs."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux kilobytes

@@ -25,6 +25,7 @@ import torch
 from pipeline.errors import JobError, RefusedError
 from pipeline.masks.binary import Mask
 from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray
+from pipeline.models.registry import ModelSpec, Runtime
 
 CASCADE_SIDE_PX = 900  # the package's default L: the global step's size, and the side of the local step's crops
 CASCADE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -87,6 +88,16 @@ class CascadePspModel:
         with torch.inference_mode(), contextlib.redirect_stdout(io.StringIO()):
             output = process_high_res_im(self._network, image, coarse, CASCADE_SIDE_PX)
         return _checked(output, mask.shape)
+
+
+def load_torchscript(_spec: ModelSpec, path: Path, sha256: str, runtime: Runtime) -> TorchScriptModel:
+    """See registry.Load."""
+    return TorchScriptModel(path, sha256, runtime.device)
+
+
+def load_cascadepsp(_spec: ModelSpec, path: Path, sha256: str, runtime: Runtime) -> CascadePspModel:
+    """See registry.Load."""
+    return CascadePspModel(path, sha256, runtime.device)
 
 
 def _load_exported(path: Path, device: str) -> Any:

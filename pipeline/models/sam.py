@@ -18,14 +18,13 @@ from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 
 from pipeline.errors import RefusedError
-from pipeline.masks.frames import PROMPT_SIDE, FloatArray
-from pipeline.models import Candidates, PromptBatch, token_groups
+from pipeline.masks.frames import FloatArray
 from pipeline.models.on_device import OnDevice
+from pipeline.models.protocol import Candidates, PromptBatch, token_groups
+from pipeline.models.registry import ModelSpec, Runtime
 from pipeline.models.sam_encoder import CompiledEncoder, FastEncoder
 from pipeline.storage import brief
 
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
 EMBEDDING_STRIDE = 16
 IMAGES_PER_PASS = {"cpu": 1, "cuda": 64}
 PROMPTS_PER_PASS = {"cpu": 4, "cuda": 64}
@@ -44,13 +43,9 @@ class SamEmbedding:
 class SamModel:
     """An official Segment Anything checkpoint. See `MaskModel`."""
 
-    input_side = PROMPT_SIDE
-    mask_side = 256
-    similarity_cut = 0.5
-
     def __init__(
         self,
-        architecture: str,
+        spec: ModelSpec,
         checkpoint: Path,
         weights_sha256: str,
         device: str = "cpu",
@@ -59,10 +54,13 @@ class SamModel:
     ) -> None:
         """checkpoint: a local `.pth` (read with weights_only) or `.safetensors` file in the official format.
 
+        spec: its name is that of the architecture in segment-anything.
         dtype: of the encoder's matrix products; prompts and masks are float32. compiled: see CompiledEncoder.
         Raises RefusedError when the checkpoint does not hold this architecture.
         """
-        self.name = architecture
+        self.name = architecture = spec.name
+        self.input_side, self.mask_side, self.candidates = spec.input_side, spec.mask_side, spec.candidates
+        self.similarity_cut = spec.similarity_cut
         self.weights_sha256 = weights_sha256
         self._device = torch.device(device)
         self.on_device = None if self._device.type == "cpu" else OnDevice(self._device)
@@ -82,8 +80,8 @@ class SamModel:
         self._encoder = CompiledEncoder(encoder) if compiled else encoder
         self._prompts = self._sam.prompt_encoder.to(self._device)
         self._decoder = self._sam.mask_decoder.to(self._device)
-        self._mean = torch.tensor(PIXEL_MEAN, device=self._device).view(3, 1, 1)
-        self._std = torch.tensor(PIXEL_STD, device=self._device).view(3, 1, 1)
+        self._mean = torch.tensor(spec.normalisation.mean, device=self._device).view(3, 1, 1)
+        self._std = torch.tensor(spec.normalisation.std, device=self._device).view(3, 1, 1)
 
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> SamEmbedding:
@@ -110,8 +108,8 @@ class SamModel:
     def predict(self, embedding: SamEmbedding, prompts: PromptBatch) -> Candidates:
         """See MaskModel.predict."""
         count = len(prompts)
-        logits = np.empty((count, 3, self.mask_side, self.mask_side), np.float32)
-        predicted = np.empty((count, 3), np.float32)
+        logits = np.empty((count, self.candidates, self.mask_side, self.mask_side), np.float32)
+        predicted = np.empty((count, self.candidates), np.float32)
         most = PROMPTS_PER_PASS[self._device.type]
         for group in token_groups(prompts.point_labels, count):
             for rows in np.split(group, range(most, len(group), most)):
@@ -165,6 +163,11 @@ class SamModel:
 
     def _tensor(self, values: npt.NDArray[Any] | None) -> Any:
         return None if values is None else torch.as_tensor(np.ascontiguousarray(values), device=self._device)
+
+
+def load(spec: ModelSpec, path: Path, sha256: str, runtime: Runtime) -> SamModel:
+    """See registry.Load."""
+    return SamModel(spec, path, sha256, runtime.device, getattr(torch, runtime.dtype), runtime.compiled)
 
 
 def _read(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -18,32 +18,15 @@ from typing import Any
 import fsspec
 
 from pipeline.errors import RefusedError
+from pipeline.models.registry import MODELS, PACKAGED, find
 from pipeline.storage import Access, brief
 from pipeline.storage.backoff import retried
 from pipeline.storage.file_systems import options
 
-OFFICIAL = {
-    "vit_b": ("sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),
-    "vit_l": ("sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"),
-    "vit_h": ("sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"),
-}
-"""Published checkpoints of segment-anything: file name and SHA-256 of its content."""
-
-OFFICIAL_FOLDER = "https://dl.fbaipublicfiles.com/segment_anything/"
-PACKAGED = "package:lite.safetensors"
-"""Stands for the weights inside this package, wherever a node has it installed."""
 LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
 LITE_CORRECTION = LITE_WEIGHTS.with_name("lite.iou.safetensors")
 """Corrects the predicted IoU of the packaged weights, and of no others: their hash is that of both files."""
-GIVEN = {
-    "torchscript": "an exported model (torch.jit.save, or .pt2 by torch.export.save)",
-    "cascadepsp": "the file `model` of CascadePSP's release v1.0",
-}
-"""Models whose weights a user brings, and what these are."""
-MODELS = ("lite", *OFFICIAL, "none", *GIVEN)
 BLOCK_BYTES = 1 << 24
-
-
 ADAPTER_FORMAT = "relabel-iou-adapter-1"
 ADAPTER_BYTES = 1 << 26  # of an adapter, at most; those of ViT-H's head are about 30 kB
 
@@ -66,26 +49,25 @@ def resolve(model: str, checkpoint: str | None, access: Access) -> Weights:
 
     A file that bears an official name must have the published hash; other files (fine-tuned ones) are taken as such.
     """
-    if model not in MODELS:
-        raise RefusedError(f"unknown model {model!r}; there are {', '.join(MODELS)}")
-    if model == "none":
+    wants = find(model).checkpoint
+    if wants is None:
         return Weights("", "", access)
-    if checkpoint is None:
-        if model in GIVEN:
-            raise RefusedError(f"model {model} needs --checkpoint: the path or URI of {GIVEN[model]}")
-        if model != "lite":
-            raise RefusedError(
-                f"model {model} needs --checkpoint; the official one is {OFFICIAL_FOLDER}{OFFICIAL[model][0]}"
-            )
-        checkpoint = PACKAGED
+    checkpoint = checkpoint or wants.packaged
+    if not checkpoint:
+        raise RefusedError(f"model {model} needs --checkpoint: {wants.wanted}")
     fetched = _fetch(checkpoint, access)
     sha256 = hash_weights(fetched)
-    name = PurePosixPath(checkpoint).name
-    for official_name, published in OFFICIAL.values():
-        if name == official_name and sha256 != published:
-            raise RefusedError(f"{checkpoint} is damaged: its SHA-256 is {sha256}, the published one {published}")
+    _check_published(checkpoint, sha256)
     _keep(fetched, sha256, checkpoint)
     return Weights(checkpoint, sha256, access)
+
+
+def _check_published(uri: str, sha256: str) -> None:
+    """Raise RefusedError where a file bears the name of a published one and is not that file."""
+    known = {spec.checkpoint.file_name: spec.checkpoint.sha256 for spec in MODELS.values() if spec.checkpoint}
+    published = known.get(PurePosixPath(uri).name)
+    if published is not None and sha256 != published:
+        raise RefusedError(f"{uri} is damaged: its SHA-256 is {sha256}, the published one {published}")
 
 
 def with_adapter(weights: Weights, uri: str) -> Weights:

@@ -1,12 +1,13 @@
 """Makes a refiner of a function of one image and one mask, for methods that do not prompt a SAM.
 
-Such a function knows nothing of frames, batches and scores. It is given the image at the size at which it was loaded:
-the original one with the models of OWN_MODELS (schemas/config.py).
+Such a function knows nothing of frames, batches and scores. It is given the image at the size at which it was loaded,
+which its model says: the original size with the model `none`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -30,11 +31,13 @@ MASKS_WAITING = 16  # to be scored, two full-size masks each
 
 def each_mask(function: RefineOne) -> Callable[[object, Sequence[RefineImage], Method], list[list[RefinedMask]]]:
     """The refiner that applies `function` to every mask by itself; it uses no model."""
+    return partial(_each_mask, function)  # which can be pickled, as a function inside this one could not
 
-    def refine(_model: object, images: Sequence[RefineImage], _method: Method) -> list[list[RefinedMask]]:
-        return [[_refined(image, coarse, function) for coarse in image.coarse] for image in images]
 
-    return refine
+def _each_mask(
+    function: RefineOne, _model: object, images: Sequence[RefineImage], _method: Method
+) -> list[list[RefinedMask]]:
+    return [[_refined(image, coarse, function) for coarse in image.coarse] for image in images]
 
 
 def by_network(model: PixelModel, images: Sequence[RefineImage], _method: Method) -> list[list[RefinedMask]]:

@@ -25,11 +25,11 @@ from pipeline.errors import ImageError, JobError, MaskError, RowError, StorageEr
 from pipeline.masks.coarse import UnusableMaskError, coarse_rle, mask_file
 from pipeline.masks.decode import decode_reduced
 from pipeline.masks.frames import Frame, resize_to_input
-from pipeline.models import Model, execution_class
+from pipeline.models import Model, ModelSpec, execution_class
 from pipeline.models import load_model as load_model_by_name
 from pipeline.models.weights import Weights
 from pipeline.planning.increment import Chunk, read_chunk
-from pipeline.refiners import RefinedMask, RefineImage
+from pipeline.refiners import RefinedMask, RefineImage, Refiner
 from pipeline.storage import Store, brief
 from pipeline.storage.containers import Member, read_cells, read_member
 from pipeline.storage.paths import safe_relative
@@ -76,7 +76,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a worker needs to know; small, picklable, without credentials. memory_bytes: its limit, if any."""
+    """Everything a worker needs to know; small, picklable, without credentials. memory_bytes: its limit, if any.
+
+    spec, refiner: what the method names. They travel with the job, since only the driver's process is sure to have
+    them registered; None: the registered ones.
+    """
 
     output: Store
     run: Store
@@ -89,12 +93,14 @@ class Job:
     device: str
     attempt_log: str | None
     memory_bytes: int | None = None
-    loader: Callable[[str, Weights, str, int], Model] = load_model_by_name
+    spec: ModelSpec | None = None
+    refiner: Refiner | None = None
+    loader: Callable[[ModelSpec | str, Weights, str, int], Model] = load_model_by_name
     execution_of: Callable[[str, int], str] = execution_class
 
     def load_model(self) -> Model:
         """The model, ready on the device."""
-        return self.loader(self.method.model, self.weights, self.device, self.threads)
+        return self.loader(self.spec or self.method.model, self.weights, self.device, self.threads)
 
     @property
     def execution(self) -> str:
@@ -168,8 +174,8 @@ def _timed(values: Iterator[_Fetched], on_wait: Callable[[float], None]) -> Iter
         yield value
 
 
-def refine(loaded: pa.Table, model: Model, method: Method) -> pa.Table:
-    """LOADED -> PARTS: refine every mask of every image that could be loaded."""
+def refine(loaded: pa.Table, model: Model, method: Method, refiner: Refiner | None = None) -> pa.Table:
+    """LOADED -> PARTS: refine every mask of every image that could be loaded. refiner: see Job."""
     rows = loaded.drop_columns(["pixels", "pixels_hw"]).to_pylist()
     images, targets = [], []
     for row, pixels in zip(rows, _pixels(loaded), strict=True):
@@ -177,7 +183,7 @@ def refine(loaded: pa.Table, model: Model, method: Method) -> pa.Table:
         if pixels is not None and usable:
             images.append(_refine_image(row, pixels, model.input_side))
             targets.append(usable)
-    for usable, refined in zip(targets, refiners.refine(model, images, method), strict=True):
+    for usable, refined in zip(targets, refiners.refine(model, images, method, refiner), strict=True):
         for mask, result in zip(usable, refined, strict=True):
             _fill(mask, result)
     return pa.Table.from_pylist(rows, PARTS)

@@ -215,7 +215,7 @@ class _Refine:
         _log_attempt(self._job, "started", given.task)
         try:
             with self._occupied.by_one() as spent:
-                part = chunk_work.refine(given.images, self._model, self._job.method)
+                part = chunk_work.refine(given.images, self._model, self._job.method, self._job.refiner)
         except Exception as error:  # the pipeline must go on; see isolate.py
             if _is_device_error(error):
                 os._exit(1)  # nothing works in this process any more: Ray starts another

@@ -151,7 +151,7 @@ def main() -> None:
     _limit_own_memory(job)
     try:
         loaded = chunk.load(rows, job.inputs, job.method, job.input_side, job.fetch_threads)
-        part = chunk.refine(loaded, job.load_model(), job.method)
+        part = chunk.refine(loaded, job.load_model(), job.method, job.refiner)
     except MemoryError:
         os._exit(1)
     except StorageError as error:

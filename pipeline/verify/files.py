@@ -16,7 +16,7 @@ from pipeline.errors import JobError
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.documents import parse, read_current
 from schemas import layout
-from schemas.config import ConfigError, fingerprint, is_whole, resolve
+from schemas.config import ConfigError, fingerprint, is_whole, parse_config
 from schemas.manifest import Manifest
 
 EXAMPLES = 5
@@ -175,7 +175,7 @@ def _check_config(check: Check, path: str, name: str) -> None:
         return
     try:
         text = check.output.read(path).decode()
-        method = resolve("default", text).method
+        method = parse_config(text).method
         if not is_whole(text):
             check.report.add("altered", path, "is not what its last line says it was")
         elif fingerprint(method) != name:

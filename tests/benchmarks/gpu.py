@@ -31,6 +31,7 @@ import torch
 from safetensors.torch import save_file
 from segment_anything import sam_model_registry
 
+from pipeline.configuration import resolve
 from pipeline.masks import binary
 from pipeline.masks.frames import Frame
 from pipeline.models import load_model
@@ -39,7 +40,6 @@ from pipeline.models.weights import resolve as resolve_weights
 from pipeline.refiners import REFINERS, RefineImage
 from pipeline.refining.busy_time import InOneThread
 from pipeline.storage import Access
-from schemas.config import resolve
 from tests.benchmarks import speed_encoder
 
 MASKS_PER_IMAGE, CHUNK = 7, 16
@@ -88,11 +88,11 @@ def refine(
     """Rates of one way through the scenes, `at_once` chunks of them side by side; one chunk before to warm up."""
     method = resolve("published-code", None, {"method": {"model": model, "iterations": iterations}}).method
     chunks = [scenes[first : first + CHUNK] for first in range(0, len(scenes), CHUNK)]
-    REFINERS["samrefiner"](loaded, chunks[0], method)
+    REFINERS["samrefiner"].run(loaded, chunks[0], method)
     settle(device)
     started, cpu = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(lambda images: REFINERS["samrefiner"](loaded, images, method), chunks))
+        list(pool.map(lambda images: REFINERS["samrefiner"].run(loaded, images, method), chunks))
     settle(device)
     elapsed = time.perf_counter() - started
     return {

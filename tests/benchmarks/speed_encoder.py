@@ -22,8 +22,9 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor
 
-from pipeline.models.ceiling import ENCODER_TFLOP, matmul_tflops, settle
+from pipeline.models.ceiling import matmul_tflops, settle
 from pipeline.models.fused import keep_freed_memory
+from pipeline.models.registry import find
 from pipeline.models.sam_encoder import CompiledEncoder, FastEncoder, preferred_dtype
 
 
@@ -68,6 +69,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     each = statistics.median(seconds(lambda batch=batch: run(batch), options.device) for batch in batches)
     cpu_s = (time.process_time() - cpu_s) / len(batches) / options.batch
     each /= options.batch
+    tflop = find(options.model).encoder_tflop or float("nan")
     ceiling = matmul_tflops(options.device, str(dtype).removeprefix("torch."))
     return {
         "way": options.way,
@@ -75,9 +77,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "seconds_per_image": round(each, 4),
         "cpu_seconds_per_image": round(cpu_s, 4),
         "images_per_s": round(1 / each, 3),
-        "tflops": round(ENCODER_TFLOP[options.model] / each, 3),
+        "tflops": round(tflop / each, 3),
         "ceiling_tflops": round(ceiling, 3),
-        "share_of_ceiling": round(ENCODER_TFLOP[options.model] / each / ceiling, 3),
+        "share_of_ceiling": round(tflop / each / ceiling, 3),
         **found,
     }
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.configuration import resolve as resolve_config
 from pipeline.masks import binary
 from pipeline.masks.decode import decode_reduced
 from pipeline.masks.frames import Frame, resize_to_input
@@ -28,7 +29,6 @@ from pipeline.models.weights import resolve
 from pipeline.refiners import REFINERS, RefineImage
 from pipeline.refining.chunk import INPUT_SIDES_DECODED
 from pipeline.storage import Access
-from schemas.config import resolve as resolve_config
 from tests.benchmarks.speed_lite import MAX_PIXELS, SIDE, Photo, photos
 
 QUALITY, LOWER_QUALITY = 92, 90
@@ -71,7 +71,7 @@ def compare(chosen: list[Photo], times: int, rounds: int) -> dict[str, Any]:
             tries = [loaded(file, side) for _ in range(rounds)]
             spent[way].append(min(seconds for _, seconds in tries))
             image = tries[0][0]._replace(coarse=coarse)
-            refined = REFINERS["samrefiner"](model, [image], method)[0]
+            refined = REFINERS["samrefiner"].run(model, [image], method)[0]
             answers[way] = [binary.decode(mask.rle) for mask in refined]
         for way, ious in between.items():
             ious += [binary.iou(*pair) for pair in zip(answers["whole"], answers[way], strict=True)]

@@ -108,11 +108,11 @@ def project(iterations: int, threads: int | None, dtype: str = "float32") -> Cal
     """This project in one process: a thread for each core, scores included."""
     import torch
 
+    from pipeline.configuration import resolve as resolve_config
     from pipeline.models import load_model
     from pipeline.models.weights import resolve
     from pipeline.refiners import REFINERS, RefineImage
     from pipeline.storage import Access
-    from schemas.config import resolve as resolve_config
 
     overrides = {"method": {"iterations": iterations, "dtype": dtype}}
     method = resolve_config("published-code", None, overrides).method
@@ -124,7 +124,7 @@ def project(iterations: int, threads: int | None, dtype: str = "float32") -> Cal
             image = decode_image(photo.path.read_bytes(), MAX_PIXELS)
             frame = Frame((image.shape[0], image.shape[1]), SIDE)
             images.append(RefineImage(resize_to_input(image, SIDE), frame, photo.coarse))
-        return [[mask.rle for mask in image] for image in REFINERS["samrefiner"](model, images, method)]
+        return [[mask.rle for mask in image] for image in REFINERS["samrefiner"].run(model, images, method)]
 
     def run(photos: list[Photo]) -> list[list[Rle]]:
         chunks = [photos[start : start + CHUNK] for start in range(0, len(photos), CHUNK)]

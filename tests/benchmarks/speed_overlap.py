@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.configuration import resolve
 from pipeline.masks.binary import Mask
 from pipeline.masks.decode import decode_image
 from pipeline.masks.frames import PROMPT_SIDE, FloatArray, Frame, resize_to_input
@@ -34,7 +35,6 @@ from pipeline.models import Candidates, PromptBatch
 from pipeline.models.on_device import OnDevice
 from pipeline.refiners import REFINERS, RefineImage
 from pipeline.refining.busy_time import InOneThread
-from schemas.config import resolve
 from tests.benchmarks.speed_lite import MAX_PIXELS, photos
 
 CHUNK, CHUNKS = 8, 12
@@ -114,12 +114,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     method = resolve("published-code", None, overrides).method
     device = RememberingDevice() if options.pixels_on_device else None
     model = InOneThread(partial(SleepingModel, options.encode_ms / 1000, options.decode_ms / 1000, device))
-    REFINERS["samrefiner"](model, given[0], method)
+    REFINERS["samrefiner"].run(model, given[0], method)
     found: dict[str, Any] = {**vars(options), "data": str(options.data), "cores": os.cpu_count()}
     for at_once in CHUNKS_AT_ONCE:
         started, cpu = time.perf_counter(), time.process_time()
         with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(lambda images: REFINERS["samrefiner"](model, images, method), given))
+            list(pool.map(lambda images: REFINERS["samrefiner"].run(model, images, method), given))
         rate = CHUNK * CHUNKS / (time.perf_counter() - started)
         found[f"{at_once} at once"] = {
             "images_per_s": round(rate, 2),

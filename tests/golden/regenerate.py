@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.configuration import resolve
 from pipeline.masks import binary
 from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.refiners import REFINERS, RefineImage, load_side
-from schemas.config import METHOD_VERSION, PRESETS, resolve
+from schemas.config import METHOD_VERSION, PRESETS
 from tests.conftest import DEMO
 from tests.fakes import FakeModel
 
@@ -44,7 +45,7 @@ def compute() -> dict[str, Any]:
     for preset in PRESETS:
         method = resolve(preset, None, {"method": {"iterations": 2}}).method
         images = demo_images(load_side(method, FakeModel.input_side))
-        refined = REFINERS["samrefiner"](FakeModel(), images, method)
+        refined = REFINERS["samrefiner"].run(FakeModel(), images, method)
         outputs[preset] = [
             {
                 "rle": result.rle,

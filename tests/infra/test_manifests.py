@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from schemas.config import resolve
+from pipeline.configuration import resolve
 from tests.conftest import ROOT
 from tests.infra import rules
 from tests.infra.rendered import KUBERNETES, OVERLAYS, Json, objects, of_kind, pod_templates, ray_job

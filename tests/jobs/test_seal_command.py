@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.configuration import resolve
 from pipeline.dataset import open_result
 from pipeline.masks import binary
 from pipeline.output.seal import seal
@@ -18,7 +19,7 @@ from pipeline.refining.chunk import Inputs, Task
 from pipeline.review import verdicts
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
-from schemas.config import Gate, fingerprint, resolve, to_yaml
+from schemas.config import Gate, fingerprint, to_yaml
 from tests.conftest import Cli
 from tests.fakes import FakeModel
 from tests.pipeline.review.test_verdicts import download

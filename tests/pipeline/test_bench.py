@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.bench import Ceiling, against_ceiling, bench, discs, estimate
+from pipeline.configuration import resolve
 from pipeline.masks import binary
-from schemas.config import resolve
 from tests.conftest import DEMO, Cli
 from tests.fakes import FakeModel
 

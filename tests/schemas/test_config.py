@@ -2,8 +2,9 @@
 
 import pytest
 
+from pipeline.configuration import resolve
 from schemas import config
-from schemas.config import ConfigError, Method, Operation, fingerprint, resolve
+from schemas.config import ConfigError, Method, Operation, fingerprint
 
 
 def test_options_win_over_yaml_and_yaml_over_the_preset() -> None:

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.masks.frames import FloatArray
-from pipeline.models import Candidates, PromptBatch
 from pipeline.models.lite.fast import FastDecoder, FastEncoder
 from pipeline.models.lite.network import ImageFeatures, LiteNetwork, PromptTensors, load_weights
 from pipeline.models.on_device import OnDevice
+from pipeline.models.protocol import Candidates, PromptBatch
+from pipeline.models.registry import LITE, ModelSpec, Runtime
 from pipeline.models.weights import LITE_WEIGHTS, files_of
 
-INPUT_SIDE, MASK_SIDE, STRIDE = 512, 256, 16
-PIXEL_MEAN, PIXEL_STD = 127, 128  # of EfficientNet-Lite
+INPUT_SIDE, MASK_SIDE, STRIDE = LITE.input_side, LITE.mask_side, 16
+PIXEL_MEAN, PIXEL_STD = LITE.normalisation.mean[0], LITE.normalisation.std[0]  # the same in each channel
 PROMPTS_PER_PASS = {"cpu": 4, "cuda": 64}  # bounds memory, and on CPUs keeps the working set in cache
 
 
@@ -44,7 +45,7 @@ class LiteModel:
     name = "lite"
     input_side = INPUT_SIDE
     mask_side = MASK_SIDE
-    similarity_cut = 0.5  # best balanced accuracy (0.77) of object against surroundings, on validation photographs
+    similarity_cut = LITE.similarity_cut
 
     def __init__(
         self, weights_path: Path | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
@@ -82,8 +83,8 @@ class LiteModel:
 
         A missing point is a token of its own here, so prompts with and without one need not be apart.
         """
-        logits = np.empty((len(prompts), 3, MASK_SIDE, MASK_SIDE), np.float32)
-        predicted_iou = np.empty((len(prompts), 3), np.float32)
+        logits = np.empty((len(prompts), LITE.candidates, MASK_SIDE, MASK_SIDE), np.float32)
+        predicted_iou = np.empty((len(prompts), LITE.candidates), np.float32)
         most = PROMPTS_PER_PASS[self.device.type]
         for image in np.unique(prompts.image_index):
             features = ImageFeatures(*(tensor[image : image + 1] for tensor in embedding.features))
@@ -119,6 +120,11 @@ class LiteModel:
             tensor(prompts.mask_logits),
             tensor(prompts.coarse),
         )
+
+
+def load(_spec: ModelSpec, path: Path, _sha256: str, runtime: Runtime) -> LiteModel:
+    """See registry.Load."""
+    return LiteModel(path, runtime.device, getattr(torch, runtime.dtype))
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from pipeline import refiners
 from pipeline.calibration.files import PACKAGED_FOLDER
+from pipeline.configuration import resolve
 from pipeline.errors import RefusedError
 from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.models.weights import LITE_WEIGHTS, hash_weights
 from pipeline.refiners import RefineImage, load_side
 from schemas.calibration import Calibration
-from schemas.config import OWN_MODELS, Method, resolve
+from schemas.config import Method
 from tests.benchmarks.lite_dev import DEV_KINDS, UNSEEN
 from tests.benchmarks.quality import tables
 from tests.benchmarks.quality.cases import LIKE, PARTS, Picture, dev_pictures, seen_instead, train_pictures
@@ -102,7 +103,7 @@ def baselines(bench: Bench) -> dict[str, list[Row]]:
         except RefusedError as error:
             print(f"not run: {error}", flush=True)
             continue
-        method = resolve("default", None, {"method": {"refiner": name, "model": OWN_MODELS.get(name)}}).method
+        method = resolve("default", None, {"method": {"refiner": name}}).method
         found[name] = bench.rows(FIVE, method, bench.options.crf_every if name == "dense-crf" else every)
     return found
 

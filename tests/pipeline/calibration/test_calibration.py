@@ -13,12 +13,13 @@ from sklearn.ensemble import GradientBoostingRegressor
 from pipeline.calibration import apply, fit
 from pipeline.calibration.certificates import certify, hoeffding_bentkus
 from pipeline.calibration.files import calibration_for, read_calibration
+from pipeline.configuration import resolve
 from pipeline.errors import RefusedError
 from pipeline.evaluation.scores import calibration_error
 from pipeline.models.weights import LITE_WEIGHTS, hash_weights
 from pipeline.storage import Access
 from schemas.calibration import Calibration, CalibrationError, Estimator, Map, Tree, method_key, parse_calibration
-from schemas.config import Gate, Method, resolve
+from schemas.config import Gate, Method
 from schemas.records import SCORES
 from tests.benchmarks.quality.fit import as_estimator
 

@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.configuration import resolve
 from pipeline.masks import binary
 from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.masks.views import Look, cut, evidence, fuse, mirrored, object_window
 from pipeline.refiners import REFINERS, RefineImage, load_side
 from pipeline.refiners.colour import colour_cut, vote
-from schemas.config import Method, resolve
+from schemas.config import Method
 from tests.fakes import FakeModel
 
 SIZE_HW = (120, 200)
@@ -106,7 +107,7 @@ def test_presets_look_as_often_as_they_say() -> None:
     for preset, passes in (("fast", [2]), ("balanced", [2, 2]), ("best", [2, 2, 2]), ("published-code", [2] * 5)):
         model, method = FakeModel(), resolve(preset).method
         assert load_side(method, 1024) == (0 if preset == "best" else 1024)
-        [[first, _]] = REFINERS["samrefiner"](model, [image], method)
+        [[first, _]] = REFINERS["samrefiner"].run(model, [image], method)
         assert [len(shown) for shown in model.shown] == passes, preset
         assert ("colour_iou" in first.scores) == (preset in ("balanced", "best"))
 
@@ -120,7 +121,7 @@ def test_the_default_is_a_preset_of_lite_and_the_published_method_of_the_officia
 
 def test_the_mirror_image_is_shown_mirrored_prompts() -> None:
     model = FakeModel()
-    REFINERS["samrefiner"](model, [photo(SIZE_HW)], resolve("balanced").method)
+    REFINERS["samrefiner"].run(model, [photo(SIZE_HW)], resolve("balanced").method)
     plain, there = model.shown
     assert plain.boxes_xyxy is not None
     assert there.boxes_xyxy is not None
@@ -132,12 +133,14 @@ def test_crops_without_the_original_pixels_are_a_mistake() -> None:
     image = photo(SIZE_HW)
     small = image._replace(pixels=resize_to_input(image.pixels, 100))
     with pytest.raises(ValueError, match="crops need"):
-        REFINERS["samrefiner"](FakeModel(), [small], resolve("best").method)
+        REFINERS["samrefiner"].run(FakeModel(), [small], resolve("best").method)
 
 
 def test_sam_box_shows_boxes_alone_once() -> None:
     model = FakeModel()
-    [[result, _]] = REFINERS["sam-box"](model, [photo(SIZE_HW)], Method(refiner="sam-box", iterations=4, mirror=True))
+    [[result, _]] = REFINERS["sam-box"].run(
+        model, [photo(SIZE_HW)], Method(refiner="sam-box", iterations=4, mirror=True)
+    )
     [shown] = model.shown
     assert (shown.points_xy, shown.mask_logits, shown.coarse) == (None, None, None)
     assert shown.boxes_xyxy is not None

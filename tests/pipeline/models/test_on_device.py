@@ -148,8 +148,8 @@ def test_refined_masks_are_the_same_with_and_without(method: Method) -> None:
     plain, there = FakeModel(), FakeModel()
     there.on_device = OnDevice(DEVICE)
     pairs = zip(
-        [mask for image in REFINERS["samrefiner"](plain, images, method) for mask in image],
-        [mask for image in REFINERS["samrefiner"](there, images, method) for mask in image],
+        [mask for image in REFINERS["samrefiner"].run(plain, images, method) for mask in image],
+        [mask for image in REFINERS["samrefiner"].run(there, images, method) for mask in image],
         strict=True,
     )
     for one, other in pairs:

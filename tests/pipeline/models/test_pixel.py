@@ -52,7 +52,7 @@ def export(module: torch.nn.Module, folder: Path) -> pixel_models.TorchScriptMod
 def test_an_exported_model_refines_through_the_registry(tmp_path: Path) -> None:
     model = export(BrightWithin(), tmp_path)
     image = RefineImage(IMAGE, Frame((40, 60), ORIGINAL_SIZE), [binary.encode(MASK)])
-    [[refined]] = REFINERS["torchscript"](model, [image], Method(refiner="torchscript"))
+    [[refined]] = REFINERS["torchscript"].run(model, [image], Method(refiner="torchscript"))
     np.testing.assert_array_equal(binary.decode(refined.rle), MASK * (IMAGE[..., 0] > 127))
 
 

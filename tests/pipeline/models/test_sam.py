@@ -11,6 +11,7 @@ from segment_anything import SamPredictor, sam_model_registry
 from pipeline.errors import RefusedError
 from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.models import PromptBatch, load_model, weights
+from pipeline.models.registry import VIT_B
 from pipeline.models.sam import SamModel
 from pipeline.storage import Access
 from tests.pipeline.models_fixture import tiny_sam
@@ -43,7 +44,7 @@ def test_agrees_with_sam_predictor(state: dict[str, torch.Tensor], checkpoint: P
     predictor = SamPredictor(reference.eval())
     rng = np.random.default_rng(0)
     photos = [rng.integers(0, 256, (60, 90, 3), dtype=np.uint8), rng.integers(0, 256, (80, 50, 3), dtype=np.uint8)]
-    model = SamModel("vit_b", checkpoint, "")
+    model = SamModel(VIT_B, checkpoint, "")
     embedding = model.encode([resize_to_input(photo, 1024) for photo in photos])
     frames = [Frame((photo.shape[0], photo.shape[1]), 1024) for photo in photos]
     image_index = np.array([0, 1, 1, 0])
@@ -88,7 +89,7 @@ def test_loads_from_a_uri_through_the_cache(checkpoint: Path, tmp_path: Path) ->
 
 def test_safetensors_are_the_same_model(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "custom.safetensors")
-    assert SamModel("vit_b", tmp_path / "custom.safetensors", "").name == "vit_b"
+    assert SamModel(VIT_B, tmp_path / "custom.safetensors", "").name == "vit_b"
 
 
 def test_a_file_with_an_official_name_must_have_the_published_hash(checkpoint: Path, tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ class Evil:
 def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     torch.save({"weight": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(RefusedError, match="cannot be read as weights"):
-        SamModel("vit_b", tmp_path / "evil.pth", "")
+        SamModel(VIT_B, tmp_path / "evil.pth", "")
     assert not Path("/tmp/relabel-unpickled").exists()
 
 
@@ -122,16 +123,16 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
 def test_damaged_files_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(RefusedError, match="cannot be read as weights"):
-        SamModel("vit_b", tmp_path / "x.pth", "")
+        SamModel(VIT_B, tmp_path / "x.pth", "")
 
 
 def test_weights_of_another_model_are_refused(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save({name: tensor for name, tensor in state.items() if "iou_token" not in name}, tmp_path / "less.pth")
     with pytest.raises(RefusedError, match=r"lacks mask_decoder\.iou_token"):
-        SamModel("vit_b", tmp_path / "less.pth", "")
+        SamModel(VIT_B, tmp_path / "less.pth", "")
     torch.save({**state, "image_encoder.pos_embed": torch.zeros(1, 64, 64, 8)}, tmp_path / "wide.pth")
     with pytest.raises(RefusedError, match="is not a vit_b checkpoint"):
-        SamModel("vit_b", tmp_path / "wide.pth", "")
+        SamModel(VIT_B, tmp_path / "wide.pth", "")
 
 
 def test_only_official_models_on_gpus_are_compiled(checkpoint: Path) -> None:

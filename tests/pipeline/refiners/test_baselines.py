@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.configuration import resolve as resolve_config
 from pipeline.errors import RefusedError
 from pipeline.masks import binary
 from pipeline.masks.frames import ORIGINAL_SIZE, Frame, resize_to_input
@@ -21,7 +22,6 @@ from pipeline.refiners import REFINERS, RefineImage, check_refiner, dense_crf, g
 from pipeline.refiners.pixelwise import RefineOne
 from pipeline.storage import Access
 from schemas.config import ConfigError, Gate, Method
-from schemas.config import resolve as resolve_config
 from schemas.records import SCORES
 
 needs_crf = pytest.mark.skipif(find_spec("pydensecrf") is None, reason="the extra dense-crf is not installed")
@@ -109,7 +109,7 @@ def test_in_the_registry_masks_return_in_original_pixels(input_side: int) -> Non
     truth, coarse = disc(30), disc(34)
     pixels = resize_to_input(photograph(truth), input_side)
     image = RefineImage(pixels, Frame(SIZE_HW, input_side), [binary.encode(coarse), binary.encode(truth)])
-    [refined] = REFINERS["grabcut"](NoModel(), [image], Method(refiner="grabcut"))
+    [refined] = REFINERS["grabcut"].run(NoModel(), [image], Method(refiner="grabcut"))
     assert [item.rle["size"] for item in refined] == [list(SIZE_HW)] * 2
     assert binary.iou(binary.decode(refined[0].rle), truth) > (0.97 if input_side == ORIGINAL_SIZE else 0.9)
     assert refined[0].scores["coarse_iou"] == binary.iou(binary.decode(refined[0].rle), coarse)
@@ -146,7 +146,7 @@ def test_unknown_and_uninstalled_refiners_are_refused(monkeypatch: pytest.Monkey
     with pytest.raises(RefusedError, match="unknown refiner 'magic'; there are samrefiner, sam-box, none"):
         check_refiner("magic")
     absent: Callable[[str], None] = lambda _name: None  # noqa: E731
-    monkeypatch.setattr("pipeline.refiners.find_spec", absent)
+    monkeypatch.setattr("pipeline.refiners.registry.find_spec", absent)
     with pytest.raises(RefusedError, match=r"pip install 'relabel\[dense-crf\]'"):
         check_refiner("dense-crf")
     check_refiner("grabcut")

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from pipeline.configuration import resolve
 from pipeline.errors import JobError
 from pipeline.masks import binary
 from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.models import Candidates
 from pipeline.refiners import REFINERS, RefineImage, samrefiner
-from schemas.config import Method, resolve
+from schemas.config import Method
 from tests.fakes import FakeModel
 
-refine = REFINERS["samrefiner"]
+refine = REFINERS["samrefiner"].run
 
 
 def photo(seed: int, size_hw: tuple[int, int]) -> np.ndarray:

@@ -127,7 +127,7 @@ def test_bfloat16_gives_nearly_the_same_mask(network: LiteNetwork) -> None:
     frame = Frame((photo.shape[0], photo.shape[1]), 512)
     image = RefineImage(resize_to_input(photo, 512), frame, [coarse, coarse])
     method = Method(iterations=1, mirror=True)
-    found = [REFINERS["samrefiner"](model, [image], method)[0][0] for model in (exact, short)]
+    found = [REFINERS["samrefiner"].run(model, [image], method)[0][0] for model in (exact, short)]
     first, second = (binary.decode(mask.rle) for mask in found)
     assert binary.iou(first, second) >= 0.99
     assert found[0].rle != found[1].rle, "it did compute in bfloat16"

@@ -1,0 +1,91 @@
+"""From a spec and weights to a model that is ready to run, in the process that calls. Imports torch when it has to."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from pipeline.errors import RefusedError
+from pipeline.models import registry
+from pipeline.models.protocol import Model
+from pipeline.models.registry import ModelSpec, Runtime
+from pipeline.models.weights import Weights, cache_folder, local_path
+
+
+def load_model(
+    model: ModelSpec | str,
+    weights: Weights,
+    device: str,
+    threads: int,
+    dtype: str = "float32",
+    compiled: bool = False,
+) -> Model:
+    """The model, ready on `device` ("cpu", "cuda"), with torch held to `threads` CPU threads in this process.
+
+    model: its spec, or the name of a registered one. dtype: schemas.config, Method.dtype. compiled: Operation.compile.
+
+    Raises RefusedError when the weights are not those of the model, or it cannot be compiled.
+    """
+    spec = model if isinstance(model, ModelSpec) else registry.resolve(model, weights.uri, weights.access)
+    runtime = Runtime(device, dtype, compiled)
+    check_usable(spec, runtime, adapted=weights.adapter is not None)
+    if spec.checkpoint is None:
+        return _checked(spec.load(spec, Path(), "", runtime), spec)
+    _set_up_torch(threads)
+    loaded = _checked(spec.load(spec, local_path(weights), weights.sha256, runtime), spec)
+    if weights.adapter is not None:
+        from pipeline.models import adapter  # imports torch
+
+        adapter.apply(loaded, local_path(weights.adapter))  # type: ignore[arg-type]  # adaptable, says its spec
+    return loaded
+
+
+def check_usable(spec: ModelSpec, runtime: Runtime, *, adapted: bool = False) -> None:
+    """Raise RefusedError for what is asked of a model and is not to be had."""
+    if spec.view != "padded":
+        raise RefusedError(f"model {spec.name} takes {spec.view} images; only padded ones are computed")
+    if runtime.compiled and (runtime.device == "cpu" or not spec.compilable):
+        which = registry.names_where(lambda one: one.compilable)
+        raise RefusedError(f"operation.compile is for {which} on GPUs, not for {spec.name} on {runtime.device}")
+    if adapted and not spec.adaptable:
+        raise RefusedError(f"model {spec.name} has no IoU head for an adapter")
+
+
+def execution_class(device: str, threads: int, dtype: str = "float32", compiled: bool = False) -> str:
+    """Device model, torch version, dtype, threads, compiled: in one class the same inputs give the same bytes."""
+    import torch  # takes seconds; commands that need no model do without
+
+    processor = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_model()
+    return f"{processor}; torch {torch.__version__}; {dtype}; {threads} threads{'; compiled' * compiled}"
+
+
+def _checked(model: Model, spec: ModelSpec) -> Model:
+    """The model, when it is what its spec says: images were loaded, and will be framed, by these numbers."""
+    for of in ("input_side", *(("mask_side",) if spec.promptable else ())):
+        if getattr(model, of) != getattr(spec, of):
+            raise RefusedError(f"model {spec.name} has {of} {getattr(model, of)}, its spec {getattr(spec, of)}")
+    return model
+
+
+def _set_up_torch(threads: int) -> None:
+    """The same results each time, on so many CPU threads."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+
+    import torch  # takes seconds; commands that need no model do without
+
+    from pipeline.models.fused import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - not a file of ours
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

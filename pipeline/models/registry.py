@@ -1,0 +1,202 @@
+"""MODELS: all that is known of a model before its weights are loaded. No torch here.
+
+A new model is one file with its network and a function `load` of type `Load`, one line in MODELS, one test. The line
+says which protocol it follows (promptable: MaskModel, else PixelModel; `models/protocol.py`), how images and masks
+lie before it, what file its weights are, and what a method on it starts from. The file may import torch: MODELS names
+its `load` by `Imported`, so that commands which make no model do without. A family of models whose checkpoints say
+what they are has `read` as well: `resolve` asks it.
+
+A spec can say more than is computed by now: `loading.check_usable` refuses what is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pipeline.masks.frames import ORIGINAL_SIZE, PROMPT_SIDE
+from pipeline.models.protocol import Model, NoModel
+from pipeline.registry import look_up
+from pipeline.storage import Access
+from schemas.config import PRESETS
+
+
+class Normalisation(NamedTuple):
+    """Of RGB values in [0, 255]: a channel's value becomes (value - mean) / std. The default leaves them alone."""
+
+    mean: tuple[float, float, float] = (0, 0, 0)
+    std: tuple[float, float, float] = (1, 1, 1)
+
+
+class Checkpoint(NamedTuple):
+    """The file of a model's weights.
+
+    wanted: what a user who gives none is asked for. packaged: URI of the one that is taken then, where there is one.
+    file_name, sha256: of a published file; a file of that name must have that content, others are taken as they are.
+    """
+
+    wanted: str
+    packaged: str = ""
+    file_name: str = ""
+    sha256: str = ""
+
+
+class Runtime(NamedTuple):
+    """How a model is to run. device: "cpu" or "cuda"; dtype: Method.dtype; compiled: Operation.compile."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    compiled: bool = False
+
+
+Load = Callable[["ModelSpec", Path, str, Runtime], Model]
+"""(spec, the weights' file, their SHA-256, how to run) -> the model. Of a model without weights Path() and "".
+
+Raises RefusedError for a file that does not hold this model."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model.
+
+    load             makes it
+    promptable       whether it is a MaskModel, and so one for every refiner that prompts
+    input_side       long side, in pixels, of the images that it takes; ORIGINAL_SIZE: any
+    view             how an image fills the model's square: its long side does and the rest is padding, or both sides
+                     are stretched to it
+    normalisation    of pixels, on their way into the network
+    mask_side        side, in pixels, of mask prompts and of the masks that come out
+    candidates       masks that it answers to each prompt; 1: it has no multimask output
+    similarity_cut   cosine above which two embeddings are "the same object" (elastic box)
+    checkpoint       its weights; None: it has none
+    read             (checkpoint's URI, access) -> the spec of what lies there, for a family of models
+    defaults         of Method, where neither preset nor user say otherwise
+    presets          what a preset stands for on this model, beyond what PRESETS says; the least of all settings
+    encoder_tflop    of one image at the input size, two operations for each multiplication and addition; None: no
+                     encoder to be measured
+    adaptable        whether it is an adapter.AdaptableModel
+    compilable       whether torch.compile may be asked for, on GPUs
+    """
+
+    name: str
+    load: Load
+    promptable: bool = False
+    input_side: int = ORIGINAL_SIZE
+    view: Literal["padded", "stretched"] = "padded"
+    normalisation: Normalisation = Normalisation()  # noqa: RUF009 - a tuple
+    mask_side: int = 256
+    candidates: int = 3
+    similarity_cut: float = 0.5
+    checkpoint: Checkpoint | None = None
+    read: Callable[[str, Access], ModelSpec] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    encoder_tflop: float | None = None
+    adaptable: bool = False
+    compilable: bool = False
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A function of a module that is imported when the function is first called."""
+
+    module: str
+    name: str
+
+    def __call__(self, *arguments: Any) -> Any:
+        return getattr(import_module(self.module), self.name)(*arguments)
+
+
+def _no_model(*_: object) -> NoModel:
+    return NoModel()
+
+
+PACKAGED = "package:lite.safetensors"
+"""Stands for the weights inside this package, wherever a node has it installed."""
+OFFICIAL_FOLDER = "https://dl.fbaipublicfiles.com/segment_anything/"
+
+LITE = ModelSpec(
+    "lite",
+    Imported("pipeline.models.lite.model", "load"),
+    promptable=True,
+    input_side=512,
+    normalisation=Normalisation((127, 127, 127), (128, 128, 128)),  # of EfficientNet-Lite
+    similarity_cut=0.5,  # best balanced accuracy of object against surroundings, on validation images
+    checkpoint=Checkpoint("its weights", packaged=PACKAGED),
+    defaults={"iterations": 1},  # trained to correct a mask in one pass; each further one drifts away from the mask
+    presets={"default": PRESETS["balanced"]},
+    encoder_tflop=0.0054,
+    adaptable=True,
+)
+
+
+def _official(name: str, file_name: str, sha256: str, encoder_tflop: float) -> ModelSpec:
+    """A published Segment Anything. Its encoder keeps close to float32 in bfloat16; the batches are for GPUs, and
+    `models/sam.py` takes smaller ones where a device wants them: a method is the same on every device.
+    """
+    return ModelSpec(
+        name,
+        Imported("pipeline.models.sam", "load"),
+        promptable=True,
+        input_side=PROMPT_SIDE,
+        normalisation=Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+        checkpoint=Checkpoint(f"the official one is {OFFICIAL_FOLDER}{file_name}", "", file_name, sha256),
+        defaults={"dtype": "bfloat16", "encode_batch": 8, "decode_batch": 64},
+        encoder_tflop=encoder_tflop,
+        adaptable=True,
+        compilable=True,
+    )
+
+
+VIT_B = _official(
+    "vit_b", "sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", 0.97
+)
+VIT_L = _official(
+    "vit_l", "sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622", 2.99
+)
+VIT_H = _official(
+    "vit_h", "sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", 5.96
+)
+TORCHSCRIPT = ModelSpec(
+    "torchscript",
+    Imported("pipeline.models.pixel", "load_torchscript"),
+    checkpoint=Checkpoint("the path or URI of an exported model (torch.jit.save, or .pt2 by torch.export.save)"),
+)
+CASCADEPSP = ModelSpec(
+    "cascadepsp",
+    Imported("pipeline.models.pixel", "load_cascadepsp"),
+    checkpoint=Checkpoint("the path or URI of the file `model` of CascadePSP's release v1.0"),
+)
+
+MODELS: dict[str, ModelSpec] = {
+    "lite": LITE,
+    "vit_b": VIT_B,
+    "vit_l": VIT_L,
+    "vit_h": VIT_H,
+    "none": ModelSpec("none", _no_model),
+    "torchscript": TORCHSCRIPT,
+    "cascadepsp": CASCADEPSP,
+}
+
+
+def find(name: str) -> ModelSpec:
+    """The registered model. Raises RefusedError for an unknown one."""
+    return look_up(MODELS, name, "model")
+
+
+def resolve(name: str, checkpoint: str | None, access: Access) -> ModelSpec:
+    """What the weights at `checkpoint` (None or empty: the model's own) are, before they are loaded.
+
+    The registered spec; of a family of models, what the checkpoint itself says. Raises RefusedError.
+    """
+    spec = find(name)
+    uri = checkpoint or (spec.checkpoint.packaged if spec.checkpoint else "")
+    return spec.read(uri, access) if spec.read and uri else spec
+
+
+def names_where(which: Callable[[ModelSpec], object]) -> str:
+    """The registered models of which something holds, for messages: `a, b, c`."""
+    return ", ".join(name for name, spec in MODELS.items() if which(spec))
