@@ -100,6 +100,19 @@ def cluster(s3_endpoint: str) -> Iterator[dict[str, str]]:
         yield {"RAY_ADDRESS": head.address, **authentication}
 
 
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A disk of its own at `folder`. size: as `mount` takes it, such as 256k."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk can only be mounted by root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 class RayHead(NamedTuple):
     """A running `ray start --head`."""
 

@@ -9,22 +9,21 @@ increments one range at a time, so memory does not grow with the corpus.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RefusedError
 from pipeline.planning.rows import chunk_digest, difference, finish, to_row
+from pipeline.planning.spill import Row, Spill, hash_range
 from pipeline.sources import PlannedImage
 from pipeline.storage import Store, StoredFile
+from pipeline.storage.disk_table import scratch_folder
 from pipeline.storage.documents import parse
 from pipeline.storage.lease import Fence, Hold, unguarded
-from pipeline.storage.spill import Row, Spill, hash_range
 from schemas import layout
 from schemas.manifest import IncrementHash, Marker, to_json
 from schemas.records import CHUNKS, MEMBER, PLAN, SUPERSEDED, conform
@@ -120,8 +119,8 @@ def plan(
     listed: the image root's listing, whose sizes and etags tell changed images. hold: the output's lease, taken once
     the source is read. on_image: called with 1 for each image read, for progress.
     """
-    with tempfile.TemporaryDirectory(prefix="relabel-plan-") as folder:
-        spill = Spill(Path(folder))
+    with scratch_folder("plan") as folder:
+        spill = Spill(folder)
         for image in images:
             container = image.member["container"] if image.member else image.image_uri
             spill.add(to_row(image, listed.get(container)))

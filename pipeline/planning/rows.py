@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
+from pipeline.planning.spill import Row
 from pipeline.sources import PlannedImage, mask_id
 from pipeline.storage import StoredFile
-from pipeline.storage.spill import Row
 from schemas.records import PLAN, conform
 
 

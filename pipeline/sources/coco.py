@@ -6,15 +6,14 @@ https://cocodataset.org/#format-data. Images, annotations and categories may sta
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RefusedError
 from pipeline.sources import json_stream
 from pipeline.sources.by_image import ByImage, Entry
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
+from pipeline.storage.disk_table import scratch_folder
 from pipeline.storage.paths import safe_relative
 
 Names = dict[Any, str]
@@ -28,8 +27,8 @@ def file_name(image: dict[str, Any]) -> str:
 
 def scan(given: SourceInput, name_of: FileName = file_name) -> Iterator[PlannedImage]:
     """Every image of `images`, with its annotations, then those of images that `images` does not have."""
-    with tempfile.TemporaryDirectory(prefix="relabel-coco-") as folder:
-        spill = ByImage(Path(folder))
+    with scratch_folder("coco") as folder:
+        spill = ByImage(folder)
         names = _read(given, spill, name_of)
         for image_key, images, masks in spill.groups():
             planned = [_planned_mask(mask, names) for mask in masks]

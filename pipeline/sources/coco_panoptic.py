@@ -7,10 +7,9 @@ One mask for each segment; its source id is the PNG's name and the segment's id.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.errors import RefusedError
@@ -20,13 +19,14 @@ from pipeline.sources.coco import Names, category_of, hashable, image_entry, pla
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import StoredFile, split_uri
+from pipeline.storage.disk_table import scratch_folder
 from pipeline.storage.listing import listing
 
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image of `images` with its segments, then the segments of images that `images` does not have."""
-    with _pngs(given) as (folder, listed), tempfile.TemporaryDirectory(prefix="relabel-coco-") as spilled:
-        spill = ByImage(Path(spilled))
+    with _pngs(given) as (folder, listed), scratch_folder("coco") as spilled:
+        spill = ByImage(spilled)
         names = _read(given, spill)
         for image_key, images, annotations in spill.groups():
             masks = [mask for annotation in annotations for mask in _masks(annotation, folder, names)]

@@ -9,9 +9,8 @@ A detection's source id is its place in the list, from 0.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.errors import RefusedError
@@ -20,13 +19,14 @@ from pipeline.sources.by_image import ByImage
 from pipeline.sources.coco import Names, category_of, geometry, hashable, image_entry, planned_image
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import StoredFile
+from pipeline.storage.disk_table import scratch_folder
 
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image that has detections, and all others that the `images` file names."""
     min_score = parse(given.options)
-    with tempfile.TemporaryDirectory(prefix="relabel-coco-") as folder:
-        spill = ByImage(Path(folder))
+    with scratch_folder("coco") as folder:
+        spill = ByImage(folder)
         _read_detections(given, spill, min_score)
         index = given.options.get("images")
         names = _read_index(index, given, spill) if index else {}

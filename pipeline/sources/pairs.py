@@ -3,7 +3,7 @@
 Of images that differ in their suffix alone, one has the files and the others none: the first by name that is no PNG
 (a PNG beside it may be the mask itself), else the first.
 
-The names of millions of files are not held in memory: they stand in a temporary SQLite file, as in `listing.py`.
+The names of millions of files are not held in memory: they stand in a temporary SQLite file (`disk_table.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from pipeline.storage import StoredFile
-from pipeline.storage.listing import temporary_database, to_key, to_path
+from pipeline.storage.disk_table import temporary_database, to_key, to_path
 
 _TABLES = (
     "CREATE TABLE images (stem BLOB, png INTEGER, path BLOB, PRIMARY KEY (stem, png, path)) WITHOUT ROWID",

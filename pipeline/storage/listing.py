@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 
+from pipeline.storage.disk_table import temporary_database, to_key, to_path
 from pipeline.storage.store import StoredFile
 
 _TABLE = "CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, etag TEXT, modified_s REAL) WITHOUT ROWID"
@@ -42,26 +41,3 @@ def listing(files: Iterable[StoredFile]) -> Iterator[Listing]:
         database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
         database.execute("COMMIT")
         yield Listing(database)
-
-
-@contextmanager
-def temporary_database(*tables: str) -> Iterator[sqlite3.Connection]:
-    """A database in a file that is gone afterwards, with these tables; transactions are the caller's."""
-    with tempfile.TemporaryDirectory(prefix="relabel-listing-") as folder:
-        connection = sqlite3.connect(Path(folder) / "files.db", isolation_level=None, check_same_thread=False)
-        with closing(connection):
-            for setting in ("journal_mode = OFF", "synchronous = OFF"):  # nobody reads it after a crash
-                connection.execute(f"PRAGMA {setting}")
-            for table in tables:
-                connection.execute(table)
-            yield connection
-
-
-def to_key(path: str) -> bytes:
-    """Names of files need not be text, and those in an annotation file need not be names."""
-    return path.encode("utf-8", "surrogatepass")
-
-
-def to_path(key: bytes) -> str:
-    """What `to_key` was given."""
-    return key.decode("utf-8", "surrogatepass")

@@ -1,21 +1,20 @@
 """The accounting of a result: every planned image and mask against those in the shards, in any order, in flat memory.
 
-What is planned and what is found is written to files by hash range of the image id, and compared one range at a time.
+What is planned and what is found is written to disk by hash range of the image id, and compared one range at a time.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.storage.spill import RANGES, hash_range
+from pipeline.planning.spill import RANGES, hash_range
+from pipeline.storage.disk_table import DiskTable
 
-HELD_LINES = 50_000
-RANGES_PER_FILE = 4
+RANGES_PER_PARTITION = 4
 
 
 @dataclass
@@ -31,9 +30,7 @@ class Ledger:
     """Write down what is planned and what is found, then `compare`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lines: dict[int, list[str]] = defaultdict(list)
-        self._held = 0
+        self._table = DiskTable(folder)
 
     def planned(self, image_id: str, mask_ids: list[str]) -> None:
         """An image that must be in the result, with its masks."""
@@ -49,27 +46,14 @@ class Ledger:
 
     def compare(self) -> Iterator[tuple[str, str]]:
         """What does not come out: (images or masks, a sentence)."""
-        self._flush()
-        for file in sorted(self._folder.glob("*.jsonl")):
+        for partition in range(RANGES // RANGES_PER_PARTITION):
             account = _Account()
-            with file.open(encoding="utf-8") as lines:
-                for line in lines:
-                    what, image_id, value = json.loads(line)
-                    getattr(account, what)[image_id].append(value)
+            for what, image_id, value in self._table.read(partition, partition):
+                getattr(account, what)[image_id].append(value)
             yield from _compare(account)
 
     def _write(self, what: str, image_id: str, value: Any) -> None:
-        self._lines[hash_range(image_id) // RANGES_PER_FILE].append(json.dumps([what, image_id, value]))
-        self._held += 1
-        if self._held >= HELD_LINES:
-            self._flush()
-
-    def _flush(self) -> None:
-        for number, lines in self._lines.items():
-            with (self._folder / f"{number:0{len(str(RANGES))}d}.jsonl").open("a", encoding="utf-8") as file:
-                file.writelines(line + "\n" for line in lines)
-        self._lines.clear()
-        self._held = 0
+        self._table.add(hash_range(image_id) // RANGES_PER_PARTITION, [what, image_id, value])
 
 
 def _compare(account: _Account) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,6 @@ of other methods beside the current one, and what waits for a seal.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -27,6 +26,7 @@ from pipeline.planning.increment import Chunk, Plan, read_plan
 from pipeline.planning.rows import chunk_digest
 from pipeline.sources import mask_id
 from pipeline.storage import Access, Store
+from pipeline.storage.disk_table import scratch_folder
 from pipeline.storage.documents import read_marker
 from pipeline.verify.accounting import Ledger
 from pipeline.verify.files import Check, Report, check_extra, check_manifest, check_parts, check_run_files
@@ -50,8 +50,8 @@ def verify(uri: str, access: Access, on_file: Callable[[int, int], None] = lambd
     if not any(path == layout.CURRENT or _is_sealed(path) for path in files):
         raise RefusedError(f"{uri} holds no sealed result: there is nothing to verify")
     report = Report(uri)
-    with tempfile.TemporaryDirectory(prefix="relabel-verify-") as folder:
-        check = Check(output, files, Path(folder), report, on_file)
+    with scratch_folder("verify") as folder:
+        check = Check(output, files, folder, report, on_file)
         manifest = check_manifest(check)
         if manifest is not None:
             _check_result(check, manifest)

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 import pipeline
-from pipeline.models.weights import MODELS
-from schemas.config import PRESETS, ConfigError, fingerprint, resolve
+from pipeline.configuration import resolve
+from pipeline.models import MODELS
+from schemas.config import PRESETS, ConfigError, fingerprint
 from tests.compat import inputs
 from tests.compat.inputs import BASE, GROWN, Photo, Write
 from tests.compat.stored import DATA, command, image_rows, increments, mask_rows, pack, planned_ids, words

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from pipeline.dataset import open_result
 from pipeline.storage import Access, Store
 from tests.chaos.runs import Corpus, cluster, make_corpus, parts, start, upload
-from tests.conftest import ray_head
+from tests.conftest import ray_head, small_disk
 from tests.fault_proxy import FaultProxy
 from tests.killers import picture
 
@@ -67,34 +66,22 @@ def test_credentials_revoked_half_way_fail_no_image(corpus: Corpus, s3_endpoint:
     assert set(open_result(output, Access(s3_endpoint)).images()["status"].to_pylist()) == {"ok"}
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a small disk can only be mounted by root")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
-def test_a_full_disk(corpus: Corpus, small_disk: Path) -> None:
-    ballast = small_disk / "ballast"
-    ballast.touch()
-    command = corpus.command(str(small_disk / "out"), "--actors", "1")
-    run = start(command, KILLER_PAUSE_S="0.3")
-    until_parts(str(small_disk / "out"), 1, run)
-    with suppress(OSError), ballast.open("ab", buffering=0) as file:
-        while True:
-            file.write(b"\0" * 4096)
-    code, said = ended(run)
-    assert code == 1
-    assert "No space left on device" in said
-    ballast.unlink()
-    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
-    assert ended(start(command))[0] == 0
+def test_a_full_disk(corpus: Corpus, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        ballast = disk / "ballast"
+        ballast.touch()
+        command = corpus.command(str(disk / "out"), "--actors", "1")
+        run = start(command, KILLER_PAUSE_S="0.3")
+        until_parts(str(disk / "out"), 1, run)
+        with suppress(OSError), ballast.open("ab", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+        code, said = ended(run)
+        assert code == 1
+        assert "No space left on device" in said
+        ballast.unlink()
+        subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+        assert ended(start(command))[0] == 0
 
 
 def test_sigterm_while_planning_leaves_no_lease_and_no_temporary_files(

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RefusedError
+from pipeline.planning import spill
 from pipeline.planning.increment import ChunkLimits, Planned, plan, read_chunk, read_plan
 from pipeline.sources import PlannedImage, PlannedMask
-from pipeline.storage import Store, StoredFile, spill
+from pipeline.storage import Store, StoredFile
 
 LIMITS = ChunkLimits(images=4, decoded_bytes=1 << 30)
 
@@ -116,7 +117,7 @@ def test_an_interrupted_increment_is_discarded(output: Store, monkeypatch: pytes
 
 
 def test_large_corpora_spill_and_are_bucketed(output: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spill, "SPILL_ROWS", 64)
+    monkeypatch.setattr("pipeline.storage.disk_table.HELD_CHARACTERS", 20_000)
     monkeypatch.setattr(spill, "BUCKET_ROWS", 100)
     plan(output, (image(n) for n in range(500)), listing(range(500)), LIMITS)
     assert len([file for file in output.list("plan") if "bucket-" in file.path]) >= 5

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import RefusedError
+from pipeline.errors import JobError, RefusedError
 from pipeline.storage import Access
 from pipeline.verify.check import verify
 from pipeline.verify.files import Report
+from tests.conftest import small_disk
 from tests.pipeline.outputs import Output
 
 CORPUS = {number: (number % 3, "") for number in range(1, 11)}  # 10 images, 10 masks, 4 chunks
@@ -239,3 +241,13 @@ def test_where_nothing_was_sealed_there_is_nothing_to_verify(output: Output, tmp
     for folder in (tmp_path / "empty", output.folder.parent):  # the folder around a result is none
         with pytest.raises(RefusedError, match="nothing to verify"):
             verify(str(folder), Access())
+
+
+def test_a_full_disk_for_temporary_files_is_one_line(
+    sound: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path / "disk", "8k") as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(JobError, match=f"no room for temporary files in {disk}: .*No space left"):
+            verify(sound.store.uri, Access())
+        assert not list(disk.iterdir())
