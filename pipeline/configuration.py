@@ -74,10 +74,15 @@ def own_model(refiner: Refiner) -> str:
     return DEFAULTS.model if refiner.model == PROMPTABLE else refiner.model
 
 
-def model_of(method: Method) -> str:
-    """The model that a method is for: a refiner's own, whatever `method.model` says, or the one that it says."""
+def model_of(method: Method, named: str | None = None) -> str:
+    """The model to load for a method: the one `named`, else its refiner's own, else the one that the method says.
+
+    Raises RefusedError or ConfigError as `completed` does.
+    """
     refiner = refiners.find(method.refiner)
-    return method.model if refiner.model == PROMPTABLE else refiner.model
+    name = named or (method.model if refiner.model == PROMPTABLE else refiner.model)
+    _check_fit(method.refiner, refiner, registry.find(name))
+    return name
 
 
 def _check_fit(name: str, refiner: Refiner, spec: ModelSpec) -> None:
