@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pipeline.errors import RefusedError
 from pipeline.storage.atomic import TEMPORARY_PREFIX
+from pipeline.storage.backoff import STORE_ERRORS
 from pipeline.storage.store import Access, Store, brief
 
 START_TRIES = 6
@@ -20,7 +21,7 @@ def check_readable(uri: str, access: Access, what: str) -> None:
         present = store.exists("") or store.has_entries()
     except FileNotFoundError:
         present = False
-    except Exception as error:  # each store has exceptions of its own
+    except STORE_ERRORS as error:
         raise RefusedError(f"cannot read the {what} {uri}: {brief(error)}") from None
     if not present:
         raise RefusedError(f"the {what} {uri} does not exist")
@@ -33,5 +34,5 @@ def check_writable(output: Store) -> None:
     try:
         impatient.put(name, b"")
         impatient.delete(name)
-    except Exception as error:
+    except STORE_ERRORS as error:
         raise RefusedError(f"cannot write to the output {output.uri}: {brief(error)}") from None
