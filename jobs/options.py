@@ -12,9 +12,10 @@ from pipeline import sources
 from pipeline.errors import REASONS, RefusedError
 from pipeline.models.weights import MODELS
 from pipeline.refiners import REFINERS
-from pipeline.storage import Access, brief, split_uri
+from pipeline.storage import Access, read_text
 from schemas.config import PRESETS, Config, resolve
 
+MAX_CONFIG_BYTES = 1 << 20
 PANEL_METHOD = "Method: what is computed"
 PANEL_OPERATION = "Operation: how the work is carried out"
 
@@ -134,14 +135,7 @@ def read_config(
     """Base of the method, then preset, then the YAML at `uri`, then options. Raises RefusedError or ConfigError."""
     if uri is None:
         return resolve(preset, None, overrides, base)
-    store, name = split_uri(uri, access)
-    try:
-        text = store.read(name).decode("utf-8")
-    except FileNotFoundError:
-        raise RefusedError(f"the configuration {uri} does not exist") from None
-    except Exception as error:  # each store has exceptions of its own
-        raise RefusedError(f"cannot read the configuration {uri}: {brief(error)}") from None
-    return resolve(preset, text, overrides, base)
+    return resolve(preset, read_text(uri, access, MAX_CONFIG_BYTES, "configuration"), overrides, base)
 
 
 def absolute(uri: str) -> str:

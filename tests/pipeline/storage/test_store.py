@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import RefusedError, StorageError
-from pipeline.storage import STORE_ERRORS, Access, Store
+from pipeline.storage import STORE_ERRORS, Access, Store, read_text, read_uri
 from pipeline.storage.backoff import is_failure, retried
 from pipeline.storage.preflight import check_readable, check_writable
 
@@ -195,8 +195,10 @@ def test_a_bug_is_neither_retried_nor_taken_for_a_failure_of_the_store(
     calls = fails_with(error, Store(str(tmp_path)), monkeypatch)
     with pytest.raises(type(error)):
         Store(str(tmp_path)).read("x")
+    with pytest.raises(type(error)):
+        read_uri(str(tmp_path / "x"), Access(), 100)
     assert not isinstance(error, STORE_ERRORS)
-    assert len(calls) == 1
+    assert len(calls) == 2
 
 
 def fails_with(error: Exception, store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -210,3 +212,25 @@ def fails_with(error: Exception, store: Store, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("pipeline.storage.backoff.LONGEST_WAIT_S", 0.0)
     monkeypatch.setattr(store._fs_and_root[0], "cat_file", fails)  # fsspec has one for all stores of this kind
     return calls
+
+
+def test_a_file_at_a_uri(store: Store) -> None:
+    store.put("a.txt", "ü".encode())
+    store.put("b.bin", b"\xff" * 10)
+    assert read_uri(f"{store.uri}/b.bin", store.access, 10) == b"\xff" * 10
+    assert read_text(f"{store.uri}/a.txt", store.access, 10) == "ü"
+    with pytest.raises(RefusedError, match=r"the list .*/b\.bin has 10 bytes, more than the 9 allowed"):
+        read_uri(f"{store.uri}/b.bin", store.access, 9, "list")
+    with pytest.raises(RefusedError, match=r"the list .*/b\.bin is not UTF-8"):
+        read_text(f"{store.uri}/b.bin", store.access, 10, "list")
+    with pytest.raises(RefusedError, match=r"the file .*/none does not exist"):
+        read_uri(f"{store.uri}/none", store.access, 10)
+    with pytest.raises(RefusedError, match=r"cannot read the file .*leaves"):
+        read_uri(f"{store.uri}/..", store.access, 10)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=r"cannot read the file .*Is a directory"):
+        read_uri(str(tmp_path), Access(), 1 << 20)
+    with pytest.raises(RefusedError, match="cannot read the file nosuch://x/y"):
+        read_uri("nosuch://x/y", Access(), 1 << 20)
