@@ -20,7 +20,7 @@ import fsspec
 from pipeline.errors import RefusedError
 from pipeline.models.registry import MODELS, PACKAGED, find
 from pipeline.storage import Access, brief
-from pipeline.storage.backoff import retried
+from pipeline.storage.backoff import STORE_ERRORS, is_failure, retried
 from pipeline.storage.file_systems import options
 
 LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
@@ -152,7 +152,9 @@ def _fetch(uri: str, access: Access) -> Path:
         raise
     except FileNotFoundError:
         raise RefusedError(f"the checkpoint {uri} does not exist") from None
-    except Exception as error:  # each store has exceptions of its own
+    except Exception as error:
+        if not is_failure(error) and not isinstance(error, STORE_ERRORS):
+            raise
         raise RefusedError(f"cannot read the checkpoint {uri}: {brief(error)}") from None
     return temporary
 
