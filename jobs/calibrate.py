@@ -11,6 +11,7 @@ from jobs import console
 from pipeline.calibration.certificates import DEFAULT_CONFIDENCE, DEFAULT_IOUS, DEFAULT_SHARE
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri
+from pipeline.storage.preflight import check_writable
 from schemas.calibration import Calibration
 
 
@@ -51,6 +52,7 @@ def calibrate(
     access = Access(endpoint_url)
     if verdicts == (ground_truth is not None):
         raise RefusedError("give either --ground-truth FILE or --verdicts")
+    check_writable(split_uri(output, access)[0])
     if ground_truth is None:
         _follow_verdicts(result, output, access)
         return

@@ -12,6 +12,7 @@ from jobs import console
 from pipeline.errors import RefusedError
 from pipeline.evaluation import inputs, pairing, plots, report, show, summary
 from pipeline.storage import Access, split_uri
+from pipeline.storage.preflight import check_writable
 
 STDOUT = "-"
 
@@ -71,6 +72,8 @@ def evaluate(
     """
     if plots_to is not None:
         plots.check_available()
+    if json_out is not None and json_out != STDOUT:
+        check_writable(split_uri(json_out, Access(endpoint_url))[0])
     with console.err.status("reading and pairing masks"):
         pairs = _pair(predictions, ground_truth, coarse, images, Access(endpoint_url))
     with console.err.status(f"measuring {len(pairs.pairs)} masks"):
