@@ -1,8 +1,8 @@
 """Keeps strangers' modules off the workers' import path.
 
 Ray puts the folder in which its driver was started first on its workers' path, before what is installed. Where that
-folder has a `pipeline.py`, a `schemas/` or a `jobs/` of its own, workers would import those in place of this project. Ray's
-driver, a process of ours, is started elsewhere then.
+folder has a `pipeline.py`, a `schemas/` or a `jobs/` of its own, workers would import those in place of this project.
+Ray's driver, a process of ours, is started elsewhere then.
 """
 
 from __future__ import annotations
