@@ -25,7 +25,10 @@ def calibrate(
         typer.Option(help="COCO JSON of accurate masks of randomly chosen images; ids as in the masks' source."),
     ] = None,
     verdicts: Annotated[
-        bool, typer.Option("--verdicts", help="No ground truth: move the gate to where `relabel review` agrees most.")
+        bool,
+        typer.Option(
+            "--verdicts", help="No ground truth: set the gate to the threshold that best matches `relabel review`."
+        ),
     ] = False,
     iou: Annotated[
         list[float] | None,
@@ -33,16 +36,16 @@ def calibrate(
     ] = None,
     share: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of masks to reach it.")] = DEFAULT_SHARE,
     confidence: Annotated[
-        float, typer.Option(min=0.5, max=0.999, help="That all certificates hold together.")
+        float, typer.Option(min=0.5, max=0.999, help="Joint confidence of all certificates.")
     ] = DEFAULT_CONFIDENCE,
     endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
 ) -> None:
-    """Fit the quality estimates to ground truth, and certify what can be shown of masks above a quality.
+    """Fit the quality estimates to ground truth, and certify guarantees for masks above a quality threshold.
 
-    Half of the sample's images are fitted to, the other half is what the
-    promises rest on. Then: relabel seal OUTPUT --calibration FILE
+    Half of the sample's images are fitted to, the other half supports the
+    guarantees. Then: relabel seal OUTPUT --calibration FILE
     With --verdicts, what people said of masks drawn at random decides when
-    the refined mask is kept; nothing is promised.
+    the refined mask is kept; nothing is guaranteed.
 
     Example: relabel calibrate s3://b/refined --ground-truth sample.json --output calibration.json
     """

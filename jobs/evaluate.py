@@ -53,7 +53,7 @@ def evaluate(
     ] = 1000,
     endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
 ) -> None:
-    """Compare labels with ground truth: are they better than what came in, and does their quality score know?
+    """Compare labels with ground truth: are they better than the input masks, and is the quality score predictive?
 
     Masks are joined by id: source_mask_id equals the annotation's id.
     Coarse masks, always refining, the labels that the gate kept and the best

@@ -20,7 +20,7 @@ def report(
     ground_truth: Annotated[
         str | None, typer.Option(help="COCO JSON of true masks of some images: adds measured figures.")
     ] = None,
-    images: Annotated[str | None, typer.Option(help="Where the photographs are now, if they were moved.")] = None,
+    images: Annotated[str | None, typer.Option(help="Where the images are now, if they were moved.")] = None,
     sample: Annotated[
         int, typer.Option(min=0, max=2000, help="Masks to show of each kind: largest change, lowest quality, ...")
     ] = 60,

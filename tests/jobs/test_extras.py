@@ -1,5 +1,6 @@
 """Every command that takes a URI, without the package that its kind of URI needs: one line, exit code 2."""
 
+import importlib.util
 import shutil
 import signal
 import sys
@@ -11,7 +12,7 @@ from typer.main import get_command
 from jobs import cli
 from pipeline.errors import RefusedError
 from pipeline.evaluation.plots import check_available
-from pipeline.refiners import EXTRAS, check_refiner
+from pipeline.refiners import REFINERS, check_refiner
 from tests.conftest import DEMO, Demo
 
 PHOTO, COARSE = str(DEMO / "images" / "coffee.jpg"), str(DEMO / "coarse.json")
@@ -92,13 +93,12 @@ def test_a_missing_file_system_is_one_line(
 
 
 def test_other_extras_are_asked_for_in_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
-
     found = importlib.util.find_spec
-    hidden = {"matplotlib", *EXTRAS.values()}
+    extras = {name: refiner.extra for name, refiner in REFINERS.items() if refiner.extra}
+    hidden = {"matplotlib", *(module for _, module in extras.values())}
     monkeypatch.setattr("pipeline.extras.find_spec", lambda name: None if name in hidden else found(name))
     with pytest.raises(RefusedError, match=r"--plots needs matplotlib: pip install 'relabel-masks\[plots\]'"):
         check_available()
-    for name, module in EXTRAS.items():
-        with pytest.raises(RefusedError, match=rf"{module}: pip install 'relabel-masks\[{name}\]'"):
+    for name, (extra, module) in extras.items():
+        with pytest.raises(RefusedError, match=rf"{module}: pip install 'relabel-masks\[{extra}\]'"):
             check_refiner(name)
