@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: setup ## Refine five packaged photographs; pictures and Parquet in ./demo
+demo: setup ## Refine five packaged images; pictures and Parquet in ./demo
 	$(BIN)/relabel demo
 
 lint: setup ## Style and types
@@ -40,7 +40,7 @@ bench-speed: setup ## This project against a plain loop, its encoder against the
 fit-quality: setup ## Fit the packaged estimators of quality again (after a change of the weights or the method)
 	$(BIN)/python -m tests.benchmarks.quality --only-fit
 
-bench-quality: setup ## Compare with every baseline on the development set; EVERY=2 takes every second photograph
+bench-quality: setup ## Compare with every baseline on the development set; EVERY=2 takes every second image
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,dense-crf]'
 	$(BIN)/python -m tests.benchmarks.quality --every $(or $(EVERY),1) --output build/quality.md
 	$(BIN)/python -m tests.benchmarks.class_maps

@@ -31,9 +31,9 @@ def train_lite(
         float, typer.Option(help="Peak learning rate of all but the backbone (its own: 1e-4).")
     ] = 1e-3,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    processes: Annotated[int, typer.Option(help="Single-threaded processes that share each step; one a core.")] = 2,
+    processes: Annotated[int, typer.Option(help="Single-threaded processes that share each step; one per core.")] = 2,
 ) -> None:
-    """Train the embedded model `lite` from ImageNet weights, or go on where the last run stopped."""
+    """Train the embedded model `lite` from ImageNet weights, or resume the last run."""
     from pipeline.models.lite.training.loop import TrainConfig, train
 
     if (steps is None) == (minutes is None):

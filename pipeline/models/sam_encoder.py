@@ -204,6 +204,9 @@ class _Linear(nn.Module):
     emits); F.linear lays them out anew each time, and GELU goes through memory once more.
     """
 
+    _weight: Tensor
+    bias: Tensor
+
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, gelu: bool = False) -> None:
         super().__init__()
         self._activation = "gelu" if gelu else "none"

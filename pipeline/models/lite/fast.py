@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from functools import lru_cache, partial
+from typing import cast
 
 import cv2
 import numpy as np
@@ -46,9 +47,13 @@ class FastEncoder:
         self._from32, self._from16, self._from8 = (fused(c) for c in (encoder.from32, encoder.from16, encoder.from8))
         self._side = {8: fused(encoder.side8), 4: fused(encoder.side4), 2: fused(encoder.side2)}
         self._down = {8: fused(encoder.down8), 4: fused(encoder.down4), 2: fused(encoder.down2)}
-        self._merge = {8: fused(encoder.merge8[2]), 4: fused(encoder.merge4[2]), 2: fused(encoder.merge2[1])}
+        self._merge = {
+            8: fused(_conv(encoder.merge8, 2)),
+            4: fused(_conv(encoder.merge4, 2)),
+            2: fused(_conv(encoder.merge2, 1)),
+        }
         self._norm = {8: _cast(encoder.merge8[0], dtype), 4: _cast(encoder.merge4[0], dtype)}
-        self._merge16, self._norm16 = fused(encoder.merge16[1]), _cast(encoder.merge16[2], dtype)
+        self._merge16, self._norm16 = fused(_conv(encoder.merge16, 1)), _cast(encoder.merge16[2], dtype)
 
     def __call__(self, images: Tensor) -> ImageFeatures:
         at2, at4, at8, at16, at32 = self._taps(images.to(self._dtype))
@@ -95,6 +100,10 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return module if dtype == torch.float32 else copy.deepcopy(module).to(dtype)
 
 
+def _conv(layers: nn.Sequential, index: int) -> nn.Conv2d:
+    return cast(nn.Conv2d, layers[index])
+
+
 class FastDecoder:
     """Prompts on the features of one image, or of one image each -> logits and predicted IoU, as MaskDecoder."""
 
@@ -107,8 +116,8 @@ class FastDecoder:
         self._plain, self._dtype = decoder, dtype
         self._down2 = fused(decoder.down2, "relu")
         self._down4, self._down8, self._down16 = (fused(c) for c in (decoder.down4, decoder.down8, decoder.down16))
-        self._merge8, self._merge4 = fused(decoder.merge8[2], "relu"), fused(decoder.merge4[2], "relu")
-        self._merge2 = fused(decoder.merge2[1], "relu")
+        self._merge8, self._merge4 = fused(_conv(decoder.merge8, 2), "relu"), fused(_conv(decoder.merge4, 2), "relu")
+        self._merge2 = fused(_conv(decoder.merge2, 1), "relu")
         self._up8, self._up4, self._up2 = (_cast(up, dtype) for up in (decoder.up8, decoder.up4, decoder.up2))
         self._norm8, self._norm4 = _cast(decoder.merge8[0], dtype), _cast(decoder.merge4[0], dtype)
         self._norm_down = {

@@ -93,11 +93,10 @@ class IouHead(MLP):
 
     def __init__(self) -> None:
         super().__init__(2 * DIM + IOU_FACTS, DIM, 1, 3)
-        self.correction = nn.Sequential(
-            nn.Linear(1 + IOU_FACTS + OUTLINE_FACTS, CORRECTION_WIDTH), nn.ReLU(), nn.Linear(CORRECTION_WIDTH, 1)
-        ).requires_grad_(False)
-        nn.init.zeros_(self.correction[2].weight)
-        nn.init.zeros_(self.correction[2].bias)
+        first, last = nn.Linear(1 + IOU_FACTS + OUTLINE_FACTS, CORRECTION_WIDTH), nn.Linear(CORRECTION_WIDTH, 1)
+        self.correction = nn.Sequential(first, nn.ReLU(), last).requires_grad_(False)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden (N, MASKS, 2 * DIM + IOU_FACTS + OUTLINE_FACTS): tokens and facts -> logits (N, MASKS)."""
