@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import refiners
-from pipeline.errors import RefusedError
 from pipeline.models import ModelSpec, registry
 from pipeline.refiners import PROMPTABLE, REFINERS, Refiner
-from pipeline.storage import Access, brief, split_uri
+from pipeline.storage import Access, read_text
 from schemas.config import Config, ConfigError, Method, merged, validated
 
 DEFAULTS = Method()
+MAX_CONFIG_BYTES = 1 << 20
 PUBLISHED_ITERATIONS = 5
 """Of a model that is named and does not say otherwise."""
 
@@ -30,13 +30,7 @@ def read_config(
     """Base of the method, then preset, then the YAML at `uri`, then options. Raises RefusedError or ConfigError."""
     if uri is None:
         return resolve(preset, None, overrides, base)
-    store, name = split_uri(uri, access)
-    try:
-        text = store.read(name).decode("utf-8")
-    except FileNotFoundError:
-        raise RefusedError(f"the configuration {uri} does not exist") from None
-    except Exception as error:  # each store has exceptions of its own
-        raise RefusedError(f"cannot read the configuration {uri}: {brief(error)}") from None
+    text = read_text(uri, access, MAX_CONFIG_BYTES, "configuration")
     return resolve(preset, text, overrides, base)
 
 
@@ -74,10 +68,15 @@ def own_model(refiner: Refiner) -> str:
     return DEFAULTS.model if refiner.model == PROMPTABLE else refiner.model
 
 
-def model_of(method: Method) -> str:
-    """The model that a method is for: a refiner's own, whatever `method.model` says, or the one that it says."""
+def model_of(method: Method, named: str | None = None) -> str:
+    """The model to load for a method: the one `named`, else its refiner's own, else the one that the method says.
+
+    Raises RefusedError or ConfigError as `completed` does.
+    """
     refiner = refiners.find(method.refiner)
-    return method.model if refiner.model == PROMPTABLE else refiner.model
+    name = named or (method.model if refiner.model == PROMPTABLE else refiner.model)
+    _check_fit(method.refiner, refiner, registry.find(name))
+    return name
 
 
 def _check_fit(name: str, refiner: Refiner, spec: ModelSpec) -> None:

@@ -55,12 +55,13 @@ def refine(
 
     image: (H, W, 3) uint8 RGB, or a path. coarse: an (H, W) mask of bool or {0, non-zero}, or a path, or several of
     those: a list, or (N, H, W). model: by default the one that the method is for. Returns (H, W) uint8 {0, 1}, or
-    (N, H, W) for several. Raises ImageError or MaskError with a reason code, and RefusedError for an unusable model.
+    (N, H, W) for several. Raises ImageError or MaskError with a reason code, RefusedError for an unusable model, and
+    ConfigError for one that does not go with the method's refiner.
     """
     several = coarse.ndim == 3 if isinstance(coarse, np.ndarray) else not isinstance(coarse, str | Path)
     given: Sequence[ImageLike] = coarse if several else [coarse]  # type: ignore[assignment, list-item]
     method = method or _default_method(model)
-    loaded = load(model or model_of(method), checkpoint, device, threads, method.dtype)
+    loaded = load(model_of(method, model), checkpoint, device, threads, method.dtype)
     outcomes = refine_all(image, given, loaded, method, gate)
     kept = [outcome.mask for outcome in outcomes]
     return np.stack(kept) if several else kept[0]

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import RefusedError
-from pipeline.storage import Access, brief, split_uri
+from pipeline.storage import Access, read_text
 from schemas.calibration import Calibration, CalibrationError, method_key, parse_calibration
 from schemas.config import Gate, Method
 
 PACKAGED_FOLDER = Path(__file__).parents[1] / "models" / "weights"
+MAX_CALIBRATION_BYTES = 1 << 26
 NAMED = PACKAGED, NONE = "packaged", "none"
 
 
@@ -27,15 +28,8 @@ def all_packaged() -> Iterator[Calibration]:
 
 def read_calibration(uri: str, access: Access) -> Calibration:
     """A calibration file. Raises RefusedError."""
-    store, name = split_uri(uri, access)
     try:
-        text = store.read(name).decode("utf-8")
-    except FileNotFoundError:
-        raise RefusedError(f"the calibration {uri} does not exist") from None
-    except Exception as error:  # each store has exceptions of its own
-        raise RefusedError(f"cannot read the calibration {uri}: {brief(error)}") from None
-    try:
-        return parse_calibration(text)
+        return parse_calibration(read_text(uri, access, MAX_CALIBRATION_BYTES, "calibration"))
     except CalibrationError as error:
         raise RefusedError(f"{uri} is not a calibration: {error}") from None
 

@@ -119,13 +119,18 @@ def each(produce: str, arguments: Sequence[Any]) -> Iterable[Any]:
 
 def spread(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """`map` by Ray tasks, in order."""
-    task = ray.remote(function)
+    task, shared = ray.remote(_call), ray.put(function)
     pending: list[Any] = []
     for item in items:
-        pending.append(task.remote(item))
+        pending.append(task.remote(shared, item))
         if len(pending) >= IN_FLIGHT:
             yield ray.get(pending.pop(0))
     yield from (ray.get(reference) for reference in pending)
+
+
+def _call(function: Callable[[Any], Any], item: Any) -> Any:
+    """Ray makes tasks of functions only, not of whatever can be called."""
+    return function(item)
 
 
 ANSWERS: dict[str, Callable[..., Iterable[Any]]] = {"connect": connect, "each": each, "map": spread}

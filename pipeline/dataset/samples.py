@@ -20,7 +20,7 @@ from pipeline.dataset.result import Result
 from pipeline.errors import ImageError, RefusedError
 from pipeline.masks import binary
 from pipeline.masks.decode import ImageArray, decode_image
-from pipeline.storage import Store, brief
+from pipeline.storage import STORE_ERRORS, Store, brief
 from pipeline.storage.containers import read_image
 from pipeline.storage.paths import safe_relative
 from schemas.config import Method
@@ -49,9 +49,7 @@ class Photos(NamedTuple):
             raise ImageError("image_outside_root", image_uri)
         try:
             data = read_image(self.store, image_uri)
-        except ImageError:
-            raise
-        except Exception as error:  # every store has exceptions of its own; they are out of retries
+        except STORE_ERRORS as error:
             raise ImageError("storage", f"{image_uri}: {brief(error)}") from None
         pixels = decode_image(data, self.max_pixels, size_hw)
         if size_hw is not None and pixels.shape[:2] != size_hw:

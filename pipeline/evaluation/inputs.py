@@ -18,10 +18,11 @@ from pipeline.errors import MaskError, RefusedError
 from pipeline.evaluation.pairing import Prediction, Truth
 from pipeline.masks import binary
 from pipeline.masks.binary import Rle
-from pipeline.storage import Access, brief, split_uri
+from pipeline.storage import Access, brief, read_uri
 
 SCORES = ("quality", "quality_coarse", "quality_refined", "predicted_iou")
 COLUMNS = ["source_mask_id", "image_uri", "coarse_rle", "refined_rle", "mask_rle", "decision", "reason", *SCORES]
+MAX_JSON_BYTES = 1 << 33  # held in memory, where it takes several times that
 AS_CONFIGURED = Access()  # endpoint and credentials from the environment
 NO_SOURCE = "all"  # the source of images whose ground truth names none
 
@@ -167,12 +168,8 @@ def _read_coco(uri: str, access: Access) -> dict[str, Any]:
 
 
 def _read_json(uri: str, access: Access) -> Any:
-    store, name = split_uri(uri, access)
+    data = read_uri(uri, access, MAX_JSON_BYTES)
     try:
-        return json.loads(store.read(name))
-    except FileNotFoundError:
-        raise RefusedError(f"{uri} does not exist") from None
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"{uri} is not valid JSON: {brief(error)}") from None
-    except Exception as error:  # every store has exceptions of its own
-        raise RefusedError(f"cannot read {uri}: {brief(error)}") from None

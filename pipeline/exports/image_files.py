@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from pipeline.errors import ImageError, JobError
 from pipeline.exports.types import ExportImage, Job, Piece, batches
-from pipeline.storage import brief
+from pipeline.storage import STORE_ERRORS, brief
 from pipeline.storage.containers import MARK, read_image, split_member
 
 THREADS = 8
@@ -43,7 +43,7 @@ def _fetch(job: Job, image: ExportImage) -> bytes | ImageError:
         return read_image(job.images, image.uri)
     except ImageError as error:
         return error
-    except Exception as error:  # every store has exceptions of its own; they are out of retries
+    except STORE_ERRORS as error:
         return ImageError("storage", brief(error))
 
 

@@ -20,7 +20,7 @@ import fsspec
 from pipeline.errors import RefusedError
 from pipeline.models.registry import MODELS, PACKAGED, find
 from pipeline.storage import Access, brief
-from pipeline.storage.backoff import retried
+from pipeline.storage.backoff import STORE_ERRORS, is_failure, retried
 from pipeline.storage.file_systems import options
 
 LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
@@ -64,10 +64,9 @@ def resolve(model: str, checkpoint: str | None, access: Access) -> Weights:
 
 def _check_published(uri: str, sha256: str) -> None:
     """Raise RefusedError where a file bears the name of a published one and is not that file."""
-    known = {spec.checkpoint.file_name: spec.checkpoint.sha256 for spec in MODELS.values() if spec.checkpoint}
-    published = known.get(PurePosixPath(uri).name)
-    if published is not None and sha256 != published:
-        raise RefusedError(f"{uri} is damaged: its SHA-256 is {sha256}, the published one {published}")
+    for file in (spec.checkpoint for spec in MODELS.values() if spec.checkpoint):
+        if file.sha256 and file.file_name == PurePosixPath(uri).name and file.sha256 != sha256:
+            raise RefusedError(f"{uri} is damaged: its SHA-256 is {sha256}, the published one {file.sha256}")
 
 
 def with_adapter(weights: Weights, uri: str) -> Weights:
@@ -153,7 +152,9 @@ def _fetch(uri: str, access: Access) -> Path:
         raise
     except FileNotFoundError:
         raise RefusedError(f"the checkpoint {uri} does not exist") from None
-    except Exception as error:  # each store has exceptions of its own
+    except Exception as error:
+        if not is_failure(error) and not isinstance(error, STORE_ERRORS):
+            raise
         raise RefusedError(f"cannot read the checkpoint {uri}: {brief(error)}") from None
     return temporary
 

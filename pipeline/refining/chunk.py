@@ -20,13 +20,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import refiners
+from pipeline import models, refiners
 from pipeline.errors import ImageError, JobError, MaskError, RowError, StorageError
 from pipeline.masks.coarse import UnusableMaskError, coarse_rle, mask_file
 from pipeline.masks.decode import decode_reduced
 from pipeline.masks.frames import Frame, resize_to_input
-from pipeline.models import Model, ModelSpec, execution_class
-from pipeline.models import load_model as load_model_by_name
+from pipeline.models import Model, ModelSpec
 from pipeline.models.weights import Weights
 from pipeline.planning.increment import Chunk, read_chunk
 from pipeline.refiners import RefinedMask, RefineImage, Refiner
@@ -76,11 +75,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a worker needs to know; small, picklable, without credentials. memory_bytes: its limit, if any.
-
-    spec, refiner: what the method names. They travel with the job, since only the driver's process is sure to have
-    them registered; None: the registered ones.
-    """
+    """Everything a worker needs to know; small, picklable, without credentials. memory_bytes: its limit, if any."""
 
     output: Store
     run: Store
@@ -93,10 +88,10 @@ class Job:
     device: str
     attempt_log: str | None
     memory_bytes: int | None = None
-    spec: ModelSpec | None = None
+    spec: ModelSpec | None = None  # what the method names, as it and `refiner` may be registered in the driver alone
     refiner: Refiner | None = None
-    loader: Callable[[ModelSpec | str, Weights, str, int], Model] = load_model_by_name
-    execution_of: Callable[[str, int], str] = execution_class
+    loader: Callable[[ModelSpec | str, Weights, str, int], Model] = models.load_model
+    execution_of: Callable[[str, int], str] = models.execution_class
 
     def load_model(self) -> Model:
         """The model, ready on the device."""

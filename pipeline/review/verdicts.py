@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 from pipeline.dataset.result import Result, open_result
 from pipeline.dataset.verdicts import KIND, VERSION, Verdict, digest, parse, read_masks, standing
 from pipeline.errors import RefusedError
-from pipeline.storage import Access, Store, brief, split_uri
+from pipeline.storage import Access, Store, read_uri
 from schemas import layout
 from schemas.records import SCORES
 
+MAX_VERDICTS_BYTES = 1 << 28
 TABLE = pa.schema(
     [
         ("mask_id", pa.string()),
@@ -45,14 +46,7 @@ class Reviewed(NamedTuple):
 
 def read_file(uri: str, access: Access) -> list[Verdict]:
     """A downloaded file -> its verdicts. Raises RefusedError when it is none."""
-    store, name = split_uri(uri, access)
-    try:
-        data = store.read(name)
-    except FileNotFoundError:
-        raise RefusedError(f"{uri} does not exist") from None
-    except Exception as error:  # every store has exceptions of its own
-        raise RefusedError(f"cannot read {uri}: {brief(error)}") from None
-    return parse(data, uri)
+    return parse(read_uri(uri, access, MAX_VERDICTS_BYTES, "file of verdicts"), uri)
 
 
 def review(output: str, uri: str, access: Access | None = None) -> Reviewed:

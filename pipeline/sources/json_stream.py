@@ -1,7 +1,7 @@
 """JSON that may be larger than memory: the entries of its lists, one at a time.
 
 The text is cut by the standard decoder itself, which says where each value ends; so it is read at its speed, and what
-is held is one block of text and one entry.
+is held is one block of text and one entry. `ijson` would refuse NaN, Infinity and byte-order marks, which files have.
 """
 
 from __future__ import annotations

@@ -1,5 +1,17 @@
 """Object storage and file systems: one store for both, listings, leases, and files inside other files."""
 
+from pipeline.storage.backoff import STORE_ERRORS
+from pipeline.storage.preflight import read_text, read_uri
 from pipeline.storage.store import Access, Store, StoredFile, brief, parquet_bytes, split_uri
 
-__all__ = ["Access", "Store", "StoredFile", "brief", "parquet_bytes", "split_uri"]
+__all__ = [
+    "STORE_ERRORS",
+    "Access",
+    "Store",
+    "StoredFile",
+    "brief",
+    "parquet_bytes",
+    "read_text",
+    "read_uri",
+    "split_uri",
+]

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from pipeline.errors import RefusedError, StorageError
+
 T = TypeVar("T")
 
 ANSWERS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError, ValueError)
@@ -21,6 +23,18 @@ FINAL_ERRORS = (*ANSWERS, PermissionError)
 """Asking again would not change these."""
 
 FINAL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG})
+
+STORE_ERRORS = (StorageError, RefusedError, OSError, ValueError, ImportError)
+"""All that a Store raises: it failed, it is out of reach of this installation, or it gives one of the ANSWERS.
+
+What its libraries raise besides is a StorageError by then; a TypeError or KeyError is a bug and passes.
+"""
+
+LIBRARIES = {
+    *("adlfs", "aiobotocore", "aiohttp", "asyncio", "azure", "botocore", "concurrent", "fsspec", "gcsfs", "google"),
+    *("http", "httpx", "huggingface_hub", "paramiko", "requests", "s3fs", "urllib3"),
+}
+"""Packages whose exceptions say that a store failed: by name, since none is imported where its store is not used."""
 
 FINAL_NAMES = frozenset({"NoCredentialsError", "PartialCredentialsError", "ParamValidationError"})
 """Of botocore, which is not imported where no S3 is used."""
@@ -45,7 +59,14 @@ def retried(action: Callable[[], T], tries: int, sleep: Callable[[float], None] 
 def is_final(error: Exception) -> bool:
     """Whether another try would meet the same error."""
     number = error.errno if isinstance(error, OSError) else None
-    return isinstance(error, FINAL_ERRORS) or number in FINAL_ERRNOS or type(error).__name__ in FINAL_NAMES
+    known = isinstance(error, FINAL_ERRORS) or number in FINAL_ERRNOS or type(error).__name__ in FINAL_NAMES
+    return known or not is_failure(error)
+
+
+def is_failure(error: Exception) -> bool:
+    """Whether an error says that a store failed; else it is a bug, which must not be taken for that."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return isinstance(error, OSError | EOFError) or not packages.isdisjoint(LIBRARIES)
 
 
 def deadline_s(timeout_s: float, body_bytes: int) -> float:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ImageError, RefusedError
+from pipeline.storage.backoff import STORE_ERRORS
 from pipeline.storage.store import Access, Store, brief
 
 MARK = "#"
@@ -66,9 +67,9 @@ def read_cells(store: Store, members: Sequence[tuple[str, Member]]) -> dict[str,
             found.update(_read_column(store, container, column, sorted(wanted)))
         except FileNotFoundError:
             found.update({image_id: ImageError("image_missing", container) for _, image_id in wanted})
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
             found.update({image_id: ImageError("image_unreadable", brief(error)) for _, image_id in wanted})
-        except Exception as error:  # every store has exceptions of its own; they are out of retries
+        except STORE_ERRORS as error:
             found.update({image_id: ImageError("storage", brief(error)) for _, image_id in wanted})
     return found
 
@@ -124,6 +125,8 @@ def read_image(store: Store, uri: str) -> bytes:
         return read_member(store, {"container": container, "offset": place[0], "length": place[1], "column": None})
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise ImageError("image_missing", uri) from None
+    except pa.ArrowInvalid as error:  # it is a ValueError, too
+        raise ImageError("image_unreadable", brief(error)) from None
     except ValueError as error:
         raise ImageError("image_outside_root", brief(error)) from None
 

@@ -27,6 +27,7 @@ from typing import Any
 
 from pipeline.errors import JobError, RefusedError
 from pipeline.storage.atomic import TEMPORARY_PREFIX
+from pipeline.storage.backoff import STORE_ERRORS
 from pipeline.storage.preflight import START_TRIES
 from pipeline.storage.store import Store, brief
 from schemas import layout
@@ -81,10 +82,10 @@ def check_store(output: Store) -> None:
     try:
         if once.create(name, b"1") and not once.create(name, b"2"):
             return
-    except Exception as error:  # each store has exceptions of its own
+    except STORE_ERRORS as error:
         why = brief(error)
     finally:
-        with suppress(Exception):
+        with suppress(*STORE_ERRORS):
             once.delete(name)
     raise RefusedError(
         f"{output.uri} has no conditional writes ({why}), so two runs at once could not be told apart. If nothing else "

@@ -1,4 +1,7 @@
-"""What is asked of stores before any work: is it there, may it be written. A refusal says why, in one line."""
+"""What is asked of stores before any work: is it there, may it be written, what does a small file hold.
+
+A refusal says why, in one line.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from dataclasses import replace
 
 from pipeline.errors import RefusedError
 from pipeline.storage.atomic import TEMPORARY_PREFIX
-from pipeline.storage.store import Access, Store, brief
+from pipeline.storage.backoff import STORE_ERRORS
+from pipeline.storage.store import Access, Store, brief, split_uri
 
 START_TRIES = 6
 """Before any work, a wrong endpoint should be told sooner than by all the tries."""
@@ -20,7 +24,7 @@ def check_readable(uri: str, access: Access, what: str) -> None:
         present = store.exists("") or store.has_entries()
     except FileNotFoundError:
         present = False
-    except Exception as error:  # each store has exceptions of its own
+    except STORE_ERRORS as error:
         raise RefusedError(f"cannot read the {what} {uri}: {brief(error)}") from None
     if not present:
         raise RefusedError(f"the {what} {uri} does not exist")
@@ -33,5 +37,31 @@ def check_writable(output: Store) -> None:
     try:
         impatient.put(name, b"")
         impatient.delete(name)
-    except Exception as error:
+    except STORE_ERRORS as error:
         raise RefusedError(f"cannot write to the output {output.uri}: {brief(error)}") from None
+
+
+def read_uri(uri: str, access: Access, max_bytes: int, what: str = "file") -> bytes:
+    """The content of one file. Raises RefusedError when it cannot be read, or is larger than `max_bytes`.
+
+    what: what the file is to the user, for the message.
+    """
+    try:
+        store, name = split_uri(uri, access)
+        size = store.size(name)
+        data = store.read(name, size) if size <= max_bytes else b""
+    except FileNotFoundError:
+        raise RefusedError(f"the {what} {uri} does not exist") from None
+    except STORE_ERRORS as error:
+        raise RefusedError(f"cannot read the {what} {uri}: {brief(error)}") from None
+    if max(size, len(data)) > max_bytes:  # not every server says how large a file is
+        raise RefusedError(f"the {what} {uri} has {max(size, len(data))} bytes, more than the {max_bytes} allowed")
+    return data
+
+
+def read_text(uri: str, access: Access, max_bytes: int, what: str = "file") -> str:
+    """As `read_uri`, decoded from UTF-8."""
+    try:
+        return read_uri(uri, access, max_bytes, what).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"the {what} {uri} is not UTF-8: {error}") from None

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, StorageError
 from pipeline.storage.atomic import TEMPORARY_PREFIX, create_local, local_writer, put_local
-from pipeline.storage.backoff import ANSWERS, deadline_s, retried
+from pipeline.storage.backoff import ANSWERS, deadline_s, is_failure, retried
 from pipeline.storage.file_systems import Entry, etag, found_entries, local_entries, modified_s, options, s3_entries
 from pipeline.storage.ranges import Ranges
 
@@ -289,7 +289,9 @@ class Store:
             return retried(action, self.access.tries)
         except ANSWERS:
             raise
-        except Exception as error:  # each store has exceptions of its own
+        except Exception as error:
+            if not is_failure(error):
+                raise
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
                 raise FileNotFoundError(f"no file can have the name {path[:100]}...") from None
             raise StorageError(f"cannot {what} {self.uri}/{path}: {brief(error)}") from None

@@ -1,15 +1,19 @@
 """Storage on a real disk and a real S3 server: atomic puts, listings, bounded retries."""
 
+import asyncio
 import os
 import pickle
 from pathlib import Path
 
+import aiohttp
+import botocore.exceptions
+import fsspec.exceptions
 import pyarrow as pa
 import pytest
 
 from pipeline.errors import RefusedError, StorageError
-from pipeline.storage import Access, Store
-from pipeline.storage.backoff import retried
+from pipeline.storage import STORE_ERRORS, Access, Store, read_text, read_uri
+from pipeline.storage.backoff import is_failure, retried
 from pipeline.storage.preflight import check_readable, check_writable
 
 
@@ -144,3 +148,89 @@ def test_a_file_written_in_pieces_is_there_whole_or_not_at_all(store: Store) -> 
     with pytest.raises(KeyboardInterrupt):
         breaks_off()
     assert [file.path for file in store.list()] == ["b/c.bin"]
+
+
+def of_package(module: str) -> Exception:
+    """An error of a package that is not installed here."""
+    return type("HttpError", (Exception,), {"__module__": module})("503")
+
+
+FAILURES = [
+    OSError("reset"),
+    TimeoutError("late"),
+    EOFError("the end"),
+    asyncio.TimeoutError("late"),
+    fsspec.exceptions.FSTimeoutError("late"),
+    botocore.exceptions.EndpointConnectionError(endpoint_url="http://x"),
+    aiohttp.ClientPayloadError("cut off"),
+    of_package("gcsfs.retry"),
+    of_package("azure.core.exceptions"),
+    of_package("google.auth.exceptions"),
+]
+BUGS = [
+    TypeError("no such argument"),
+    KeyError("x"),
+    AttributeError("x"),
+    AssertionError("x"),
+    of_package("ours.module"),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__module__)
+def test_what_its_libraries_raise_is_a_failure_of_the_store(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = fails_with(error, Store(str(tmp_path), Access(tries=2)), monkeypatch)
+    with pytest.raises(StorageError, match=r"cannot read .*x"):
+        Store(str(tmp_path), Access(tries=2)).read("x")
+    assert is_failure(error)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("error", BUGS, ids=lambda error: type(error).__name__)
+def test_a_bug_is_neither_retried_nor_taken_for_a_failure_of_the_store(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").touch()
+    calls = fails_with(error, Store(str(tmp_path)), monkeypatch)
+    with pytest.raises(type(error)):
+        Store(str(tmp_path)).read("x")
+    with pytest.raises(type(error)):
+        read_uri(str(tmp_path / "x"), Access(), 100)
+    assert not isinstance(error, STORE_ERRORS)
+    assert len(calls) == 2
+
+
+def fails_with(error: Exception, store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every read of the store's file system fails; the paths that were read are noted."""
+    calls: list[str] = []
+
+    def fails(path: str, **_options: object) -> bytes:
+        calls.append(path)
+        raise error
+
+    monkeypatch.setattr("pipeline.storage.backoff.LONGEST_WAIT_S", 0.0)
+    monkeypatch.setattr(store._fs_and_root[0], "cat_file", fails)  # fsspec has one for all stores of this kind
+    return calls
+
+
+def test_a_file_at_a_uri(store: Store) -> None:
+    store.put("a.txt", "ü".encode())
+    store.put("b.bin", b"\xff" * 10)
+    assert read_uri(f"{store.uri}/b.bin", store.access, 10) == b"\xff" * 10
+    assert read_text(f"{store.uri}/a.txt", store.access, 10) == "ü"
+    with pytest.raises(RefusedError, match=r"the list .*/b\.bin has 10 bytes, more than the 9 allowed"):
+        read_uri(f"{store.uri}/b.bin", store.access, 9, "list")
+    with pytest.raises(RefusedError, match=r"the list .*/b\.bin is not UTF-8"):
+        read_text(f"{store.uri}/b.bin", store.access, 10, "list")
+    with pytest.raises(RefusedError, match=r"the file .*/none does not exist"):
+        read_uri(f"{store.uri}/none", store.access, 10)
+    with pytest.raises(RefusedError, match=r"cannot read the file .*leaves"):
+        read_uri(f"{store.uri}/..", store.access, 10)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=r"cannot read the file .*Is a directory"):
+        read_uri(str(tmp_path), Access(), 1 << 20)
+    with pytest.raises(RefusedError, match="cannot read the file nosuch://x/y"):
+        read_uri("nosuch://x/y", Access(), 1 << 20)
