@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import psutil
 import pytest
@@ -59,6 +60,7 @@ def test_an_error_is_raised_here_as_it_was_there(cluster: Cluster) -> None:
 
 def test_tasks_keep_their_order_and_a_worker_s_error_its_kind(cluster: Cluster) -> None:
     assert list(cluster.map(square, range(40))) == [number * number for number in range(40)]
+    assert list(cluster.map(partial(pow, 2), range(5))) == [1, 2, 4, 8, 16], "whatever can be called"
     with pytest.raises(StorageError, match=r"^cannot square -1$"):
         list(cluster.map(square, [1, -1]))
 
