@@ -133,8 +133,7 @@ class Cluster:
     def _lost(self) -> ClusterLostError:
         where = f" at {self._head}" if self._head else ""
         return ClusterLostError(
-            f"the Ray head{where} is gone, or this node's part of it; finished chunks are kept. Rerun the same command "
-            "to resume"
+            f"the Ray head{where} is gone, or this node's part of it; finished chunks are kept: run it again to resume"
         )
 
 

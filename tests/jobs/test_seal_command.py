@@ -12,13 +12,15 @@ import pytest
 from pipeline.configuration import resolve
 from pipeline.dataset import open_result
 from pipeline.masks import binary
-from pipeline.output.seal import seal
+from pipeline.output.seal import SealRequest, seal
 from pipeline.planning.increment import ChunkLimits, plan, read_chunk, read_plan
 from pipeline.refining import chunk as chunk_work
 from pipeline.refining.chunk import Inputs, Task
 from pipeline.review import verdicts
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
+from pipeline.storage.documents import run_store
+from schemas import layout
 from schemas.config import Gate, fingerprint, to_yaml
 from tests.conftest import Cli
 from tests.fakes import FakeModel
@@ -63,21 +65,21 @@ def _refine(folder: Path) -> None:
         listed,
         ChunkLimits(32, 1 << 30),
     )
-    run = Store(f"{output.uri}/runs/{fingerprint(config.method)}")
-    run.put("config.yaml", to_yaml(config).encode())
+    run = run_store(output, fingerprint(config.method))
+    run.put(layout.CONFIG, to_yaml(config).encode())
     for chunk in read_plan(output).chunks:
         loaded = chunk_work.load(read_chunk(output, chunk), Inputs(photos, None), config.method, 1024, 2)
         part = chunk_work.refine(loaded, FakeModel(), config.method)
         chunk_work.write(part, Task(chunk, chunk.images), run, "test; 1 threads")
-    seal(
-        output,
-        run,
-        fingerprint(config.method),
-        read_plan(output),
-        Gate(calibration="none"),
+    request = SealRequest(
+        output=output,
+        fingerprint=fingerprint(config.method),
+        gate=Gate(calibration="none"),
+        calibration=None,
         shard_bytes=1 << 20,
         images_root=photos.uri,
     )
+    seal(request)
 
 
 def test_calibrate_then_seal_makes_a_new_generation_without_a_model(

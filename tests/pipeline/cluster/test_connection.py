@@ -1,0 +1,137 @@
+"""The connection to a cluster, from a thread: what comes back, and what is said when the cluster is gone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import psutil
+import pytest
+
+from pipeline.cluster.connection import Cluster, DriverTraceback, check_reachable, connected
+from pipeline.errors import ClusterLostError, JobError, RefusedError, StorageError
+from tests.conftest import RayHead, free_ports, ray_head
+from tests.pipeline.cluster.work import square
+
+WORK = "tests.pipeline.cluster.work"
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[RayHead]:
+    with ray_head(RAY_AUTH_MODE="disabled") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cluster(head: RayHead) -> Iterator[Cluster]:
+    with connected(head.address) as found:
+        yield found
+
+
+def test_the_cluster_says_what_it_has(cluster: Cluster) -> None:
+    assert cluster.resources["CPU"] == 2
+
+
+def test_items_come_in_order_and_so_does_the_log(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert list(cluster.each(f"{WORK}:count", 3)) == [0, 1, 2]
+    assert caplog.messages == ["item 0", "item 1", "item 2"]
+
+
+def test_an_error_is_raised_here_as_it_was_there(cluster: Cluster) -> None:
+    items = cluster.each(f"{WORK}:fail", "refused")
+    assert next(items) == 0
+    with pytest.raises(RefusedError, match="not like this") as raised:
+        next(items)
+    assert raised.value.__cause__ is None
+    with pytest.raises(KeyError, match="a fault of ours") as fault:
+        list(cluster.each(f"{WORK}:fail", "fault"))
+    assert isinstance(fault.value.__cause__, DriverTraceback)
+    assert "work.py" in str(fault.value.__cause__)
+    assert list(cluster.each(f"{WORK}:count", 1)) == [0], "and the next question is answered"
+
+
+def test_tasks_keep_their_order_and_a_worker_s_error_its_kind(cluster: Cluster) -> None:
+    assert list(cluster.map(square, range(40))) == [number * number for number in range(40)]
+    assert list(cluster.map(partial(pow, 2), range(5))) == [1, 2, 4, 8, 16], "whatever can be called"
+    with pytest.raises(StorageError, match=r"^cannot square -1$"):
+        list(cluster.map(square, [1, -1]))
+
+
+def test_a_connection_in_a_thread_leaves_this_process_alone(head: RayHead) -> None:
+    """No handler of signals, no setting, no Ray."""
+    before = dict(os.environ), [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def connect() -> list[int]:
+        with connected(head.address) as cluster:
+            return list(cluster.each(f"{WORK}:count", 2))
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(connect).result(120) == [0, 1]
+    assert (dict(os.environ), [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]) == before
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+def test_who_stops_in_the_middle_ends_the_driver_at_once(head: RayHead) -> None:
+    with connected(head.address) as cluster:
+        pid = next(cluster.each(f"{WORK}:for_ever"))
+        assert psutil.pid_exists(pid)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+    assert not psutil.pid_exists(pid)
+
+
+def test_signals_of_a_terminal_do_not_end_the_driver(cluster: Cluster) -> None:
+    items = cluster.each(f"{WORK}:count", 2)
+    next(items)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(cluster._child.pid, number)
+    assert list(items) == [1]
+    assert list(cluster.each(f"{WORK}:count", 1)) == [0]
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
+    [port] = free_ports(1)
+    with pytest.raises(RefusedError, match=f"no Ray cluster at 127.0.0.1:{port}"):
+        check_reachable(f"127.0.0.1:{port}")
+    for address in (None, "auto", "local"):
+        check_reachable(address)
+
+
+@pytest.mark.parametrize("gone", ["head and raylet", "head alone", "driver"])
+def test_a_lost_cluster_is_an_error_within_seconds(gone: str) -> None:
+    """In a thread that waits for an item that will never come."""
+    with ray_head(RAY_AUTH_MODE="disabled") as head, connected(head.address) as cluster:
+        items = cluster.each(f"{WORK}:for_ever")
+        driver = next(items)
+        error: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                next(items)
+            except JobError as raised:
+                error.append(raised)
+
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        processes = psutil.Process(head.process.pid).children(recursive=True)
+        if gone == "head and raylet":
+            os.killpg(head.process.pid, signal.SIGKILL)
+        elif gone == "driver":
+            os.kill(driver, signal.SIGKILL)
+        else:
+            [gcs] = [process for process in processes if "gcs_server" in process.name()]
+            gcs.kill()
+        waiting.join(30)
+        assert not waiting.is_alive()
+        [lost] = error
+        assert isinstance(lost, ClusterLostError)
+        assert head.address.rpartition(":")[2] in str(lost)
+        assert "\n" not in str(lost)
