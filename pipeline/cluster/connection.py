@@ -83,7 +83,7 @@ class Cluster:
         try:
             if self._idle:
                 with suppress(OSError, subprocess.TimeoutExpired):
-                    self._channel.send_bytes(cloudpickle.dumps(None))
+                    self._channel.send_bytes(b"")
                     self._child.wait(CLOSE_S)
         finally:
             self._child.kill()
@@ -142,7 +142,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     address: as Ray takes it; None: $RAY_ADDRESS, else a cluster of this machine alone.
     """
     mine, its = Pipe()
-    seen = json.dumps([sys.path, sys.argv[0]])
+    seen = json.dumps([[str(entry) for entry in sys.path], "".join(sys.argv[:1])])
     with its:
         child = subprocess.Popen(  # noqa: S603 - this interpreter, our module
             [sys.executable, "-c", START, str(its.fileno()), seen],
