@@ -85,7 +85,7 @@ class Cluster:
         try:
             if self._idle:
                 with suppress(OSError, subprocess.TimeoutExpired):
-                    self._channel.send_bytes(cloudpickle.dumps(None))
+                    self._channel.send_bytes(b"")
                     self._child.wait(CLOSE_S)
         finally:
             self._child.kill()
@@ -143,7 +143,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
 
     address: as Ray takes it; None: $RAY_ADDRESS, else a cluster of this machine alone.
     """
-    seen = json.dumps([[entry or str(Path.cwd()) for entry in sys.path], sys.argv[0]])
+    seen = json.dumps([[str(entry or Path.cwd()) for entry in sys.path], "".join(sys.argv[:1])])
     with driver_folder() as folder:
         mine, its = Pipe()
         with its:

@@ -30,15 +30,15 @@ IN_FLIGHT = 16
 
 
 def main(channel: int) -> None:
-    """Answer questions until there are no more. channel: a file descriptor of a Connection."""
+    """Answer questions until an empty one comes. channel: a file descriptor of a Connection."""
     signals = (signal.SIGINT, signal.SIGTERM)
     _ignore(*signals)  # a terminal sends them to all of its processes; it is the parent's business to end this one
     talk = _Talk(Connection(channel))
     threading.Thread(target=talk.listen, daemon=True).start()
     logging.getLogger("pipeline").addHandler(_Forward(talk))
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a chunk lost with its worker is isolate.py's, no page
-    while (question := talk.questions.get()) is not None:
-        talk.answer(*question)
+    while question := talk.questions.get():
+        talk.answer(question)
         _ignore(*signals)  # Ray has set its own
     ray.shutdown()
 
@@ -49,18 +49,20 @@ class _Talk:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
-        self.questions: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def listen(self) -> None:
         """Take questions; leave at once when the parent is gone: a local cluster ends with this process."""
         try:
             while True:
-                self.questions.put(cloudpickle.loads(self._connection.recv_bytes()))
+                self.questions.put(self._connection.recv_bytes())
         except (EOFError, OSError):
             os._exit(1)
 
-    def answer(self, what: str, *arguments: Any) -> None:
+    def answer(self, question: bytes) -> None:
+        """Send all that there is to say to one question."""
         try:
+            what, *arguments = cloudpickle.loads(question)
             for item in ANSWERS[what](*arguments):
                 self.send("item", item)
         except Exception as error:  # whatever it is, it is raised where the question was asked

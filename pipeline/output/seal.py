@@ -94,6 +94,7 @@ def _sealed_groups(
         yield key, known.get(key) or next(fresh)
         done += len(group.parts)
         on_event(Sealing(done, len(plan.chunks)))
+    next(fresh, None)  # there is none: whoever spread them is told that all were taken
 
 
 def seal_group(request: SealRequest, group: Group) -> SealedGroup:

@@ -46,6 +46,8 @@ class Figures:
 class _Watch:
     """Samples private memory and CPU time of the driver and its descendants (of Ray's processes too, if it began them).
 
+    The driver is two processes: the command's own, and the one in which it has Ray.
+
     Of what a process does between its last sample and its end, nothing is seen: at most EVERY_S of it.
     """
 
@@ -53,13 +55,16 @@ class _Watch:
         self.driver: list[tuple[int, int]] = []  # images done, USS in bytes
         self.worker_peak = 0
         self.cpu_s: dict[tuple[int, float], float] = {}
+        self._drivers: set[int] = set()
         self._driver, self._root = psutil.Process(pid), root or psutil.Process(pid)
         self._attempts, self._chunk_images = attempts, chunk_images
 
     def sample(self) -> None:
         done = self._attempts.read_text().count(" finished ") if self._attempts.exists() else 0
         with suppress(psutil.Error):
-            self.driver.append((done * self._chunk_images, self._driver.memory_full_info().uss))
+            driver = [self._driver, *filter(_is_rays_driver, self._driver.children())]
+            self.driver.append((done * self._chunk_images, sum(one.memory_full_info().uss for one in driver)))
+            self._drivers.update(one.pid for one in driver)
         with suppress(psutil.Error):
             for process in [self._driver, *self._root.children(recursive=True)]:
                 self._note(process)
@@ -68,11 +73,11 @@ class _Watch:
         with suppress(psutil.Error):
             times = process.cpu_times()
             self.cpu_s[process.pid, process.create_time()] = times.user + times.system
-            if process.pid != self._driver.pid and "ray::" in process.name():
+            if "ray::" in process.name():
                 self.worker_peak = max(self.worker_peak, process.memory_full_info().uss)
 
     def driver_cpu_s(self) -> float:
-        return sum(seconds for (pid, _), seconds in self.cpu_s.items() if pid == self._driver.pid)
+        return sum(seconds for (pid, _), seconds in self.cpu_s.items() if pid in self._drivers)
 
     def slope_bytes(self) -> float:
         """Of a line through the samples between a quarter and all of the images, while refining."""
@@ -81,6 +86,10 @@ class _Watch:
         if len(chosen) < 3 or chosen[:, 0].min() == chosen[:, 0].max():
             return float("nan")
         return float(np.polyfit(chosen[:, 0], chosen[:, 1], 1)[0])
+
+
+def _is_rays_driver(process: psutil.Process) -> bool:
+    return "pipeline.cluster.driver" in " ".join(process.cmdline())
 
 
 def measure(

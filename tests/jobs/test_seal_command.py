@@ -109,8 +109,8 @@ def test_calibrate_then_seal_makes_a_new_generation_without_a_model(
     done = relabel("seal", output, "--min-quality-gain", "1")  # what is not given stays: the calibration
     assert done.returncode == 0, done.stderr
     last = open_result(str(output)).manifest
-    assert last["calibration_id"] == content["calibration_id"]
-    assert "refined" not in last["counts"]["decisions"] or "improved" not in last["counts"]["mask_reasons"]
+    assert last.calibration_id == content["calibration_id"]
+    assert "refined" not in last.counts.decisions or "improved" not in last.counts.mask_reasons
     assert "nothing changed" in relabel("seal", output).stdout
 
 

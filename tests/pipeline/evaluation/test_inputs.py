@@ -14,8 +14,11 @@ import pytest
 from pipeline.errors import RefusedError
 from pipeline.evaluation import inputs
 from pipeline.masks import binary
+from pipeline.storage import Store
+from schemas.manifest import Shard
 from schemas.records import MASKS
 from tests.pipeline.evaluation.cases import rectangle, rle
+from tests.results import make_manifest, publish
 
 SQUARE = rectangle(10, 10, 20, 20)
 
@@ -37,20 +40,17 @@ def write_output(folder: Path, rows: list[dict[str, Any]], shards: int = 1) -> s
     """An output folder as `relabel run` leaves it: shards, a manifest that lists them, current.json."""
     nothing = dict.fromkeys(MASKS.names)
     listed = []
-    run = folder / "runs" / "f00d"
+    store, run = Store(str(folder)), folder / "runs" / "f00d"
     for number in range(shards):
         path = run / "masks" / f"{number}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist([{**nothing, **row} for row in rows[number::shards]], MASKS)
         pq.write_table(table, path)
-        listed.append({"path": path.relative_to(folder).as_posix(), "rows": len(rows[number::shards])})
+        data, name = path.read_bytes(), path.relative_to(folder).as_posix()
+        sha256 = hashlib.sha256(data).hexdigest()
+        listed.append(Shard(path=name, rows=table.num_rows, bytes=len(data), sha256=sha256))
     pq.write_table(pa.table({"source_mask_id": ["1"]}), run / "masks" / "old.parquet")  # of an earlier generation
-    seal = run / "seals" / "2"
-    seal.mkdir(parents=True)
-    write_json(seal / "manifest.json", {"masks": listed})
-    sha256 = hashlib.sha256((seal / "manifest.json").read_bytes()).hexdigest()
-    write_json(folder / "current.json", {"fingerprint": "f00d", "generation": 2, "manifest_sha256": sha256})
-    return str(folder)
+    return publish(store, make_manifest(fingerprint="f00d", generation=2, masks=listed)).store.uri
 
 
 def row(mask_id: str, **changes: Any) -> dict[str, Any]:
