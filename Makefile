@@ -40,7 +40,8 @@ test-lowest: setup ## The tests at the lowest versions that pyproject.toml allow
 	$(PYTHON) -m venv build/lowest
 	$(BIN)/uv pip install --quiet --compile-bytecode --resolution lowest-direct --python build/lowest/bin/python \
 		--editable '.[dev]'
-	$(BIN)/uv pip install --quiet --upgrade --resolution lowest-direct --python build/lowest/bin/python --editable .
+	$(BIN)/uv pip install --quiet --upgrade --resolution lowest-direct --python build/lowest/bin/python \
+		--editable '.[plots]'
 	build/lowest/bin/python -m pytest tests/schemas tests/pipeline tests/jobs/test_cli.py tests/jobs/test_extras.py
 
 package: setup ## Build wheel and source distribution, and check how they would look on a package page
