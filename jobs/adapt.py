@@ -33,13 +33,13 @@ def adapt(
     checkpoint: Annotated[str | None, typer.Option(metavar="URI", help="Weights of the model.")] = None,
     limit: Annotated[int, typer.Option(min=10, metavar="N", help="Images to use, a fixed sample of all.")] = 1000,
     held_out: Annotated[
-        float, typer.Option(min=0.1, max=0.9, metavar="SHARE", help="Of the images, to see whether it helps.")
+        float, typer.Option(min=0.1, max=0.9, metavar="SHARE", help="Fraction of images held out for evaluation.")
     ] = 0.3,
     rank: Annotated[int, typer.Option(min=1, max=64, help="Rank of the additions to each layer.")] = 4,
     epochs: Annotated[
         int, typer.Option(min=1, max=100, help="Passes over the masks. 1 as published; lite moves little in so few.")
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
@@ -47,8 +47,8 @@ def adapt(
     """Teach the model which of its candidates to choose on your images; needs no ground truth.
 
     For a box around each coarse mask, the candidate nearest to the mask should
-    rank first. Part of the images is held out; unless the choice there improves
-    for certain (95 % interval of the gain above zero) nothing is written.
+    rank first. Part of the images is held out; the adapter is written only if the
+    choice there improves significantly (95 % interval of the gain above zero).
 
     Exit codes: 0 written; 1 failed; 2 refused to start; 4 no improvement.
 

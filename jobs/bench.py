@@ -26,7 +26,7 @@ def bench(
     model: Annotated[str | None, typer.Option(help=f"{MEASURED}. Default: lite.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Weights: the official .pth; lite has its own.")] = None,
     photos: Annotated[Path, typer.Option(help="Folder of JPEGs or PNGs. Default: the demo's.")] = PHOTOS,
-    images: Annotated[int, typer.Option(min=1, help="How many images; photographs repeat when there are fewer.")] = 10,
+    images: Annotated[int, typer.Option(min=1, help="How many images; files repeat when there are fewer.")] = 10,
     masks_per_image: Annotated[int, typer.Option(min=1, help="Made-up masks on each image.")] = 7,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per encoder pass.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of prompting.")] = None,
@@ -37,11 +37,11 @@ def bench(
     ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")] = None,
     corpus: Annotated[int | None, typer.Option(min=1, help="Also estimate hours and cost for so many images.")] = None,
-    devices: Annotated[int, typer.Option(min=1, help="For --corpus: how many devices like this one.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="For --corpus: number of devices like this one.")] = 1,
     price_per_hour: Annotated[float, typer.Option(min=0, help="For --corpus: price of one device and hour.")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Measure each stage alone and the whole, on this machine as it is now.
+    """Benchmark each stage and the whole pipeline on this machine.
 
     Also: the encoder's TFLOP/s beside the device's own matrix products, peak
     memory, and with --corpus the hours and the cost of a whole dataset.
@@ -66,7 +66,15 @@ def bench(
     from pipeline.models.weights import resolve
 
     weights = resolve(method.model, checkpoint, Access())
-    loaded: Any = load_model(method.model, weights, device, threads or os.cpu_count() or 1, method.dtype, compiled)
+    loaded: Any = load_model(
+        method.model,
+        weights,
+        device,
+        threads or os.cpu_count() or 1,
+        method.dtype,
+        compiled,
+        method.encode_batch,
+    )
 
     from pipeline.models.ceiling import matmul_tflops, peak_memory_mb, settle
 

@@ -11,6 +11,7 @@ from jobs import console
 from pipeline.calibration.certificates import DEFAULT_CONFIDENCE, DEFAULT_IOUS, DEFAULT_SHARE
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri
+from pipeline.storage.preflight import check_writable
 from schemas.calibration import Calibration
 
 
@@ -24,7 +25,10 @@ def calibrate(
         typer.Option(help="COCO JSON of accurate masks of randomly chosen images; ids as in the masks' source."),
     ] = None,
     verdicts: Annotated[
-        bool, typer.Option("--verdicts", help="No ground truth: move the gate to where `relabel review` agrees most.")
+        bool,
+        typer.Option(
+            "--verdicts", help="No ground truth: set the gate to the threshold that best matches `relabel review`."
+        ),
     ] = False,
     iou: Annotated[
         list[float] | None,
@@ -32,16 +36,16 @@ def calibrate(
     ] = None,
     share: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of masks to reach it.")] = DEFAULT_SHARE,
     confidence: Annotated[
-        float, typer.Option(min=0.5, max=0.999, help="That all certificates hold together.")
+        float, typer.Option(min=0.5, max=0.999, help="Joint confidence of all certificates.")
     ] = DEFAULT_CONFIDENCE,
     endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
 ) -> None:
-    """Fit the quality estimates to ground truth, and certify what can be shown of masks above a quality.
+    """Fit the quality estimates to ground truth, and certify guarantees for masks above a quality threshold.
 
-    Half of the sample's images are fitted to, the other half is what the
-    promises rest on. Then: relabel seal OUTPUT --calibration FILE
+    Half of the sample's images are fitted to, the other half supports the
+    guarantees. Then: relabel seal OUTPUT --calibration FILE
     With --verdicts, what people said of masks drawn at random decides when
-    the refined mask is kept; nothing is promised.
+    the refined mask is kept; nothing is guaranteed.
 
     Example: relabel calibrate s3://b/refined --ground-truth sample.json --output calibration.json
     """
@@ -51,6 +55,7 @@ def calibrate(
     access = Access(endpoint_url)
     if verdicts == (ground_truth is not None):
         raise RefusedError("give either --ground-truth FILE or --verdicts")
+    check_writable(split_uri(output, access)[0])
     if ground_truth is None:
         _follow_verdicts(result, output, access)
         return

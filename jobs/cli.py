@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +30,7 @@ from jobs.seal import seal
 from jobs.status import files, status
 from jobs.train_lite import train_lite
 from jobs.verify import verify
+from pipeline import __version__
 from pipeline.errors import RefusedError, RelabelError, RowError
 from schemas.config import ConfigError
 
@@ -67,7 +67,7 @@ for command in (
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"relabel {metadata.version('relabel')}")
+        typer.echo(f"relabel {__version__}")
         raise typer.Exit
 
 
@@ -89,13 +89,13 @@ def main() -> None:
     except (RelabelError, RowError) as error:
         sys.exit(_say(error, 1))
     except KeyboardInterrupt:
-        console.err.print("interrupted; finished chunks are kept, the same command goes on from them")
+        console.err.print("interrupted; finished chunks are kept. Rerun the same command to resume")
         sys.exit(130)
 
 
 def _unwind(_signal: int, _frame: Any) -> None:
     """SIGTERM: end Ray, release the lease, remove temporary files; but what does not answer is not waited for."""
-    os.write(2, b"relabel: terminated; finished chunks are kept, the same command goes on from them\n")
+    os.write(2, b"relabel: terminated; finished chunks are kept. Rerun the same command to resume\n")
     overdue = threading.Timer(UNWIND_S, os._exit, (143,))
     overdue.daemon = True
     overdue.start()

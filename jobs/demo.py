@@ -1,4 +1,4 @@
-"""`relabel demo`: the real pipeline on packaged photographs, with pictures of what it did."""
+"""`relabel demo`: the real pipeline on packaged images, with pictures of what it did."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATA = Path(__file__).parent / "demo_data"
 def demo(
     output: Annotated[Path, typer.Option(help="Where the Parquet dataset and the pictures go.")] = Path("demo"),
 ) -> None:
-    """Refine hand-drawn masks of five packaged photographs: needs no network, no GPU and no data of yours."""
+    """Refine hand-drawn masks of five packaged images: needs no network, no GPU and no data of yours."""
     from jobs.run import run  # keeps `relabel --help` quick
 
     result = output / "result"
@@ -45,7 +45,7 @@ def _show(result: Path, pictures: Path) -> None:
         _picture(pictures / f"{Path(image_uri).stem}.png", DATA / "images" / image_uri, rows)
     console.out.print(_table(masks))
     console.out.print(
-        f"pictures: {pictures}/*.png (photo, coarse, refined)\ndataset:  {result}/{layout.every_shard('masks')}"
+        f"pictures: {pictures}/*.png (image, coarse, refined)\ndataset:  {result}/{layout.every_shard('masks')}"
     )
     console.out.print(f"read it:  pipeline.open('{result}').masks(), or any Parquet reader (see README)")
 
@@ -57,7 +57,7 @@ def _picture(path: Path, photo: Path, rows: list[dict[str, object]]) -> None:
     pixels = decode_image(photo.read_bytes(), 10**8)
     coarse = [binary.decode(row["coarse_rle"]) for row in rows]  # type: ignore[arg-type]
     kept = [binary.decode(row["mask_rle"]) for row in rows if row["mask_rle"]]  # type: ignore[arg-type]
-    drawing.write_comparison(path, pixels, coarse, kept, ("photo", "coarse", "refined"))
+    drawing.write_comparison(path, pixels, coarse, kept, ("image", "coarse", "refined"))
 
 
 def _table(masks: pa.Table) -> Table:

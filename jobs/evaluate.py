@@ -12,6 +12,7 @@ from jobs import console
 from pipeline.errors import RefusedError
 from pipeline.evaluation import inputs, pairing, plots, report, show, summary
 from pipeline.storage import Access, split_uri
+from pipeline.storage.preflight import check_writable
 
 STDOUT = "-"
 
@@ -52,7 +53,7 @@ def evaluate(
     ] = 1000,
     endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
 ) -> None:
-    """Compare labels with ground truth: are they better than what came in, and does their quality score know?
+    """Compare labels with ground truth: are they better than the input masks, and is the quality score predictive?
 
     Masks are joined by id: source_mask_id equals the annotation's id.
     Coarse masks, always refining, the labels that the gate kept and the best
@@ -71,6 +72,8 @@ def evaluate(
     """
     if plots_to is not None:
         plots.check_available()
+    if json_out is not None and json_out != STDOUT:
+        check_writable(split_uri(json_out, Access(endpoint_url))[0])
     with console.err.status("reading and pairing masks"):
         pairs = _pair(predictions, ground_truth, coarse, images, Access(endpoint_url))
     with console.err.status(f"measuring {len(pairs.pairs)} masks"):

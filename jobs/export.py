@@ -26,7 +26,7 @@ DECISIONS = ("refined", "kept_coarse", "review")
 def export(
     output: Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)],
     form: Annotated[str, typer.Option("--format", metavar="NAME", help=f"{', '.join(exports.EXPORTS)}.")],
-    to: Annotated[str, typer.Option(metavar="URI", help="Folder to write to: empty, or one to go on with.")],
+    to: Annotated[str, typer.Option(metavar="URI", help="Folder to write to: empty, or one to resume.")],
     min_quality: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="Q", help="Only masks of at least this quality.")
     ] = None,
@@ -41,9 +41,7 @@ def export(
         str | None,
         typer.Option(metavar="SHARES", help="Cut by the hash of the image's id, e.g. train=0.9,val=0.1."),
     ] = None,
-    keep_empty: Annotated[
-        bool, typer.Option("--keep-empty", help="Keep images of which the filters leave no mask.")
-    ] = False,
+    keep_empty: Annotated[bool, typer.Option("--keep-empty", help="Keep images with no selected masks.")] = False,
     polygons: Annotated[
         bool, typer.Option("--polygons", help="Polygons in place of RLE, where the format has both (holes are filled).")
     ] = False,
@@ -58,14 +56,14 @@ def export(
         bool, typer.Option("--images-too/--no-images", help="Copy the images where the format holds them.")
     ] = True,
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes. Default: one a CPU, one a shard at most.")
+        int | None, typer.Option(min=1, metavar="N", help="Processes. Default: one per CPU, at most one per shard.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another export in the same folder.")] = False,
     endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
 ) -> None:
-    """Write the result in another format. Stopped at any time, the same command goes on.
+    """Write the result in another format. Can be interrupted; rerun to resume.
 
-    What the format cannot hold (holes of polygons, overlaps in one PNG) is counted and said. Masks that a person
+    What the format cannot hold (holes of polygons, overlaps in one PNG) is counted and reported. Masks that a person
     rejected (`relabel review`) are left out.
 
     Example: relabel export s3://b/refined --format coco --to s3://b/coco --min-quality 0.8 --split train=0.9,val=0.1
@@ -109,7 +107,7 @@ def export(
 
 
 def default_workers(result: Result) -> int:
-    """One process a CPU; this one alone where starting others would take longer than the work."""
+    """One process per CPU; this one alone where starting others would take longer than the work."""
     masks = sum(shard.rows for shard in result.manifest.masks)
     return usable_cpus() if masks >= PARALLEL_MASKS else 1
 

@@ -34,9 +34,9 @@ def gc(
     ] = False,
     endpoint_url: Endpoint = None,
 ) -> None:
-    """Remove what killed runs left behind, replaced shards, and parts of images that were planned anew.
+    """Remove what killed runs left behind, replaced shards, and superseded parts.
 
-    The current result is never touched, nor what a later run needs to go on.
+    The current result is never touched, nor anything a later run needs to resume.
 
     Example: relabel gc s3://b/refined --dry-run
     """

@@ -1,4 +1,4 @@
-"""Logs for machines (`operation.log_format: json`): one JSON object a line on stderr, each with the run's id."""
+"""Logs for machines (`operation.log_format: json`): one JSON object per line on stderr, each with the run's id."""
 
 from __future__ import annotations
 

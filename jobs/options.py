@@ -21,14 +21,16 @@ MasksUri = Annotated[
 ]
 OutputUri = Annotated[
     str,
-    typer.Option(envvar="RELABEL_OUTPUT", metavar="URI", help="Where the result goes; the same output again goes on."),
+    typer.Option(
+        envvar="RELABEL_OUTPUT", metavar="URI", help="Where the result goes; rerun with the same output to resume."
+    ),
 ]
 ImagesUri = Annotated[
     str | None,
     typer.Option(
         envvar="RELABEL_IMAGES",
         metavar="URI",
-        help="Folder of images. Not needed where the masks' files hold or name them.",
+        help="Folder of images; not needed when the mask files contain or reference them.",
     ),
 ]
 SourceName = Annotated[
@@ -37,7 +39,7 @@ SourceName = Annotated[
 ]
 ConfigUri = Annotated[
     str | None,
-    typer.Option(metavar="URI", help="YAML with method, gate and operation; options win over it."),
+    typer.Option(metavar="URI", help="YAML with method, gate and operation; command-line options override it."),
 ]
 Prune = Annotated[bool, typer.Option("--prune", help="Drop planned images that the source no longer has.")]
 ModelName = Annotated[
@@ -55,13 +57,13 @@ CheckpointUri = Annotated[
 ]
 AdapterUri = Annotated[
     str | None,
-    typer.Option(metavar="URI", help="Of the model's IoU head, by `relabel adapt`.", rich_help_panel=PANEL_METHOD),
+    typer.Option(metavar="URI", help="Adapter file produced by `relabel adapt`.", rich_help_panel=PANEL_METHOD),
 ]
 RefinerName = Annotated[
     str | None, typer.Option(metavar="NAME", help=f"{', '.join(REFINERS)}.", rich_help_panel=PANEL_METHOD)
 ]
 PresetName = Annotated[
-    str, typer.Option(metavar="NAME", help=f"Method: {', '.join(PRESETS)}.", rich_help_panel=PANEL_METHOD)
+    str, typer.Option(metavar="NAME", help=f"Preset: {', '.join(PRESETS)}.", rich_help_panel=PANEL_METHOD)
 ]
 Iterations = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Rounds of prompting.", rich_help_panel=PANEL_METHOD)

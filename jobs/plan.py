@@ -45,7 +45,7 @@ def plan(
     estimate: Annotated[
         bool,
         typer.Option(
-            "--estimate", help="Refine a sample; say what the rest will take.", rich_help_panel=PANEL_ESTIMATE
+            "--estimate", help="Refine a sample; estimate hours and cost of the rest.", rich_help_panel=PANEL_ESTIMATE
         ),
     ] = False,
     sample: Annotated[
@@ -83,9 +83,9 @@ def plan(
 ) -> None:
     """Read the masks and commit what is new to the output's plan; refine nothing.
 
-    `relabel run` with the same arguments goes on from it. With --estimate, some
-    images from all over the plan are refined here, with the real model, and
-    thrown away: hours and cost of all that is pending, with an interval.
+    `relabel run` with the same arguments continues from it. --estimate refines
+    a sample of the pending images on this machine, discards it, and estimates
+    hours and cost of all pending images, with a confidence interval.
 
     Example: relabel plan --images s3://b/photos --masks s3://b/coarse.json --output s3://b/refined
     --estimate --machines 10 --price-per-machine-hour 0.40
@@ -188,7 +188,9 @@ def _show(result: dict[str, Any]) -> None:
     )
     if gpu:
         console.out.print(f"each GPU needs {guess['cores_per_gpu']:.1f} CPU cores that decode for it")
-    console.out.print("planning, starting and sealing are not in it; the interval is that of the sample (about 95 %)")
+    console.out.print(
+        "planning, start-up and sealing are not included; the interval is that of the sample (about 95 %)"
+    )
 
 
 def _time(hours: float) -> str:

@@ -17,20 +17,20 @@ PROMPTABLE = registry.names_where(lambda spec: spec.promptable)
 
 
 def refine(
-    image: Annotated[Path, typer.Argument(help="The photograph.", show_default=False)],
+    image: Annotated[Path, typer.Argument(help="The image.", show_default=False)],
     mask: Annotated[Path, typer.Argument(help="Its coarse mask: non-zero pixels are the object.", show_default=False)],
     output: Annotated[Path, typer.Option(help="Where the mask goes, as a black and white PNG.")],
     picture: Annotated[
-        Path | None, typer.Option(help="Also write photo, coarse and refined outlines side by side.")
+        Path | None, typer.Option(help="Also write image, coarse and refined outlines side by side.")
     ] = None,
     model: Annotated[str | None, typer.Option(help=f"{PROMPTABLE}. Default: lite, which is packaged.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Weights of the model, path or URI.")] = None,
-    preset: Annotated[str, typer.Option(help=f"Named method: {', '.join(PRESETS)}.")] = "default",
+    preset: Annotated[str, typer.Option(help=f"Preset: {', '.join(PRESETS)}.")] = "default",
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of prompting.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML as `relabel run --config` takes it.")] = None,
     no_gate: Annotated[bool, typer.Option("--no-gate", help="Write the refined mask whatever its scores.")] = False,
 ) -> None:
-    """Refine the mask of one image, without Ray, and tell what the scores say.
+    """Refine the mask of one image, without Ray, and print its scores.
 
     Example: relabel refine photo.jpg coarse.png --output refined.png --picture compare.png
     """
@@ -50,7 +50,7 @@ def refine(
     if picture:
         pixels = single.read_image(image, resolved.method.max_image_pixels)
         coarse = single.read_mask(mask, (pixels.shape[0], pixels.shape[1]))
-        drawing.write_comparison(picture, pixels, [coarse], [outcome.mask], ("photo", "coarse", "refined"))
+        drawing.write_comparison(picture, pixels, [coarse], [outcome.mask], ("image", "coarse", "refined"))
     scores = outcome.scores
     console.out.print(
         f"{outcome.decision.decision} ({outcome.decision.reason}): {output}\n"

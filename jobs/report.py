@@ -8,6 +8,7 @@ import typer
 
 from jobs import console
 from pipeline.storage import Access, split_uri
+from pipeline.storage.preflight import check_writable
 
 Output = Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)]
 Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")]
@@ -19,7 +20,7 @@ def report(
     ground_truth: Annotated[
         str | None, typer.Option(help="COCO JSON of true masks of some images: adds measured figures.")
     ] = None,
-    images: Annotated[str | None, typer.Option(help="Where the photographs are now, if they were moved.")] = None,
+    images: Annotated[str | None, typer.Option(help="Where the images are now, if they were moved.")] = None,
     sample: Annotated[
         int, typer.Option(min=0, max=2000, help="Masks to show of each kind: largest change, lowest quality, ...")
     ] = 60,
@@ -32,9 +33,10 @@ def report(
     from pipeline.report.page import report as make  # keeps `relabel --help` quick
 
     access = Access(endpoint_url)
+    store, name = split_uri(to, access)
+    check_writable(store)
     with console.err.status("reading the result and drawing a sample of it"):
         html = make(output, access=access, ground_truth=ground_truth, images_root=images, per_stratum=sample).encode()
-    store, name = split_uri(to, access)
     store.put(name, html)
     typer.echo(f"wrote {to} ({len(html) / 1e6:.1f} MB); its verdicts come back with: relabel review {output} FILE")
 

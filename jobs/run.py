@@ -46,10 +46,11 @@ def run(
     ] = None,
     prune: Prune = False,
     new_version: Annotated[
-        bool, typer.Option("--new-version", help="Refine all again when the method differs from the result's.")
+        bool,
+        typer.Option("--new-version", help="Allow a different method: re-refine everything beside the old result."),
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Then refine once more what failed: images with a failed row.")
+        bool, typer.Option("--retry-failed", help="Finish pending work, then retry images that have failed rows.")
     ] = False,
     retry_reasons: Annotated[
         str | None, typer.Option(metavar="CODE,...", help="Retry only rows that failed for one of these reasons.")
@@ -80,7 +81,9 @@ def run(
     actors: Annotated[
         str | None,
         typer.Option(
-            metavar="N|MIN:MAX", help="Model actors. Default: one a GPU, else a CPU.", rich_help_panel=PANEL_OPERATION
+            metavar="N|MIN:MAX",
+            help="Model actors. Default: one per GPU, else per CPU.",
+            rich_help_panel=PANEL_OPERATION,
         ),
     ] = None,
     gpus_per_actor: Annotated[
@@ -122,8 +125,8 @@ def run(
 ) -> None:
     """Refine every coarse mask of a dataset into Parquet, with a quality for each mask.
 
-    Kill it at any time: the same command goes on where it stopped.
-    Run it again on a grown dataset: only what is new or changed is done.
+    Kill it at any time: rerun the same command to resume. Run it again after
+    the dataset has grown: only new or changed images are processed.
 
     Exit codes: 0 done; 1 the job failed; 2 refused to start; 3 done, with failed rows.
 

@@ -50,7 +50,7 @@ def files(
     endpoint_url: Endpoint = None,
     kind: Annotated[str, typer.Option(help="masks or images.")] = "masks",
 ) -> None:
-    """The live shards of the current generation, one full path a line.
+    """The live shards of the current generation, one full path per line.
 
     Example: relabel files s3://b/refined | xargs -n1 duckdb ...
     """

@@ -13,15 +13,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from pipeline.errors import RefusedError
 
 if TYPE_CHECKING:
-    from pipeline.models.lite.training.loop import Event
+    from pipeline.models.lite.training.config import Event
 
 LOG_EVERY = 20  # steps
 
 
 def train_lite(
-    data: Annotated[Path, typer.Argument(help="Folder with gt.json (COCO, RLE) and images/.")],
+    data: Annotated[list[Path], typer.Argument(help="Folders with gt.json (COCO, RLE) and images/, one or several.")],
     output: Annotated[Path, typer.Argument(help="Folder for checkpoint, weights and curves; resumed if it has one.")],
     *,
+    device: Annotated[str, typer.Option(help="cpu or cuda; a run may go on on another one.")] = "cpu",
     steps: Annotated[int | None, typer.Option(help="Length of the schedule in steps: repeats exactly.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Length of the schedule in minutes of work.")] = None,
     init: Annotated[
@@ -31,15 +32,22 @@ def train_lite(
         float, typer.Option(help="Peak learning rate of all but the backbone (its own: 1e-4).")
     ] = 1e-3,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    processes: Annotated[int, typer.Option(help="Single-threaded processes that share each step; one a core.")] = 2,
+    processes: Annotated[int, typer.Option(help="Single-threaded processes that share each step; CPUs only.")] = 2,
+    workers: Annotated[int, typer.Option(help="Of each process, that make examples; 0: the process itself.")] = 1,
+    cache: Annotated[Path | None, typer.Option(help="Folder for decoded images, shared by processes and runs.")] = None,
+    photo_limit: Annotated[int | None, typer.Option(help="Images of each folder that are used, at most.")] = None,
 ) -> None:
-    """Train the embedded model `lite` from ImageNet weights, or go on where the last run stopped."""
-    from pipeline.models.lite.training.loop import TrainConfig, train
+    """Train the embedded model `lite` from ImageNet weights, or resume the last run."""
+    from pipeline.models import check_device
+    from pipeline.models.lite.training.config import TrainConfig, of_device
+    from pipeline.models.lite.training.loop import train
 
     if (steps is None) == (minutes is None):
         raise RefusedError("give the length of the schedule: either --steps or --minutes")
-    if not (data / "gt.json").exists():
-        raise RefusedError(f"{data / 'gt.json'} does not exist: point DATA at a folder with gt.json and images/")
+    check_device(device)
+    for folder in data:
+        if not (folder / "gt.json").exists():
+            raise RefusedError(f"{folder / 'gt.json'} does not exist: point DATA at a folder with gt.json and images/")
     output.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with (
@@ -49,16 +57,28 @@ def train_lite(
         task = bar.add_task("starting", total=1.0)
 
         def report(event: Event) -> None:
-            if event.step % LOG_EVERY == 0 or event.validation is not None:
-                curve.write(json.dumps(_line(event)) + "\n")
-                curve.flush()
+            curve.write(json.dumps(_line(event)) + "\n")
+            curve.flush()
             if event.validation is not None:
                 bar.console.print(f"step {event.step}: {_say(event.validation._asdict())}")
             text = f"step {event.step} side {event.side} mask loss {event.mask_loss:.3f}"
             bar.update(task, completed=event.progress, description=text)
 
         config = TrainConfig(
-            data, output, steps, minutes, head_rate=head_rate, init=init, seed=seed, processes=processes
+            data,
+            output,
+            steps,
+            minutes,
+            device,
+            **of_device(device),
+            head_rate=head_rate,
+            init=init,
+            seed=seed,
+            processes=1 if device != "cpu" else processes,
+            report_every=LOG_EVERY,
+            workers=workers,
+            cache=cache,
+            photo_limit=photo_limit,
         )
         weights = train(config, report)
     Console(stderr=True).print(f"weights: {weights}")

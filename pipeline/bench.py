@@ -1,6 +1,6 @@
 """How fast a model refines here: each stage alone, the whole, and what bounds it. One process, no Ray.
 
-Photographs are the caller's, masks are made up: discs, so many an image. Times are wall-clock of this machine as it is.
+Images are the caller's, masks are made up: discs, so many an image. Times are wall-clock of this machine as it is.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ REASONS: dict[str, str] = {
     "image_truncated": "the image file ends too early",
     "image_too_large": "the image has more pixels than `max_image_pixels`",
     "storage": "the object store did not answer within the retries",
-    "killed_worker": "the image, alone, killed its worker three times (memory, crash) while another one did not",
+    "killed_worker": "the image, alone, crashed its worker three times (memory, crash) while another one did not",
     "model_failed": "the image, alone, led the model or the refiner to an error three times while another one did not",
     # masks
     "mask_unreadable": "the mask's RLE, polygon or file cannot be decoded",
@@ -74,7 +74,7 @@ REASONS: dict[str, str] = {
     "mask_empty": "the mask has no pixel",
     # gate: why the coarse mask was kept
     "refined_empty": "the refined mask has no pixel",
-    "refined_shattered": "much of the refined mask lies in pieces that the coarse one does not have",
+    "refined_shattered": "much of the refined mask is in components that the coarse one does not have",
     "refined_ran_away": "the refined mask has little to do with the coarse one, or a very different size",
     "refined_less_certain": "the refined mask's scores are below the gate's threshold",
     "both_uncertain": "neither mask is estimated to be good: a person should look",

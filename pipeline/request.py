@@ -16,7 +16,7 @@ from pipeline.calibration.files import calibration_for
 from pipeline.cluster.connection import check_reachable
 from pipeline.configuration import read_config
 from pipeline.errors import RefusedError
-from pipeline.models import Runtime, check_usable, execution_class, load_model, registry
+from pipeline.models import Runtime, check_device, check_usable, execution_class, load_model, registry
 from pipeline.models.weights import Weights, resolve, with_adapter
 from pipeline.output.manifest import Retention
 from pipeline.output.seal import SealRequest
@@ -174,6 +174,8 @@ def make_job(request: Request, device: str) -> Job:
     spec = registry.resolve(method.model, request.weights.uri, request.access)
     adapted = request.weights.adapter is not None
     check_usable(spec, Runtime(device, method.dtype, operation.compile), adapted=adapted)
+    if request.address is None:  # else the GPUs are other machines', which check for themselves
+        check_device(device, method.dtype)
     mask_files = sources.files_root(request.source, request.masks)
     return Job(
         output=output,
@@ -191,7 +193,7 @@ def make_job(request: Request, device: str) -> Job:
         fetch_threads=operation.fetch_threads,
         device=device,
         attempt_log=operation.attempt_log,
-        loader=partial(load_model, dtype=method.dtype, compiled=operation.compile),
+        loader=partial(load_model, dtype=method.dtype, compiled=operation.compile, encode_batch=method.encode_batch),
         execution_of=partial(execution_class, dtype=method.dtype, compiled=operation.compile),
         memory_bytes=operation.worker_memory_mb << 20 if operation.worker_memory_mb else None,
     )

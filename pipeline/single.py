@@ -74,7 +74,7 @@ def refine_all(
     method: Method | None = None,
     gate: Gate | None = None,
 ) -> list[Outcome]:
-    """As `refine`, with everything that is known about each mask."""
+    """As `refine`, but returns each mask with its decision, quality and scores."""
     method = method or _default_method(model.name)
     gate = gate or Gate()
     weighed = method.model_copy(update={"weights_sha256": model.weights_sha256})

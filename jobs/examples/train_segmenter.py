@@ -86,7 +86,7 @@ def main(
     output: Annotated[str, typer.Argument(help="What `relabel run --output` named.")],
     truth: Annotated[str, typer.Option(help="COCO JSON of the true masks.")],
     split: Annotated[str | None, typer.Option(help="JSON with image lists A (train) and B (test).")] = None,
-    images: Annotated[str | None, typer.Option(help="Where the photographs are now.")] = None,
+    images: Annotated[str | None, typer.Option(help="Where the images are now.")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 15,
     seed: int = 0,
 ) -> None:
@@ -122,7 +122,7 @@ def compare(
         where = pc.field("image_uri").isin(sorted(train))
         return MaskDataset(result.store.uri, where, label=label, transforms=transforms, images_root=images_root)
 
-    seen = gather(feed("coarse_rle", See(windows.by_mask, encoder)), "looking at the photographs")
+    seen = gather(feed("coarse_rle", See(windows.by_mask, encoder)), "looking at the images")
     found = []
     for label in ("coarse_rle", "mask_rle"):
         labels = gather(feed(label, CutLabels(windows.by_mask)), f"reading {label}")

@@ -1,7 +1,7 @@
 """What can be promised of masks above a quality: Learn then Test (Angelopoulos et al., 2021), images as the sample.
 
 For each quality of a grid fixed beforehand, the null hypothesis is that among masks of at least that quality more than
-1 - share fall short of an IoU. Each image counts once, by the share of its masks that do, so masks of one photograph
+1 - share fall short of an IoU. Each image counts once, by the share of its masks that do, so masks of one image
 are not taken for independent evidence. Its p-value is Hoeffding's and Bentkus' bound (valid for any distribution on
 [0, 1] and any number of images); Bonferroni over the whole grid makes all certificates hold together. What this cannot
 show is called not certifiable, never true or false.

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
 import cloudpickle
 
+from pipeline.cluster.worker_path import driver_folder
 from pipeline.errors import ClusterLostError, RefusedError, RelabelError
 
 Item = TypeVar("Item")
@@ -141,21 +143,23 @@ def connected(address: str | None) -> Iterator[Cluster]:
 
     address: as Ray takes it; None: $RAY_ADDRESS, else a cluster of this machine alone.
     """
-    mine, its = Pipe()
-    seen = json.dumps([[str(entry) for entry in sys.path], "".join(sys.argv[:1])])
-    with its:
-        child = subprocess.Popen(  # noqa: S603 - this interpreter, our module
-            [sys.executable, "-c", START, str(its.fileno()), seen],
-            stdin=subprocess.DEVNULL,
-            env={**RAY_SETTINGS, **os.environ},
-            pass_fds=[its.fileno()],
-        )
-    cluster = Cluster(child, mine)
-    try:
-        cluster.connect(address)
-        yield cluster
-    finally:
-        cluster.close()
+    seen = json.dumps([[str(entry) or str(Path.cwd()) for entry in sys.path], "".join(sys.argv[:1])])
+    with driver_folder() as folder:
+        mine, its = Pipe()
+        with its:
+            child = subprocess.Popen(  # noqa: S603 - this interpreter, our module
+                [sys.executable, "-c", START, str(its.fileno()), seen],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                env={**RAY_SETTINGS, **os.environ},
+                pass_fds=[its.fileno()],
+            )
+        cluster = Cluster(child, mine)
+        try:
+            cluster.connect(address)
+            yield cluster
+        finally:
+            cluster.close()
 
 
 def check_reachable(address: str | None) -> None:

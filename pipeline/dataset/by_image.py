@@ -78,7 +78,7 @@ class _Masks:
         for _ in range(image["masks"]):
             row = next(self._rows, None)
             if row is None or row["image_id"] != image["image_id"]:
-                raise JobError(f"{self._path}: its masks are not those of the images beside it, in their order")
+                raise JobError(f"{self._path}: masks and images shards are out of step")
             found.append(row)
         return found
 

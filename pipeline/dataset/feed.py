@@ -11,7 +11,7 @@ A sample is (image, target), as torchvision's detection models and v2 transforms
 
 `MaskDataset` holds the labels in memory (about half a kilobyte a mask) and gives any image: for up to some millions of
 masks. `MaskStream` reads them as it goes, shuffled, each rank and worker its share, and resumes at any step on any
-number of machines. Photographs are fetched from the run's image folder by either.
+number of machines. Images are fetched from the run's image folder by either.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class MaskDataset(Dataset[Item]):
               (`relabel review`), nor images left without any
     label       mask_rle (the one to train on), refined_rle or coarse_rle
     transforms  called with (image, target), e.g. torchvision.transforms.v2
-    images_root where the photographs are now, if not where the run found them
+    images_root where the images are now, if not where the run found them
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class MaskStream(IterableDataset[Item]):
     shuffle     a new order each epoch (`set_epoch`), the same for the same seed
     rank, world this process's rank and how many there are; from RANK and WORLD_SIZE when not given
     even        every rank gets as many images as the others (see `order.own_positions`)
-    threads     photographs are fetched and decoded so many ahead, in each worker
+    threads     images are fetched and decoded so many ahead, in each worker
     """
 
     def __init__(

@@ -49,8 +49,8 @@ class Result:
     def show(self, mask_id: str, images_root: str | None = None) -> Image.Image:
         """Photo, coarse and refined outline side by side, cropped to the mask; a notebook draws it.
 
-        images_root: where the photographs are now, if not where the run found them. Raises RefusedError for an
-        unknown mask and ImageError (with a reason code) for a photograph that cannot be read.
+        images_root: where the images are now, if not where the run found them. Raises RefusedError for an
+        unknown mask and ImageError (with a reason code) for an image that cannot be read.
         """
         from pipeline.dataset.samples import Photos
         from pipeline.masks import drawing

@@ -33,7 +33,7 @@ ROW_COLUMNS = ["mask_id", "image_id", "image_uri", "height", "width", "category_
 
 
 class Photos(NamedTuple):
-    """Where a result's photographs are read from, single files or members of containers."""
+    """Where a result's images are read from, single files or members of containers."""
 
     store: Store
     max_pixels: int = Method().max_image_pixels

@@ -1,6 +1,6 @@
 """How sure a figure is: images are drawn again with replacement, and every mask goes with its image.
 
-Masks of one photograph share its difficulty, so they are no independent evidence. All figures of one data set are
+Masks of one image share its difficulty, so they are no independent evidence. All figures of one data set are
 computed on the same draws: the difference of two of them is a paired difference.
 """
 

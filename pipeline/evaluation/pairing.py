@@ -127,7 +127,7 @@ def _by_id(predictions: list[Prediction]) -> dict[str, Prediction]:
     by_id: dict[str, Prediction] = {}
     for prediction in predictions:
         if prediction.source_mask_id in by_id:
-            raise RefusedError(f"two predictions for annotation {prediction.source_mask_id}: which counts?")
+            raise RefusedError(f"duplicate prediction for annotation {prediction.source_mask_id}")
         by_id[prediction.source_mask_id] = prediction
     return by_id
 

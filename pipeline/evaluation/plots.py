@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pipeline.errors import RefusedError
 from pipeline.evaluation.measures import Measures
 from pipeline.evaluation.report import ALL
 from pipeline.evaluation.summary import Tree
+from pipeline.extras import require
 
 SIZE_INCHES = (5.0, 4.0)
 DPI = 150
@@ -17,8 +17,7 @@ DPI = 150
 
 def check_available() -> None:
     """Refuse, before any work, where matplotlib is not installed."""
-    if find_spec("matplotlib") is None:
-        raise RefusedError("--plots needs matplotlib: pip install 'relabel[plots]'")
+    require("matplotlib", "plots", "--plots")
 
 
 def draw(report: Tree, measures: Measures, folder: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """A Hugging Face dataset folder: `data/<split>-<group>-<part>.parquet` and a README.md that says so.
 
-`datasets.load_dataset(folder)` gives a row an image: `image` (decoded where photographs were copied), `objects` with a
+`datasets.load_dataset(folder)` gives a row an image: `image` (decoded where images were copied), `objects` with a
 mask each. Row groups are small, so that streaming readers start soon; without splits all is `train`.
 """
 
@@ -118,7 +118,7 @@ class _Rows:
         self._open: tuple[pq.ParquetWriter, ExitStack, BinaryIO] | None = None
 
     def add(self, content: Row, size: int) -> None:
-        """One row; size: bytes of its photograph."""
+        """One row; size: bytes of its image."""
         self._held.append(content)
         self._held_bytes += size
         if len(self._held) >= ROW_GROUP_ROWS or self._held_bytes >= ROW_GROUP_BYTES:

@@ -1,4 +1,4 @@
-"""Photographs that go along with an export: fetched as they are, never decoded anew, and named for their new place."""
+"""Images that go along with an export: fetched as they are, never decoded anew, and named for their new place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIGNATURES = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": "
 
 
 def with_photos(job: Job, images: Iterable[ExportImage], piece: Piece) -> Iterator[tuple[ExportImage, bytes]]:
-    """Each image with its file's bytes, b"" where no photographs are wanted; those that are not there are left out.
+    """Each image with its file's bytes, b"" where no images are wanted; those that are not there are left out.
 
     Raises JobError when nothing can be fetched at all.
     """
@@ -48,7 +48,7 @@ def _fetch(job: Job, image: ExportImage) -> bytes | ImageError:
 
 
 def file_name(uri: str, data: bytes) -> str:
-    """The photograph's path; a container is a folder, and a name without suffix gets that of its kind of image."""
+    """The image's path; a container is a folder, and a name without suffix gets that of its kind of image."""
     path = uri.replace(MARK, "/") if split_member(uri) else uri
     known = next((suffix for start, suffix in SIGNATURES.items() if data.startswith(start)), "")
     known = ".webp" if data[8:12] == b"WEBP" else known

@@ -40,7 +40,7 @@ class Options:
     """What to export, and how.
 
     splits: (name, share), empty for one undivided export. polygons: instead of RLE. void: URI of class maps whose void
-    stays. with_images: copy the photographs. rejected: ids of masks that a person rejected: left out.
+    stays. with_images: copy the images. rejected: ids of masks that a person rejected: left out.
     """
 
     min_quality: float | None = None
@@ -114,7 +114,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Job:
-    """One export; picklable. images: the root to read photographs from."""
+    """One export; picklable. images: the root to read images from."""
 
     result: Result
     target: Store
@@ -165,7 +165,7 @@ class Job:
 class Export(NamedTuple):
     """One format. write: one group to its files; finish: what goes over all groups, called once when all are written.
 
-    Both may be repeated after an interruption. copies_images: whether photographs are part of the format.
+    Both may be repeated after an interruption. copies_images: whether images are part of the format.
     """
 
     write: Callable[[Job, Group, int], Piece]

@@ -21,7 +21,7 @@ WHOLE = "train"
 
 
 def write(job: Job, group: Group, index: int) -> Piece:  # noqa: ARG001 - files are named by their images
-    """The label files of one group, and copies of its photographs."""
+    """The label files of one group, and copies of its images."""
     piece = Piece()
     classes = {class_id: number for number, class_id in enumerate(sorted(job.survey.categories))}
     for image, data in with_photos(job, job.read(group, piece), piece):

@@ -1,4 +1,4 @@
-"""Pictures for people: a mask as PNG, and photo, coarse and refined outlines side by side."""
+"""Pictures for people: a mask as PNG, and image, coarse and refined outlines side by side."""
 
 from __future__ import annotations
 

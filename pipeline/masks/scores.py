@@ -1,4 +1,4 @@
-"""Score components of a mask: what is known of it without the truth.
+"""Score components of a mask, which need no ground truth.
 
 They are computed while masks are decoded and stored raw in the parts. What is made of them when parts are sealed:
 `gate.py`, and `calibration/apply.py`.

@@ -10,7 +10,7 @@ Only this folder imports torch, and only when a model is made.
 
 from __future__ import annotations
 
-from pipeline.models.loading import check_usable, execution_class, load_model
+from pipeline.models.loading import check_device, check_usable, execution_class, load_model, prepare
 from pipeline.models.protocol import Candidates, MaskModel, Model, NoModel, PixelModel, PromptBatch, token_groups
 from pipeline.models.registry import MODELS, Checkpoint, ModelSpec, Normalisation, Runtime
 
@@ -26,8 +26,10 @@ __all__ = [
     "PixelModel",
     "PromptBatch",
     "Runtime",
+    "check_device",
     "check_usable",
     "execution_class",
     "load_model",
+    "prepare",
     "token_groups",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from pathlib import Path
 
 from pipeline.errors import RefusedError
@@ -11,6 +12,9 @@ from pipeline.models import registry
 from pipeline.models.protocol import Model
 from pipeline.models.registry import ModelSpec, Runtime
 from pipeline.models.weights import Weights, cache_folder, local_path
+
+BFLOAT16_SINCE = (8, 0)
+"""Compute capability of the first GPUs whose tensor cores multiply bfloat16 (Ampere)."""
 
 
 def load_model(
@@ -20,19 +24,21 @@ def load_model(
     threads: int,
     dtype: str = "float32",
     compiled: bool = False,
+    encode_batch: int = 8,
 ) -> Model:
     """The model, ready on `device` ("cpu", "cuda"), with torch held to `threads` CPU threads in this process.
 
-    model: its spec, or the name of a registered one. dtype: schemas.config, Method.dtype. compiled: Operation.compile.
+    model: its spec, or the name of a registered one. dtype, compiled, encode_batch: see Runtime.
 
-    Raises RefusedError when the weights are not those of the model, or it cannot be compiled.
+    Raises RefusedError when the weights are not those of the model, it cannot be compiled, or the device does not do.
     """
     spec = model if isinstance(model, ModelSpec) else registry.resolve(model, weights.uri, weights.access)
-    runtime = Runtime(device, dtype, compiled)
+    runtime = Runtime(device, dtype, compiled, encode_batch)
     check_usable(spec, runtime, adapted=weights.adapter is not None)
     if spec.checkpoint is None:
         return _checked(spec.load(spec, Path(), "", runtime), spec)
-    _set_up_torch(threads)
+    check_device(device, dtype)
+    prepare(threads)
     loaded = _checked(spec.load(spec, local_path(weights), weights.sha256, runtime), spec)
     if weights.adapter is not None:
         from pipeline.models import adapter  # imports torch
@@ -48,8 +54,38 @@ def check_usable(spec: ModelSpec, runtime: Runtime, *, adapted: bool = False) ->
     if runtime.compiled and (runtime.device == "cpu" or not spec.compilable):
         which = registry.names_where(lambda one: one.compilable)
         raise RefusedError(f"operation.compile is for {which} on GPUs, not for {spec.name} on {runtime.device}")
+    if runtime.compiled and not any(shutil.which(name) for name in (os.environ.get("CC") or "cc", "gcc", "clang")):
+        raise RefusedError("operation.compile needs a C compiler (cc, gcc or clang) and none was found: install gcc")
     if adapted and not spec.adaptable:
         raise RefusedError(f"model {spec.name} has no IoU head for an adapter")
+
+
+def check_device(device: str, dtype: str = "float32") -> None:
+    """Raise RefusedError where torch cannot use `device`, or the device does not multiply `dtype`."""
+    if not device.startswith("cuda"):
+        return
+    import torch  # takes seconds
+
+    try:
+        torch.cuda.init()
+    except Exception as error:  # torch has several, by what is missing
+        raise RefusedError(_no_cuda(torch.version.cuda, str(error))) from None
+    if dtype == "bfloat16" and torch.cuda.get_device_capability() < BFLOAT16_SINCE:
+        raise RefusedError(
+            f"{torch.cuda.get_device_name()} cannot multiply bfloat16, this method's dtype: "
+            "set `dtype: float16` or `dtype: float32` under `method` (that is another method, with results of its own)"
+        )
+
+
+def _no_cuda(built_for: str | None, why: str) -> str:
+    if built_for is None:
+        return "device cuda: this torch is built for CPUs alone; install one that is built for CUDA"
+    reason = " ".join(why.split())
+    if "driver" in reason and "old" in reason:
+        return (
+            f"device cuda: the NVIDIA driver is too old for CUDA {built_for}, which this torch is built for: {reason}"
+        )
+    return f"device cuda: torch (built for CUDA {built_for}) cannot use a GPU here: {reason}"
 
 
 def execution_class(device: str, threads: int, dtype: str = "float32", compiled: bool = False) -> str:
@@ -68,8 +104,8 @@ def _checked(model: Model, spec: ModelSpec) -> Model:
     return model
 
 
-def _set_up_torch(threads: int) -> None:
-    """The same results each time, on so many CPU threads."""
+def prepare(threads: int) -> None:
+    """Torch's settings of this process: CPU threads, and the same bytes from the same inputs."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
 
@@ -80,6 +116,7 @@ def _set_up_torch(threads: int) -> None:
     keep_freed_memory()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # all is written first
     torch.backends.cudnn.allow_tf32 = False
 
 

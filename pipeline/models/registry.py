@@ -45,11 +45,15 @@ class Checkpoint(NamedTuple):
 
 
 class Runtime(NamedTuple):
-    """How a model is to run. device: "cpu" or "cuda"; dtype: Method.dtype; compiled: Operation.compile."""
+    """How a model is to run. device: "cpu" or "cuda"; dtype, encode_batch: Method's; compiled: Operation.compile.
+
+    encode_batch: images that a compiled encoder is compiled for.
+    """
 
     device: str = "cpu"
     dtype: str = "float32"
     compiled: bool = False
+    encode_batch: int = 8
 
 
 Load = Callable[["ModelSpec", Path, str, Runtime], Model]

@@ -23,6 +23,7 @@ from pipeline.models.on_device import OnDevice
 from pipeline.models.protocol import Candidates, PromptBatch, token_groups
 from pipeline.models.registry import ModelSpec, Runtime
 from pipeline.models.sam_encoder import CompiledEncoder, FastEncoder
+from pipeline.models.two_way import dense_position
 from pipeline.storage import brief
 
 EMBEDDING_STRIDE = 16
@@ -50,12 +51,13 @@ class SamModel:
         weights_sha256: str,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
-        compiled: bool = False,
+        compiled_batch: int | None = None,
     ) -> None:
         """checkpoint: a local `.pth` (read with weights_only) or `.safetensors` file in the official format.
 
         spec: its name is that of the architecture in segment-anything.
-        dtype: of the encoder's matrix products; prompts and masks are float32. compiled: see CompiledEncoder.
+        dtype: of the encoder's matrix products; prompts and masks are float32. compiled_batch: see CompiledEncoder;
+        None: not compiled.
         Raises RefusedError when the checkpoint does not hold this architecture.
         """
         self.name = architecture = spec.name
@@ -77,7 +79,9 @@ class SamModel:
             raise RefusedError(f"{checkpoint.name} is not a {architecture} checkpoint: it {state} {named}")
         self._sam = sam.float().requires_grad_(False).eval()
         encoder = FastEncoder(self._sam.image_encoder.to(self._device), dtype)
-        self._encoder = CompiledEncoder(encoder) if compiled else encoder
+        self._encoder = CompiledEncoder(encoder, compiled_batch) if compiled_batch else encoder
+        position = dense_position(self._sam.prompt_encoder.pe_layer, *self._sam.prompt_encoder.image_embedding_size)
+        self._position = position[None].to(self._device)
         self._prompts = self._sam.prompt_encoder.to(self._device)
         self._decoder = self._sam.mask_decoder.to(self._device)
         self._mean = torch.tensor(spec.normalisation.mean, device=self._device).view(3, 1, 1)
@@ -145,7 +149,7 @@ class SamModel:
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([own.expand(len(prompts), -1, -1), sparse], dim=1)
         image = embedding.image[torch.as_tensor(prompts.image_index, device=self._device)] + dense
-        position = self._prompts.get_dense_pe().expand(len(prompts), -1, -1, -1)
+        position = self._position.expand(len(prompts), -1, -1, -1)
         hidden, source = decoder.transformer(image, position, tokens)
         upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(image.shape))
         # Token 0 is the IoU's; mask token 0 is the single-mask output, which multimask selection leaves out.
@@ -167,7 +171,8 @@ class SamModel:
 
 def load(spec: ModelSpec, path: Path, sha256: str, runtime: Runtime) -> SamModel:
     """See registry.Load."""
-    return SamModel(spec, path, sha256, runtime.device, getattr(torch, runtime.dtype), runtime.compiled)
+    compiled_batch = runtime.encode_batch if runtime.compiled else None
+    return SamModel(spec, path, sha256, runtime.device, getattr(torch, runtime.dtype), compiled_batch)
 
 
 def _read(checkpoint: Path) -> dict[str, torch.Tensor]:

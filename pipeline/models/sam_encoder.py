@@ -49,36 +49,38 @@ class FastEncoder(nn.Module):
         self._patch, self._neck = encoder.patch_embed.proj, encoder.neck
         self._position = encoder.pos_embed
         grid = encoder.pos_embed.shape[1]
-        self._blocks = nn.ModuleList(_Block(block, grid, dtype) for block in encoder.blocks)
+        self.blocks = nn.ModuleList(_Block(block, grid, dtype) for block in encoder.blocks)
         self.to(device)
         self.device = device
 
     def forward(self, images: Tensor) -> Tensor:
         x = self._patch(images).permute(0, 2, 3, 1).contiguous() + self._position  # or each layer norm would copy it
-        for block in self._blocks:
+        for block in self.blocks:
             x = block(x)
         return self._neck(x.permute(0, 3, 1, 2))
 
 
 class CompiledEncoder:
-    """A FastEncoder through torch.compile, on GPUs replayed as a CUDA graph.
+    """A FastEncoder whose blocks go through torch.compile: two kinds, with windows and without, for all of them.
 
-    Compiled once for each batch size, 1, 2, 4 and so on: other batches are filled up with zeros. What was
-    compiled is kept on disk (`TORCHINDUCTOR_CACHE_DIR`), so that the next process starts warm.
+    Compiled for one batch size: fewer images are filled up with zeros, more are taken in turns. What was compiled is
+    kept on disk (`TORCHINDUCTOR_CACHE_DIR`), so that the next process starts warm.
     """
 
-    def __init__(self, encoder: FastEncoder) -> None:
-        options = {"triton.cudagraphs": encoder.device.type == "cuda"}
+    def __init__(self, encoder: FastEncoder, batch: int) -> None:
+        options = {}
         if "deterministic" in torch._inductor.list_options():  # the same kernels in every process, not a race's winners
             options["deterministic"] = True
-        self._run = torch.compile(encoder, fullgraph=True, dynamic=False, options=options)
+        for block in encoder.blocks:
+            block.compile(fullgraph=True, dynamic=False, options=options)
+        self._run, self._batch = encoder, batch
 
     def __call__(self, images: Tensor) -> Tensor:
         """As FastEncoder."""
-        count = len(images)
-        filled = F.pad(images, (0, 0) * 3 + (0, (1 << (count - 1).bit_length()) - count))
-        torch.compiler.cudagraph_mark_step_begin()
-        return self._run(filled)[:count].clone()  # the graph's next run writes to the same memory
+        parts = images.split(self._batch)
+        filled = F.pad(parts[-1], (0, 0) * 3 + (0, self._batch - len(parts[-1])))
+        encoded = [self._run(part) for part in (*parts[:-1], filled)]
+        return torch.cat(encoded)[: len(images)]
 
 
 class _Block(nn.Module):
@@ -203,6 +205,9 @@ class _Linear(nn.Module):
     In bfloat16 on CPUs one call of oneDNN does both, with weights laid out for it once (operators that TorchInductor
     emits); F.linear lays them out anew each time, and GELU goes through memory once more.
     """
+
+    _weight: Tensor
+    bias: Tensor
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, gelu: bool = False) -> None:
         super().__init__()

@@ -15,6 +15,32 @@ from segment_anything.modeling import TwoWayTransformer
 from torch import Tensor
 
 
+def dense_position(layer: Any, height: int, width: int) -> Tensor:
+    """(C, height, width): as layer((height, width)) of segment_anything's PositionEmbeddingRandom, to the bit.
+
+    Without its cumulative sums, which are not deterministic on every GPU, and which torch then refuses.
+    """
+    device = layer.positional_encoding_gaussian_matrix.device
+    y, x = ((torch.arange(side, device=device, dtype=torch.float32) + 0.5) / side for side in (height, width))
+    return layer._pe_encoding(torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], -1)).permute(2, 0, 1)
+
+
+def point_tokens(encoder: Any, points_xy: Tensor, labels: Tensor, pad: bool) -> Tensor:
+    """As _embed_points of segment_anything's PromptEncoder, to the bit: (N, P, 2), (N, P) -> (N, P or P + 1, C).
+
+    Without indexing by masks, each of which waits for the device on GPUs.
+    """
+    points = points_xy + 0.5
+    if pad:
+        points, labels = F.pad(points, (0, 0, 0, 1)), F.pad(labels, (0, 1), value=-1)
+    embedded = encoder.pe_layer.forward_with_coords(points, encoder.input_image_size)
+    kinds = [encoder.not_a_point_embed, *encoder.point_embeddings[:2]]  # of labels -1, 0, 1
+    absent, negative, positive = (kind.weight for kind in kinds)
+    label = labels[..., None]
+    embedded = torch.where(label == -1, torch.zeros_like(embedded) + absent, embedded)
+    return torch.where(label == 0, embedded + negative, torch.where(label == 1, embedded + positive, embedded))
+
+
 class TwoWay:
     """(image tokens, prompt tokens) -> both, attended to. Made for one grid of positions."""
 

@@ -15,13 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
-
 from pipeline.errors import RefusedError
 from pipeline.models.registry import MODELS, PACKAGED, find
 from pipeline.storage import Access, brief
 from pipeline.storage.backoff import STORE_ERRORS, is_failure, retried
-from pipeline.storage.file_systems import options
+from pipeline.storage.file_systems import connect
 
 LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
 LITE_CORRECTION = LITE_WEIGHTS.with_name("lite.iou.safetensors")
@@ -140,7 +138,7 @@ def _fetch(uri: str, access: Access) -> Path:
     """A local path with the content of `uri`: the file itself, or a temporary copy in the cache."""
     uri = str(LITE_WEIGHTS) if uri == PACKAGED else uri
     try:
-        fs, path = fsspec.core.url_to_fs(uri, **options(uri, access.endpoint_url, access.timeout_s))
+        fs, path = connect(uri, access.endpoint_url, access.timeout_s)
         if _is_local(fs):
             if not Path(path).is_file():
                 raise RefusedError(f"the checkpoint {uri} does not exist")

@@ -99,7 +99,7 @@ def read_plan(output: Store, increments: Sequence[int] | None = None) -> Plan:
 
 
 def all_chunk_ids(output: Store) -> frozenset[str]:
-    """Of every committed chunk, superseded ones too."""
+    """The ids of every committed chunk, superseded ones included."""
     tables = (output.read_parquet(layout.Increment(number).chunks, ["chunk_id"]) for number in committed(output))
     return frozenset(chunk_id for table in tables for chunk_id in table["chunk_id"].to_pylist())
 
@@ -126,7 +126,7 @@ def plan(
             spill.add(to_row(image, listed.get(container)))
             on_image(1)
         if spill.rows == 0:
-            raise RefusedError("no image matched: the source has no images. Check --images and --masks")
+            raise RefusedError("no image matched: the source contains no images: check --images and --masks")
         with hold() as fence:
             before = committed(output)
             _discard_uncommitted(output, before)

@@ -18,7 +18,7 @@ STARTING = 0.5
 
 ADVICE = {
     "start-up": "starting took most of the time; a larger dataset would not notice",
-    "model": "more actors (or GPUs) would make it faster, more of anything else would not",
+    "model": "more actors (or GPUs) would make it faster, nothing else would",
     "storage": "actors waited for images, and loading for files: a nearer store or more operation.fetch_threads",
     "loading": "actors waited for images to be decoded: more CPU cores would make it faster",
 }

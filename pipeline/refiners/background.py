@@ -1,4 +1,4 @@
-"""Work done behind the model's back: one thread scores and encodes masks while the model is at the next ones.
+"""Work that overlaps with the model: one thread scores and encodes masks while the model computes the next ones.
 
 Results do not depend on it: each call is a pure function of its arguments.
 """

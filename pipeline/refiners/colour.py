@@ -1,7 +1,7 @@
 """What colour says of a mask: GrabCut with the model's logits as its prior.
 
 Where the model is sure its answer is the colour models' example; in between, GrabCut decides by colours and edges of
-this very photograph. It errs elsewhere than a network does, so it is worth a small vote, and where it disagrees a mask
+this very image. It errs elsewhere than a network does, so it is worth a small vote, and where it disagrees a mask
 is less certain. Small objects have too few pixels to tell colours from: there the coarse mask has the vote.
 """
 

@@ -16,10 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
-from pipeline.errors import RefusedError
+from pipeline.extras import require
 from pipeline.masks.frames import ORIGINAL_SIZE
 from pipeline.models import ModelSpec
 from pipeline.refiners import dense_crf, grabcut, none, pixelwise, sam_box, samrefiner, semantic
@@ -73,8 +72,8 @@ def find(name: str) -> Refiner:
 def check_refiner(name: str) -> None:
     """Raise RefusedError for a refiner that does not exist or whose extra is not installed."""
     extra = find(name).extra
-    if extra and find_spec(extra[1]) is None:
-        raise RefusedError(f"refiner {name} needs an extra: pip install 'relabel[{extra[0]}]'")
+    if extra:
+        require(module=extra[1], extra=extra[0], what=f"refiner {name}")
 
 
 def load_side(method: Method, input_side: int) -> int:

@@ -5,7 +5,7 @@ for all of its masks. Masks go through the decoder together, in slabs of `decode
 encoder batch; a slab's composition depends on the chunk alone, never on timing.
 
 Past the paper: the model may look again, at the mirror image and at a crop around the object (`masks/views.py`), and
-the photograph's colours may vote (`colour.py`); the refined mask is where the mean of all answers says so.
+the image's colors may vote (`colour.py`); the refined mask is where the mean of all answers says so.
 """
 
 from __future__ import annotations

@@ -34,14 +34,14 @@ class InOneThread:
 
 @dataclass
 class Spent:
-    """Seconds, known at the end: `idle_s` for which nobody had been there before, `busy_s` since."""
+    """Seconds, known at the end: `idle_s` when no task was active before this one, `busy_s` as this task's share."""
 
     idle_s: float = 0.0
     busy_s: float = 0.0
 
 
 class Occupied:
-    """Shares time out among those who are there at once, so that all of it adds up to what the clock showed."""
+    """Divides wall-clock time among the tasks that are active at once, so that their shares add up to it."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -51,7 +51,7 @@ class Occupied:
 
     @contextmanager
     def by_one(self) -> Iterator[Spent]:
-        """For the time of one's presence."""
+        """Count the time inside as one task's."""
         spent = Spent()
         with self._lock:
             if not self._present:

@@ -50,7 +50,7 @@ class _Case:
         """Raise JobError unless known-good images survive where the others do not."""
         good = self.good if self.good is not None else next(iter(self.survivors), None)
         if good is None:
-            raise JobError(f"{failed.detail}; no image is known to work, so none is blamed and nothing was committed")
+            raise JobError(f"{failed.detail}; no known-good image exists to compare with; nothing was committed")
         outcome = self.run(good)
         if not any(_ok(outcome)):  # of several, some may have been deleted since
             raise JobError(

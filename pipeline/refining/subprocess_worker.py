@@ -27,7 +27,7 @@ from pipeline.storage import brief
 
 ROOT = str(Path(__file__).parents[2])
 LIMIT_S = 1800.0
-"""For so long nothing hangs that works."""
+"""A process that takes longer hangs: no image takes this long."""
 SHARE_OF_FREE_MEMORY = 0.8
 
 

@@ -1,7 +1,7 @@
 """The audit page: one HTML file that shows what a result holds and lets a person judge a sample of it.
 
     survey.py    one pass over the score columns: counts, histograms, categories, and which masks to show   [bounded]
-    gallery.py   those masks as pictures: a crop of the photograph, both outlines as SVG paths
+    gallery.py   those masks as pictures: a crop of the image, both outlines as SVG paths
     risk.py      how bad the labels are on average when only the surest are kept: by truth, verdicts or estimate
     charts.py    numbers -> inline SVG                                                                      [pure]
     page.py      all of it -> HTML: every string escaped, nothing loaded from anywhere

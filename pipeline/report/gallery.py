@@ -1,4 +1,4 @@
-"""The chosen masks as what the page draws: a crop of the photograph, and both outlines as SVG paths over it."""
+"""The chosen masks as what the page draws: a crop of the image, and both outlines as SVG paths over it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Item = dict[str, Any]
 def gallery(result: Result, shown: dict[str, list[str]], images_root: str | None, threads: int = 4) -> list[Item]:
     """The masks in `shown` (id -> strata), as JSON-ready items in the order of `shown`.
 
-    A photograph that cannot be read gives an item without a picture, and says why.
+    An image that cannot be read gives an item without a picture, and says why.
     """
     by_image: dict[str, list[Item]] = defaultdict(list)
     for row in read_masks(result, list(shown)):
@@ -48,7 +48,7 @@ def gallery(result: Result, shown: dict[str, list[str]], images_root: str | None
 
 
 def draw_image(photos: Photos, rows: Sequence[Item]) -> list[Item]:
-    """All chosen masks of one photograph."""
+    """All chosen masks of one image."""
     try:
         photo = photos.read(rows[0]["image_uri"], (rows[0]["height"], rows[0]["width"]))
     except ImageError as error:

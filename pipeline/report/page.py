@@ -46,7 +46,7 @@ def report(
 ) -> str:
     """The page of an output's current result, as HTML.
 
-    ground_truth: COCO JSON of true masks, for measured figures. images_root: where the photographs are now. Raises
+    ground_truth: COCO JSON of true masks, for measured figures. images_root: where the images are now. Raises
     RefusedError when there is no result, or the truth does not fit it.
     """
     access = access or Access()
@@ -132,7 +132,7 @@ def _header(result: Result) -> str:
         ("Method", manifest.fingerprint),
         ("Generation", manifest.generation),
         ("Calibration", manifest.calibration_id or DASH),
-        ("Photographs", manifest.images_root),
+        ("Images", manifest.images_root),
     ]
     listed = "".join(f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts)
     return (

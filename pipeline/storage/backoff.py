@@ -53,7 +53,7 @@ def retried(action: Callable[[], T], tries: int, sleep: Callable[[float], None] 
             if attempt + 1 == tries or is_final(error):
                 raise
             sleep(random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt)))  # noqa: S311 - jitter, no secret
-    raise ValueError(f"{tries} tries")
+    raise ValueError(f"tries must be at least 1, not {tries}")
 
 
 def is_final(error: Exception) -> bool:

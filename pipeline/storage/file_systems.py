@@ -8,8 +8,33 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+import fsspec
+
+from pipeline.errors import RefusedError
+from pipeline.extras import install_command
+
 Entry = tuple[str, dict[str, Any]]
 """A file's path as the file system takes it, and what a listing tells of it."""
+
+EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+"""Kinds of URI whose file system is an extra of this project."""
+
+
+def connect(uri: str, endpoint_url: str | None, timeout_s: float) -> tuple[Any, str]:
+    """The file system behind a URI, and the path inside it. Raises RefusedError for a kind of URI it has none for."""
+    kind = uri.partition("://")[0]
+    try:
+        fs, path = fsspec.core.url_to_fs(uri, **options(uri, endpoint_url, timeout_s))
+    except ImportError as error:
+        cure = install_command(EXTRAS[kind]) if kind in EXTRAS else str(error)
+        raise RefusedError(f"{kind}:// needs a package that is not installed: {cure}") from None
+    except ValueError:
+        if kind in fsspec.available_protocols():
+            raise
+        raise RefusedError(
+            f"{kind}:// is no kind of URI that is known; there are local paths, s3://, gs://, az://, https://, ..."
+        ) from None
+    return fs, path
 
 
 def options(uri: str, endpoint_url: str | None, timeout_s: float) -> dict[str, Any]:

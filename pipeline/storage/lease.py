@@ -110,8 +110,8 @@ class _Lease:
         self.beat()
         if (top := _top(self._output)) != self.number:
             raise JobError(
-                f"another run took over {self._output.uri} (lease {top} after {self.number}): this one was silent for "
-                "too long. Nothing was switched; run it again"
+                f"another run took over {self._output.uri} (lease {top} after {self.number}): this run missed its "
+                "heartbeats; nothing was published. Run it again"
             )
 
     def beat(self, **changes: Any) -> None:

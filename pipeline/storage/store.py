@@ -19,7 +19,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import JobError, StorageError
 from pipeline.storage.atomic import TEMPORARY_PREFIX, create_local, local_writer, put_local
 from pipeline.storage.backoff import ANSWERS, deadline_s, is_failure, retried
-from pipeline.storage.file_systems import Entry, etag, found_entries, local_entries, modified_s, options, s3_entries
+from pipeline.storage.file_systems import Entry, connect, etag, found_entries, local_entries, modified_s, s3_entries
 from pipeline.storage.ranges import Ranges
 
 T = TypeVar("T")
@@ -66,7 +65,7 @@ class Store:
 
     @cached_property
     def _fs_and_root(self) -> tuple[Any, str]:
-        fs, root = fsspec.core.url_to_fs(self.uri, **options(self.uri, self.access.endpoint_url, self.access.timeout_s))
+        fs, root = connect(self.uri, self.access.endpoint_url, self.access.timeout_s)
         if hasattr(fs, "retries"):
             fs.retries = 1  # ours are enough; see storage/backoff.py
         return fs, root.rstrip("/") or "/"

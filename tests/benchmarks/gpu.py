@@ -1,147 +1,124 @@
-"""Everything that only a GPU can show, in one command; not yet run on one.
+"""Everything that only a GPU can show, in one command, the most telling first; see README.md beside this file.
 
-    python -m tests.benchmarks.gpu [--models vit_b vit_h] [--json gpu.json]
+    python -m tests.benchmarks.gpu [--minutes 9] [--only device parity rates train] [--compiled]
+    python -m tests.benchmarks.gpu --device cpu --small      the same lines without a GPU; its figures are of a CPU
 
-The encoder alone (package float32; this project's in bfloat16, plain and compiled, batches 1 to 16) against the
-measured ceiling, then whole refinement at 7 masks an image with 1 and 5 iterations, plain and compiled, one chunk and
-four at once as an actor has them, and its rate over the encoder's own. Random weights: what is computed does not depend
-on them, but masks from them say nothing. segment-anything-fast publishes 23.2 (ViT-H) and 92 (ViT-B) images/s for an
-A100.
-
-`--device cpu --images 1` goes through the same lines without one; its figures are of a CPU.
+Every line is printed and appended to OUTPUT/gpu.jsonl as it is measured, so a run that is cut has told most. Each step
+has a share of the time, and what one leaves goes to the next. Nothing needs the network; random weights stand in for
+Segment Anything's, and what follows the encoder is fed logits made from the coarse masks, so that it has real work.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import itertools
 import json
-import os
 import sys
-import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from safetensors.torch import save_file
-from segment_anything import sam_model_registry
-
-from pipeline.configuration import resolve
-from pipeline.masks import binary
-from pipeline.masks.frames import Frame
-from pipeline.models import load_model
-from pipeline.models.ceiling import peak_memory_mb, settle
-from pipeline.models.weights import resolve as resolve_weights
-from pipeline.refiners import REFINERS, RefineImage
-from pipeline.refining.busy_time import InOneThread
-from pipeline.storage import Access
-from tests.benchmarks import speed_encoder
-
-MASKS_PER_IMAGE, CHUNK = 7, 16
-BATCHES = (1, 4, 8, 16)
+Row = dict[str, Any]
 
 
-def encoders(model: str, device: str, images: int) -> list[dict[str, Any]]:
-    rows = []
-    ways = [["package", "--batch", "1"]]
-    ways += [["project", "--batch", str(batch)] for batch in BATCHES if batch <= images]
-    if device != "cpu":
-        ways += [["project", "--batch", str(batch), "--compile"] for batch in BATCHES if batch <= images]
-    for way in ways:
-        words = [*way, "--model", model, "--device", device, "--images", str(images), "--warm-up", "3", "--check"]
-        rows.append({"model": model, "options": " ".join(way), **speed_encoder.measure(speed_encoder.parse(words))})
-        free_memory(device)
-    return rows
+@dataclass(frozen=True)
+class Options:
+    """What the steps need to know."""
+
+    device: str
+    small: bool
+    compiled: bool
+    pack: Path
+    output: Path
 
 
-def refinement(model: str, device: str, images: int, encoder_images_per_s: float) -> list[dict[str, Any]]:
-    """Images/s of encode, prompts, decode, masks and scores together."""
-    scenes = [scene(np.random.default_rng(seed)) for seed in range(images)]
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder) / f"{model}.safetensors"
-        state = sam_model_registry[model]().state_dict()
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, checkpoint)
-        for compiled in (False, True) if device != "cpu" else (False,):
-            weights = resolve_weights(model, str(checkpoint), Access())
-            threads = os.cpu_count() or 1
-            loaded = InOneThread(partial(load_model, model, weights, device, threads, "bfloat16", compiled))
-            for iterations, at_once in itertools.product((1, 5), (1, 4)):
-                options = {"model": model, "iterations": iterations, "compiled": compiled, "chunks_at_once": at_once}
-                measured = refine(loaded, scenes, model, iterations, at_once, device)
-                share = measured["images_per_s"] / encoder_images_per_s
-                rows.append({**options, **measured, "of_encoder_alone": round(share, 3)})
-                print(json.dumps(rows[-1]), flush=True)
-            del loaded
-            free_memory(device)
-    return rows
+@dataclass
+class Clock:
+    """Time left for a step, and for everything."""
+
+    ends: float
+    step_ends: float = field(default=float("inf"))
+
+    def left(self) -> float:
+        """Seconds until the step should end."""
+        return min(self.ends, self.step_ends) - time.monotonic()
 
 
-def refine(
-    loaded: InOneThread, scenes: list[RefineImage], model: str, iterations: int, at_once: int, device: str
-) -> dict[str, float]:
-    """Rates of one way through the scenes, `at_once` chunks of them side by side; one chunk before to warm up."""
-    method = resolve("published-code", None, {"method": {"model": model, "iterations": iterations}}).method
-    chunks = [scenes[first : first + CHUNK] for first in range(0, len(scenes), CHUNK)]
-    REFINERS["samrefiner"].run(loaded, chunks[0], method)
-    settle(device)
-    started, cpu = time.perf_counter(), time.process_time()
-    with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(lambda images: REFINERS["samrefiner"].run(loaded, images, method), chunks))
-    settle(device)
-    elapsed = time.perf_counter() - started
-    return {
-        "images_per_s": round(len(scenes) / elapsed, 2),
-        "masks_per_s": round(len(scenes) * MASKS_PER_IMAGE / elapsed, 2),
-        "cpu_ms_per_image": round(1000 * (time.process_time() - cpu) / len(scenes), 1),
-        "peak_gib": round(peak_memory_mb(device) / 1024, 2),
-    }
+class Step(NamedTuple):
+    """`run` yields rows as it measures them; it is dropped between two rows when its time is up."""
+
+    name: str
+    share: float  # of what time is left when it begins
+    run: Callable[[Options, Clock], Iterator[Row]]
 
 
-def free_memory(device: str) -> None:
-    """Back to the device, so that each way starts alike."""
-    gc.collect()
-    if device != "cpu":
-        torch.cuda.empty_cache()
+def all_steps() -> list[Step]:
+    """In the order of what they tell."""
+    from tests.benchmarks import gpu_parity, gpu_rates, gpu_train
 
-
-def scene(rng: np.random.Generator) -> RefineImage:
-    """Noise of 1024 x 768 with discs as masks."""
-    frame = Frame((768, 1024), 1024)
-    rows, columns = np.mgrid[:768, :1024]
-    discs = [
-        (rows - rng.integers(100, 668)) ** 2 + (columns - rng.integers(100, 924)) ** 2 < rng.integers(20, 100) ** 2
-        for _ in range(MASKS_PER_IMAGE)
+    return [
+        Step("device", 0.1, gpu_parity.device),
+        Step("parity", 0.3, gpu_parity.parity),
+        Step("rates", 0.6, gpu_rates.rates),
+        Step("train", 1.0, gpu_train.train),
     ]
-    pixels = rng.integers(0, 256, (768, 1024, 3), dtype=np.uint8)
-    return RefineImage(pixels, frame, [binary.encode(disc) for disc in discs])
+
+
+def run_steps(steps: list[Step], options: Options, minutes: float) -> bool:
+    """Whether every step ended without an error; an error is a row, and the next step begins."""
+    started = time.monotonic()
+    clock = Clock(started + 60 * minutes)
+    options.output.mkdir(parents=True, exist_ok=True)
+    fine = True
+    with (options.output / "gpu.jsonl").open("a") as sink:
+        for step in steps:
+            clock.step_ends = time.monotonic() + step.share * max(0.0, clock.ends - time.monotonic())
+            for row in _rows(step, options, clock):
+                fine = fine and "error" not in row
+                line = json.dumps({"at_s": round(time.monotonic() - started, 1), "step": step.name, **row})
+                print(line, flush=True)
+                sink.write(line + "\n")
+                sink.flush()
+    return fine
+
+
+def _rows(step: Step, options: Options, clock: Clock) -> Iterator[Row]:
+    if clock.left() <= 0:
+        yield {"not_run": "no time was left"}
+        return
+    try:
+        for row in step.run(options, clock):
+            yield row
+            if clock.left() <= 0:
+                yield {"cut": "its time was up"}
+                return
+    except Exception as error:  # whatever a first run meets: the steps after it still tell something
+        yield {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["vit_b", "vit_h"])
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--images", type=int, default=64, help="of each measurement")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if options.device != "cpu" and not torch.cuda.is_available():
-        sys.exit("no CUDA device here: nothing was measured")
-    name = "CPU" if options.device == "cpu" else torch.cuda.get_device_name()
-    result: dict[str, Any] = {"device": name, "encoder": [], "refinement": []}
-    for model in options.models:
-        with torch.inference_mode():
-            of_model = encoders(model, options.device, options.images)
-        fastest = max(row["images_per_s"] for row in of_model)
-        result["encoder"] += of_model
-        result["refinement"] += refinement(model, options.device, options.images, fastest)
-        print(json.dumps(result, indent=1), flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(result, indent=1))
+    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--small", action="store_true", help="a small model and few images, for a rehearsal")
+    parser.add_argument("--compiled", action="store_true", help="also through torch.compile")
+    parser.add_argument("--only", nargs="+", choices=["device", "parity", "rates", "train"])
+    parser.add_argument("--pack", type=Path, default=Path("build/gpu-pack"), help="what gpu_pack made")
+    parser.add_argument("--output", type=Path, default=Path("build/gpu"))
+    given = parser.parse_args()
+
+    from pipeline.errors import RefusedError
+    from pipeline.models import check_device
+
+    try:
+        check_device(given.device)
+    except RefusedError as error:
+        sys.stderr.write(f"{error}; nothing was measured\n")
+        sys.exit(2)
+    options = Options(given.device, given.small, given.compiled, given.pack, given.output)
+    steps = [step for step in all_steps() if not given.only or step.name in given.only]
+    sys.exit(0 if run_steps(steps, options, given.minutes) else 1)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         if options.check:
             expected, answer = encoder(batches[0][:1]), fast(batches[0][:1])
             found["relative_error"] = float((answer - expected).norm() / expected.norm())
-        run = CompiledEncoder(fast) if options.compile else fast
+        run = CompiledEncoder(fast, options.batch) if options.compile else fast
     else:
         dtype = torch.float32
     for _ in range(options.warm_up):
@@ -94,7 +94,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--threads", type=int)
     parser.add_argument("--warm-up", type=int, default=1)
-    parser.add_argument("--compile", action="store_true", help="torch.compile, on GPUs with CUDA graphs")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of each block")
     parser.add_argument("--check", action="store_true", help="also the error against the package's encoder")
     return parser.parse_args(arguments)
 

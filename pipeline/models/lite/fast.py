@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 from functools import lru_cache, partial
+from typing import cast
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -20,19 +19,16 @@ from pipeline.models.lite.backbone import TAPS, InvertedResidual, SameConv
 from pipeline.models.lite.network import (
     IOU_FACTS,
     MASKS,
-    OUTLINE_PX,
     PICTURE_CHANNELS,
     ImageEncoder,
     ImageFeatures,
     MaskDecoder,
     PromptTensors,
     box_picture,
-    outline_band,
+    fast_outline_band,
     outline_facts,
 )
-from pipeline.models.two_way import TwoWay
-
-AROUND = np.ones((2 * OUTLINE_PX + 1, 2 * OUTLINE_PX + 1), np.uint8)
+from pipeline.models.two_way import TwoWay, dense_position
 
 
 class FastEncoder:
@@ -46,9 +42,13 @@ class FastEncoder:
         self._from32, self._from16, self._from8 = (fused(c) for c in (encoder.from32, encoder.from16, encoder.from8))
         self._side = {8: fused(encoder.side8), 4: fused(encoder.side4), 2: fused(encoder.side2)}
         self._down = {8: fused(encoder.down8), 4: fused(encoder.down4), 2: fused(encoder.down2)}
-        self._merge = {8: fused(encoder.merge8[2]), 4: fused(encoder.merge4[2]), 2: fused(encoder.merge2[1])}
+        self._merge = {
+            8: fused(_conv(encoder.merge8, 2)),
+            4: fused(_conv(encoder.merge4, 2)),
+            2: fused(_conv(encoder.merge2, 1)),
+        }
         self._norm = {8: _cast(encoder.merge8[0], dtype), 4: _cast(encoder.merge4[0], dtype)}
-        self._merge16, self._norm16 = fused(encoder.merge16[1]), _cast(encoder.merge16[2], dtype)
+        self._merge16, self._norm16 = fused(_conv(encoder.merge16, 1)), _cast(encoder.merge16[2], dtype)
 
     def __call__(self, images: Tensor) -> ImageFeatures:
         at2, at4, at8, at16, at32 = self._taps(images.to(self._dtype))
@@ -95,6 +95,10 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return module if dtype == torch.float32 else copy.deepcopy(module).to(dtype)
 
 
+def _conv(layers: nn.Sequential, index: int) -> nn.Conv2d:
+    return cast(nn.Conv2d, layers[index])
+
+
 class FastDecoder:
     """Prompts on the features of one image, or of one image each -> logits and predicted IoU, as MaskDecoder."""
 
@@ -107,8 +111,8 @@ class FastDecoder:
         self._plain, self._dtype = decoder, dtype
         self._down2 = fused(decoder.down2, "relu")
         self._down4, self._down8, self._down16 = (fused(c) for c in (decoder.down4, decoder.down8, decoder.down16))
-        self._merge8, self._merge4 = fused(decoder.merge8[2], "relu"), fused(decoder.merge4[2], "relu")
-        self._merge2 = fused(decoder.merge2[1], "relu")
+        self._merge8, self._merge4 = fused(_conv(decoder.merge8, 2), "relu"), fused(_conv(decoder.merge4, 2), "relu")
+        self._merge2 = fused(_conv(decoder.merge2, 1), "relu")
         self._up8, self._up4, self._up2 = (_cast(up, dtype) for up in (decoder.up8, decoder.up4, decoder.up2))
         self._norm8, self._norm4 = _cast(decoder.merge8[0], dtype), _cast(decoder.merge4[0], dtype)
         self._norm_down = {
@@ -117,7 +121,7 @@ class FastDecoder:
             16: _cast(decoder.norm_down16, dtype),
         }
         self._transformer = _cast(decoder.transformer, dtype)
-        self._position = decoder.prompt_encoder.pe_layer((grid, grid)).detach()
+        self._position = dense_position(decoder.prompt_encoder.pe_layer, grid, grid).detach()
         self._two_way = lru_cache(maxsize=64)(self._make_two_way)
 
     def _make_two_way(self, height: int, width: int) -> TwoWay:
@@ -188,17 +192,6 @@ def mask_facts(logits: Tensor, coarse: Tensor | None) -> Tensor:
         facts[..., 4] = 1
     facts[..., 5] = torch.log1p(area) / 10
     return facts
-
-
-def fast_outline_band(logits: Tensor) -> Tensor:
-    """As lite_network.outline_band; on a CPU by OpenCV, which takes a twentieth of the time."""
-    if logits.device.type != "cpu":
-        return outline_band(logits)
-    inside = (logits > 0).numpy().view(np.uint8)
-    band = np.empty_like(inside)
-    for index in np.ndindex(*inside.shape[:2]):
-        band[index] = cv2.dilate(inside[index], AROUND) - cv2.erode(inside[index], AROUND)
-    return torch.from_numpy(band).to(logits.dtype)
 
 
 def _double(x: Tensor) -> Tensor:

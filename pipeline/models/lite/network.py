@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import load
@@ -20,12 +22,14 @@ from torch import Tensor, nn
 
 from pipeline.masks.frames import PROMPT_SIDE
 from pipeline.models.lite.backbone import TAPS, Lite0Backbone
+from pipeline.models.two_way import dense_position, point_tokens
 
 DIM, DIM8, DIM4, DIM2 = 128, 48, 32, 16  # channels at strides 16, 8, 4, 2
 MASKS = 3
 PICTURE_CHANNELS = 4  # Gaussian, coarse mask, "a mask is given", box
 IOU_FACTS, OUTLINE_FACTS = 6, 4
 OUTLINE_PX, CAPPED_LOGIT = 3, 6.0
+AROUND = np.ones((2 * OUTLINE_PX + 1, 2 * OUTLINE_PX + 1), np.uint8)
 CORRECTION_WIDTH = 16
 BASE_LOGIT = 2.0
 CORRECTION = "iou_head.correction."
@@ -93,11 +97,10 @@ class IouHead(MLP):
 
     def __init__(self) -> None:
         super().__init__(2 * DIM + IOU_FACTS, DIM, 1, 3)
-        self.correction = nn.Sequential(
-            nn.Linear(1 + IOU_FACTS + OUTLINE_FACTS, CORRECTION_WIDTH), nn.ReLU(), nn.Linear(CORRECTION_WIDTH, 1)
-        ).requires_grad_(False)
-        nn.init.zeros_(self.correction[2].weight)
-        nn.init.zeros_(self.correction[2].bias)
+        first, last = nn.Linear(1 + IOU_FACTS + OUTLINE_FACTS, CORRECTION_WIDTH), nn.Linear(CORRECTION_WIDTH, 1)
+        self.correction = nn.Sequential(first, nn.ReLU(), last).requires_grad_(False)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden (N, MASKS, 2 * DIM + IOU_FACTS + OUTLINE_FACTS): tokens and facts -> logits (N, MASKS)."""
@@ -144,7 +147,7 @@ class MaskDecoder(nn.Module):
         at8 = (self.norm_down8(self.down8(at4) + _rows(features.skip8, index))).relu_()
         image = _rows(features.embedding, index) + self.norm_down16(self.down16(at8))
 
-        positions = self.prompt_encoder.pe_layer(image.shape[-2:])[None].expand(count, -1, -1, -1)
+        positions = dense_position(self.prompt_encoder.pe_layer, *image.shape[-2:])[None].expand(count, -1, -1, -1)
         own = self.tokens.weight[None].expand(count, -1, -1)
         tokens, image_tokens = self.transformer(image, positions, torch.cat([own, self.prompt_tokens(prompts)], 1))
         x = image_tokens.transpose(1, 2).reshape(image.shape)
@@ -160,7 +163,7 @@ class MaskDecoder(nn.Module):
         """(N, T, DIM): points (a missing one is SAM's not-a-point token) and two box corners."""
         encoder, parts = self.prompt_encoder, []
         if prompts.points_xy is not None and prompts.point_labels is not None:
-            parts.append(encoder._embed_points(prompts.points_xy, prompts.point_labels, prompts.boxes_xyxy is None))
+            parts.append(point_tokens(encoder, prompts.points_xy, prompts.point_labels, prompts.boxes_xyxy is None))
         if prompts.boxes_xyxy is not None:
             parts.append(encoder._embed_boxes(prompts.boxes_xyxy))
         if not parts:
@@ -170,7 +173,7 @@ class MaskDecoder(nn.Module):
     def predict_iou(self, tokens: Tensor, logits: Tensor, prompts: PromptTensors) -> Tensor:
         """(N, MASKS) from the tokens and from facts about each mask, which are constants to the gradient."""
         masks = logits.detach().float()
-        facts = torch.cat([mask_facts(masks, prompts.coarse), outline_facts(masks, outline_band(masks))], 2)
+        facts = torch.cat([mask_facts(masks, prompts.coarse), outline_facts(masks, fast_outline_band(masks))], 2)
         own = tokens[:, :1].expand(-1, MASKS, -1)
         hidden = torch.cat([own, tokens[:, 1 : 1 + MASKS], facts.to(tokens.dtype)], 2)
         return torch.sigmoid(self.iou_head(hidden).float())
@@ -244,6 +247,17 @@ def outline_band(logits: Tensor) -> Tensor:
     share = F.avg_pool2d(share, (1, side), 1, (0, OUTLINE_PX), count_include_pad=False)
     least = 0.5 / side**2  # less than one pixel's share
     return ((share > least) & (share < 1 - least)).to(logits.dtype)
+
+
+def fast_outline_band(logits: Tensor) -> Tensor:
+    """As outline_band; on a CPU by OpenCV, which takes a twentieth of the time."""
+    if logits.device.type != "cpu":
+        return outline_band(logits)
+    inside = (logits > 0).numpy().view(np.uint8)
+    band = np.empty_like(inside)
+    for index in np.ndindex(*inside.shape[:2]):
+        band[index] = cv2.dilate(inside[index], AROUND) - cv2.erode(inside[index], AROUND)
+    return torch.from_numpy(band).to(logits.dtype)
 
 
 def outline_facts(logits: Tensor, band: Tensor) -> Tensor:

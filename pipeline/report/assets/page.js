@@ -61,7 +61,7 @@
     }
   }
 
-  // ---- cards; a photograph is decoded only when its card comes near
+  // ---- cards; an image is decoded only when its card comes near
   const lazy = new IntersectionObserver((entries) => {
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;

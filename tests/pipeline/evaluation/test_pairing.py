@@ -52,7 +52,7 @@ def test_nothing_that_joins_is_refused_with_both_sides_ids() -> None:
 
 
 def test_two_predictions_for_one_annotation_are_refused() -> None:
-    with pytest.raises(RefusedError, match="two predictions for annotation 1"):
+    with pytest.raises(RefusedError, match="duplicate prediction for annotation 1"):
         pair([truth("1")], [prediction("1"), prediction("1")])
 
 

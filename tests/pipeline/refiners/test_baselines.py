@@ -146,7 +146,7 @@ def test_unknown_and_uninstalled_refiners_are_refused(monkeypatch: pytest.Monkey
     with pytest.raises(RefusedError, match="unknown refiner 'magic'; there are samrefiner, sam-box, none"):
         check_refiner("magic")
     absent: Callable[[str], None] = lambda _name: None  # noqa: E731
-    monkeypatch.setattr("pipeline.refiners.registry.find_spec", absent)
-    with pytest.raises(RefusedError, match=r"pip install 'relabel\[dense-crf\]'"):
+    monkeypatch.setattr("pipeline.extras.find_spec", absent)
+    with pytest.raises(RefusedError, match=r"pip install 'relabel-masks\[dense-crf\]'"):
         check_refiner("dense-crf")
     check_refiner("grabcut")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-WEIGHTS_NAME = "lite.safetensors"
+WEIGHTS_NAME, RAW_NAME = "lite.safetensors", "raw.safetensors"  # averaged over steps, and as they are
 
 
 def save_checkpoint(folder: Path, state: Any) -> None:
@@ -26,6 +26,8 @@ def save_checkpoint(folder: Path, state: Any) -> None:
     partial = folder / "checkpoint.pt.tmp"
     torch.save(content, partial)
     partial.replace(folder / "checkpoint.pt")
+    export(state.averaged, folder)
+    export(state.network, folder, RAW_NAME)
 
 
 def load_checkpoint(folder: Path, state: Any) -> None:
@@ -40,10 +42,10 @@ def load_checkpoint(folder: Path, state: Any) -> None:
     state.step, state.worked_s, state.clock = content["step"], content["worked_s"], time.monotonic()
 
 
-def export(network: nn.Module, folder: Path) -> Path:
-    """Write folder/lite.safetensors: fp16, the format of the package. Atomic."""
+def export(network: nn.Module, folder: Path, name: str = WEIGHTS_NAME) -> Path:
+    """Write folder/name: fp16, the format of the package. Atomic."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in network.state_dict().items()}
-    partial = folder / f"{WEIGHTS_NAME}.tmp"
+    tensors = {name: tensor.detach().half().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    partial = folder / f"{name}.tmp"
     save_file(tensors, partial)
-    return partial.replace(folder / WEIGHTS_NAME)
+    return partial.replace(folder / name)

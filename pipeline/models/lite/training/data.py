@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,12 +18,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import RefusedError
 from pipeline.masks.binary import Mask, Rle, decode
 from pipeline.masks.frames import FloatArray, Frame, resize_to_input, tight_box_xyxy
 from pipeline.masks.prompts import GaussianForm, build_prompts, gaussian_logits
 from pipeline.models.lite.model import PIXEL_MEAN
-from pipeline.models.lite.training.damage import Image, damage
+from pipeline.models.lite.training.damage import Image
+from pipeline.models.lite.training.image_cache import read_images
+from pipeline.models.lite.training.real_damage import mixed_damage
 
 Part = Literal["fit", "iou", "val"]
 IOU_PERCENT, VAL_PERCENT = 7, 8  # of the images: for the IoU head alone, and for validation
@@ -41,6 +43,7 @@ class Photo:
     source: str
     image: Image
     masks: tuple[Rle, ...]
+    coarse: tuple[tuple[Rle, ...], ...] = ()  # of each mask, made beforehand; none where a folder has none
 
 
 class PromptArrays(NamedTuple):
@@ -70,23 +73,34 @@ def part_of(name: str) -> Part:
     return "iou" if percent < IOU_PERCENT else "val" if percent < IOU_PERCENT + VAL_PERCENT else "fit"
 
 
-def load_photos(folder: Path, parts: set[Part], limit: int | None = None) -> list[Photo]:
-    """Photographs of `folder` (gt.json, images/) that belong to `parts` and have masks, in the file's order."""
+def load_all(
+    folders: Sequence[Path], parts: set[Part], limit: int | None = None, cache: Path | None = None
+) -> list[Photo]:
+    """Photographs of several folders; `limit` holds for each. Ids of images and masks are each folder's own."""
+    return [photo for folder in folders for photo in load_photos(folder, parts, limit, cache)]
+
+
+def load_photos(folder: Path, parts: set[Part], limit: int | None = None, cache: Path | None = None) -> list[Photo]:
+    """Photographs of `folder` (gt.json, images/) that belong to `parts` and have masks, in the file's order.
+
+    An image may name its `part`; else its name decides. An annotation may have `coarse`: compressed RLE counts of
+    coarse masks of it, made beforehand.
+    """
     truth = json.loads((folder / "gt.json").read_text())
     masks: dict[int, list[Rle]] = {}
+    coarse: dict[int, list[tuple[Rle, ...]]] = {}
     for annotation in truth["annotations"]:
-        masks.setdefault(annotation["image_id"], []).append(annotation["segmentation"])
-    photos: list[Photo] = []
-    for entry in truth["images"]:
-        if limit is not None and len(photos) >= limit:
-            break
-        if entry["id"] in masks and part_of(entry["file_name"]) in parts:
-            pixels = cv2.imread(str(folder / "images" / entry["file_name"]), cv2.IMREAD_COLOR)
-            if pixels is None:
-                raise RefusedError(f"{folder / 'images' / entry['file_name']} is missing or not an image")
-            image = np.ascontiguousarray(pixels[:, :, ::-1], np.uint8)
-            photos.append(Photo(entry["file_name"], entry["source"], image, tuple(masks[entry["id"]])))
-    return photos
+        mask: Rle = annotation["segmentation"]
+        masks.setdefault(annotation["image_id"], []).append(mask)
+        made = tuple(Rle(size=mask["size"], counts=counts) for counts in annotation.get("coarse", ()))
+        coarse.setdefault(annotation["image_id"], []).append(made)
+    entries = [e for e in truth["images"] if e["id"] in masks and (e.get("part") or part_of(e["file_name"])) in parts]
+    entries = entries[:limit]
+    images = read_images([folder / "images" / entry["file_name"] for entry in entries], cache)
+    return [
+        Photo(entry["file_name"], entry["source"], image, tuple(masks[entry["id"]]), tuple(coarse[entry["id"]]))
+        for entry, image in zip(entries, images, strict=True)
+    ]
 
 
 class Sampler:
@@ -94,9 +108,7 @@ class Sampler:
 
     def __init__(self, photos: list[Photo], images: int, masks: int, seed: int) -> None:
         self.photos, self.images, self.masks, self.seed = photos, images, masks, seed
-        counts = Counter(photo.source for photo in photos)
-        weights = np.array([counts[photo.source] ** -0.5 for photo in photos])
-        self.chances = weights / weights.sum()
+        self.chances = photo_chances([photo.source for photo in photos])
 
     def example(self, step: int, side: int) -> Example:
         """Example number `step` at image side `side`; fewer images at larger sides, so that steps cost alike."""
@@ -108,7 +120,7 @@ class Sampler:
         for image, masks in crops:
             frame = Frame((image.shape[0], image.shape[1]), side)
             for index in rng.permutation(np.resize(rng.permutation(len(masks)), self.masks)):
-                coarse = damage(image, masks[index], rng)
+                coarse = mixed_damage(image, masks[index], rng)
                 form, strength = FORMS[rng.integers(len(FORMS))], STRENGTHS[rng.integers(len(STRENGTHS))]
                 prompts.append(prompt_arrays(coarse, frame, form, strength))
                 truths.append(frame.field_to_mask(masks[index], side // 2))
@@ -136,6 +148,13 @@ class Sampler:
             useful = [np.ascontiguousarray(m) for m in masks if m.mean() > MIN_AREA_SHARE and m.mean() < 0.95]
             if useful:
                 return np.ascontiguousarray(image), useful
+
+
+def photo_chances(sources: Sequence[str]) -> npt.NDArray[np.float64]:
+    """(N,) chance of each photograph, given its source: a source is drawn by the square root of its size."""
+    counts = Counter(sources)
+    weights = np.array([counts[source] ** -0.5 for source in sources])
+    return np.asarray(weights / weights.sum(), np.float64)
 
 
 def crop_window(mask: Mask, rng: np.random.Generator) -> tuple[int, int, int, int] | None:

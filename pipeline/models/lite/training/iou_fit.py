@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -125,7 +125,7 @@ def fit(head: IouHead, seen: Answers, seed: int) -> nn.Sequential:
 
 def _of_plain_inputs(correction: nn.Sequential, mean: Tensor, deviation: Tensor) -> nn.Sequential:
     """The same function of inputs that are not scaled."""
-    first = correction[0]
-    first.weight /= deviation
-    first.bias -= first.weight @ mean
+    first = cast(nn.Linear, correction[0])
+    first.weight.div_(deviation)
+    first.bias.sub_(first.weight @ mean)
     return correction

@@ -1,85 +1,44 @@
-"""The training loop of `lite`: two phases over one schedule, resumable from its checkpoint.
+"""The training loop of `lite`: two phases over one schedule, resumable from its checkpoint on any device.
 
-    0 - 68 %     crops of side 256
-    68 - 100 %   crops of side 512, as in use
-    at the end   the correction of the predicted IoU, on images that the rest never saw, for the averaged weights
+    0 - 87.5 %     crops of side 256
+    87.5 - 100 %   crops of side 512, as in use (they cost twice as much)
+    at the end     the correction of the predicted IoU, on images that the rest never saw, for the averaged weights
 
 The schedule runs over steps, or over minutes of work where the length of the run matters more than repeating it bit
-for bit. With steps, a resumed run equals an uninterrupted one.
+for bit. With steps, a resumed run equals an uninterrupted one on the same device.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data import Sampler as StepOrder
+from torch import Tensor, nn
 
+from pipeline.models.fused import keep_freed_memory
 from pipeline.models.lite.network import IouHead, LiteNetwork, load_weights
 from pipeline.models.lite.training import parallel
 from pipeline.models.lite.training.checkpoint import WEIGHTS_NAME, export, load_checkpoint, save_checkpoint
-from pipeline.models.lite.training.data import Example, Sampler, load_photos
+from pipeline.models.lite.training.config import Event, TrainConfig
+from pipeline.models.lite.training.data import load_all
+from pipeline.models.lite.training.feeding import batches
 from pipeline.models.lite.training.imagenet import load_imagenet
 from pipeline.models.lite.training.iou_fit import fit_correction
 from pipeline.models.lite.training.loss import losses
-from pipeline.models.lite.training.prompting import draw_subset, image_tensor, own_output, prompt_tensors
-from pipeline.models.lite.training.validation import Validation, validate
+from pipeline.models.lite.training.pace import Pace
+from pipeline.models.lite.training.prompting import Batch, draw_subset, own_output, prompt_tensors
+from pipeline.models.lite.training.validation import validate
 
-LARGE_SIDE_FROM = 0.68
 WARM_UP_STEPS = 200
 FLOOR = 0.02  # of the learning rate, at the end of the cosine
 GRADIENT_NORM = 1.0
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One run. Exactly one of `steps` and `minutes` is given."""
-
-    data: Path
-    output: Path
-    steps: int | None = None
-    minutes: float | None = None
-    images: int = 4  # crops in a step at side 256
-    masks: int = 4  # prompts for each crop
-    head_rate: float = 1e-3
-    backbone_rate: float = 1e-4
-    weight_decay: float = 0.02
-    average: float = 0.998
-    seed: int = 0
-    processes: int = 1  # that share the crops of a step
-    threads: int = 1  # of each process
-    workers: int = 1  # of each process, that make examples
-    bf16: bool = field(default_factory=torch.cpu._is_avx512_bf16_supported)  # emulated elsewhere: twice as slow as fp32
-    init: Path | None = None  # weights to start from (`export`'s format); ImageNet's backbone when None
-    imagenet: bool = True
-    checkpoint_s: float = 120
-    validations: int = 8
-    photo_limit: int | None = None
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a caller may show: after every step, and `validation` where one was made."""
-
-    step: int
-    progress: float
-    side: int
-    mask_loss: float
-    iou_loss: float
-    best_iou: float
-    seconds: float
-    validation: Validation | None = None
 
 
 @dataclass
@@ -111,27 +70,32 @@ def _train_silently(config: TrainConfig) -> None:
 def _train(config: TrainConfig, report: Callable[[Event], None]) -> Path:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    keep_freed_memory()
     state = initial_state(config)
     load_checkpoint(config.output, state)
     leads = parallel.rank() == 0
-    checks = load_photos(config.data, {"val"}, config.photo_limit) if leads else []
-    source = examples(config, state)
+    checks = load_all(config.data, {"val"}, config.photo_limit, config.cache) if leads else []
+    source = batches(config, state.step, lambda: progress(config, state))
+    pace = Pace(config)
     saved_s, validated = state.seconds(), math.floor(progress(config, state) * config.validations)
     while (at := parallel.agree(progress(config, state))) < 1:
-        event = train_step(config, state, next(source), at)
-        due = min(math.floor(at * config.validations), config.validations - 1)
-        if leads and due > validated:
-            validated = due
-            event = replace(event, validation=validate(state.averaged, checks, config.seed))
-            export(state.averaged, config.output)
+        state.clock += pace.pause()
+        measured = train_step(config, state, pace.timed(source), at)
         if leads and state.seconds() - saved_s > config.checkpoint_s:
             save_checkpoint(config.output, state)
             saved_s = state.seconds()
-        report(event)
+        due = min(math.floor(at * config.validations), config.validations - 1)
+        if leads and due > validated:
+            validated = due
+            report(replace(event(state, at, measured, pace), validation=validate(state.averaged, checks, config.seed)))
+        elif state.step % config.report_every == 0:
+            report(event(state, at, measured, pace))
     if leads:
         save_checkpoint(config.output, state)
-        finish(config, state.averaged)
-        report(Event(state.step, 1.0, 512, 0, 0, 0, state.seconds(), validate(state.averaged, checks, config.seed)))
+        if config.fits_iou:
+            finish(config, state.averaged)
+        last = validate(state.averaged, checks, config.seed)
+        report(Event(state.step, 1.0, 512, 0, 0, 0, state.seconds(), validation=last))
     return config.output / WEIGHTS_NAME
 
 
@@ -139,7 +103,7 @@ def finish(config: TrainConfig, network: LiteNetwork) -> None:
     """Write the weights, with the IoU's correction fitted to them."""
     network.decoder.iou_head.correction.load_state_dict(IouHead().correction.state_dict())
     weights = export(network, config.output)
-    kept_aside = load_photos(config.data, {"iou"}, config.photo_limit)
+    kept_aside = load_all(config.data, {"iou"}, config.photo_limit, config.cache)
     network.load_state_dict({**network.state_dict(), **fit_correction(weights, kept_aside, config.seed)})
     export(network, config.output)
 
@@ -151,7 +115,7 @@ def initial_state(config: TrainConfig) -> State:
         load_weights(network, config.init.read_bytes())
     elif config.imagenet:
         load_imagenet(network.encoder.backbone)
-    network.to(memory_format=torch.channels_last)
+    network.to(config.device).to(memory_format=torch.channels_last)
     backbone = [p for p in network.encoder.backbone.parameters() if p.requires_grad]
     inside = {id(p) for p in network.encoder.backbone.parameters()}
     head = [p for p in network.parameters() if p.requires_grad and id(p) not in inside]
@@ -177,19 +141,29 @@ def learning_rate(rate: float, at: float, step: int) -> float:
     return rate * min(1.0, (step + 1) / WARM_UP_STEPS) * (FLOOR + (1 - FLOOR) * cosine)
 
 
-def train_step(config: TrainConfig, state: State, example: Example, at: float) -> Event:
-    """One step of optimisation on one example."""
+class Measured(NamedTuple):
+    """Of one step; scalars that may still be on their way on the device."""
+
+    side: int
+    mask_loss: Tensor
+    iou_loss: Tensor
+    best_iou: Tensor
+
+
+def train_step(config: TrainConfig, state: State, batch: Batch, at: float) -> Measured:
+    """One step of optimisation on one batch."""
     rng = np.random.default_rng([config.seed, state.step, 1])
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(group["rate"], at, state.step)
-    network = state.network
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-        features = network.encoder(image_tensor(example))
+    network, device = state.network, batch.images.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        features = network.encoder(batch.images)
         subset = draw_subset(rng)
         if subset.second_iteration:
-            example = own_output(network, features, example, np.random.default_rng([state.step, parallel.rank()]))
-        logits, predicted_iou = network.decoder(features, prompt_tensors(example, subset))
-    result = losses(logits, predicted_iou, torch.from_numpy(example.truth), subset.mask)
+            generator = torch.Generator(device).manual_seed(int(rng.integers(1 << 62)) + parallel.rank())
+            batch = own_output(network, features, batch, generator)
+        logits, predicted_iou = network.decoder(features, prompt_tensors(batch, subset))
+    result = losses(logits, predicted_iou, batch.truth, subset.mask)
     state.optimizer.zero_grad(set_to_none=True)
     (result.mask + result.iou).backward()
     parallel.average_gradients(list(network.parameters()))
@@ -198,15 +172,13 @@ def train_step(config: TrainConfig, state: State, example: Example, at: float) -
     state.step += 1
     update_average(state, config.average)
     best = result.true_iou.max(dim=1).values.mean()
-    return Event(
-        step=state.step,
-        progress=at,
-        side=example.images.shape[1],
-        mask_loss=result.mask.item(),
-        iou_loss=result.iou.item(),
-        best_iou=best.item(),
-        seconds=state.seconds(),
-    )
+    return Measured(batch.side, result.mask.detach(), result.iou.detach(), best)
+
+
+def event(state: State, at: float, measured: Measured, pace: Pace) -> Event:
+    """What the step showed. Waits for the device."""
+    mask_loss, iou_loss, best_iou = torch.stack(measured[1:]).tolist()
+    return Event(state.step, at, measured.side, mask_loss, iou_loss, best_iou, state.seconds(), *pace.rates())
 
 
 @torch.no_grad()
@@ -214,46 +186,3 @@ def update_average(state: State, average: float) -> None:
     """Exponential moving average, shorter while the run is young."""
     keep = min(average, (1 + state.step) / (10 + state.step))
     torch._foreach_lerp_(list(state.averaged.parameters()), list(state.network.parameters()), 1 - keep)
-
-
-def examples(config: TrainConfig, state: State) -> Iterator[Example]:
-    """This process's share of the examples from the state's step on, without end, made ahead by worker processes."""
-    first = state.step
-
-    class Order(StepOrder[tuple[int, float]]):
-        def __iter__(self) -> Iterator[tuple[int, float]]:
-            for step in itertools.count(first):
-                at = step / config.steps if config.steps else progress(config, state)
-                yield step * config.processes + parallel.rank(), at
-
-    images = config.images // config.processes
-    fit = Sampler(load_photos(config.data, {"fit"}, config.photo_limit), images, config.masks, config.seed)
-    loader = DataLoader(
-        Examples(fit),
-        batch_size=None,
-        sampler=Order(),
-        num_workers=config.workers,
-        prefetch_factor=4 if config.workers else None,
-        worker_init_fn=_one_thread,
-        collate_fn=_as_it_is,
-    )
-    yield from loader
-
-
-class Examples(Dataset[Example]):
-    """(number of the example, progress) -> Example."""
-
-    def __init__(self, fit: Sampler) -> None:
-        self.fit = fit
-
-    def __getitem__(self, index: Any) -> Example:
-        number, at = index
-        return self.fit.example(number, 512 if at >= LARGE_SIDE_FROM else 256)
-
-
-def _as_it_is(example: Any) -> Any:
-    return example
-
-
-def _one_thread(_: int) -> None:
-    cv2.setNumThreads(1)

@@ -13,7 +13,7 @@ from pipeline.models.lite.network import LiteNetwork
 from pipeline.models.lite.training.damage import damage
 from pipeline.models.lite.training.data import Example, Photo, cut_out, pad, prompt_arrays, stack
 from pipeline.models.lite.training.loss import hard_iou
-from pipeline.models.lite.training.prompting import EVERYTHING, Subset, image_tensor, prompt_tensors
+from pipeline.models.lite.training.prompting import EVERYTHING, Subset, prompt_tensors, to_batch
 
 SIDE = 512
 PHOTOS, MASKS_PER_PHOTO = 60, 2
@@ -33,16 +33,17 @@ class Validation(NamedTuple):
 @torch.inference_mode()
 def validate(network: LiteNetwork, photos: list[Photo], seed: int) -> Validation:
     """Refine damaged masks of up to PHOTOS photographs, one plain pass each."""
-    rng = np.random.default_rng([seed, 2])
+    rng, device = np.random.default_rng([seed, 2]), next(network.parameters()).device
     rows = []
     for index in np.random.default_rng(seed).permutation(len(photos))[:PHOTOS]:
         example = validation_example(photos[index], rng)
         if example is None:
             continue
-        features, truth = network.encoder(image_tensor(example)), torch.from_numpy(example.truth)
-        coarse = hard_iou(torch.from_numpy(example.prompts.coarse)[:, None] - 0.5, truth)[:, 0]
-        refined, predicted = _chosen(network.decoder(features, prompt_tensors(example, EVERYTHING)), truth)
-        boxed, _ = _chosen(network.decoder(features, prompt_tensors(example, Subset(False, True, False))), truth)
+        batch = to_batch(example, device)
+        features, truth = network.encoder(batch.images), batch.truth
+        coarse = hard_iou(batch.prompts.coarse[:, None] - 0.5, truth)[:, 0]
+        refined, predicted = _chosen(network.decoder(features, prompt_tensors(batch, EVERYTHING)), truth)
+        boxed, _ = _chosen(network.decoder(features, prompt_tensors(batch, Subset(False, True, False))), truth)
         rows.append(torch.stack([coarse, refined, boxed, (predicted - refined).abs()], 1))
     coarse_iou, refined_iou, box_iou, error = (float(value) for value in torch.cat(rows).mean(dim=0))
     removed = 1 - (1 - refined_iou) / max(1 - coarse_iou, 1e-6)

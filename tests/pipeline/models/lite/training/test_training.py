@@ -15,9 +15,9 @@ from pipeline.errors import RefusedError
 from pipeline.masks.binary import encode
 from pipeline.models.lite.model import LiteModel
 from pipeline.models.lite.network import LiteNetwork
-from pipeline.models.lite.training import loop
+from pipeline.models.lite.training.config import Event, TrainConfig
 from pipeline.models.lite.training.data import Sampler, load_photos, part_of
-from pipeline.models.lite.training.loop import Event, TrainConfig, train
+from pipeline.models.lite.training.loop import train
 from pipeline.models.lite.training.loss import hard_iou, losses, mask_losses
 
 
@@ -46,11 +46,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def config(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+def config(folder: Path, tmp_path: Path) -> TrainConfig:
     """Three steps; everything at side 256."""
-    monkeypatch.setattr(loop, "LARGE_SIDE_FROM", 2.0)
     return TrainConfig(
-        folder, tmp_path / "run", steps=3, images=1, masks=2, workers=0, imagenet=False, checkpoint_s=1e9, validations=1
+        [folder],
+        tmp_path / "run",
+        steps=3,
+        images=1,
+        masks=2,
+        workers=0,
+        imagenet=False,
+        large_side_from=2.0,
+        checkpoint_s=1e9,
+        validations=1,
     )
 
 
@@ -124,21 +132,20 @@ def test_a_poor_candidate_costs_more_where_a_mask_was_given() -> None:
 
 
 def test_the_network_starts_near_the_coarse_mask(folder: Path) -> None:
-    from pipeline.models.lite.training.prompting import EVERYTHING, image_tensor, prompt_tensors
+    from pipeline.models.lite.training.prompting import EVERYTHING, prompt_tensors, to_batch
 
     torch.manual_seed(0)
     network = LiteNetwork().eval()
-    example = Sampler(load_photos(folder, {"fit"}), 1, 3, 0).example(0, 256)
+    batch = to_batch(Sampler(load_photos(folder, {"fit"}), 1, 3, 0).example(0, 256))
     with torch.inference_mode():
-        logits, _ = network.decoder(network.encoder(image_tensor(example)), prompt_tensors(example, EVERYTHING))
-    coarse = torch.from_numpy(example.prompts.coarse)
-    assert hard_iou(logits, coarse).mean() > 0.85
+        logits, _ = network.decoder(network.encoder(batch.images), prompt_tensors(batch, EVERYTHING))
+    assert hard_iou(logits, batch.prompts.coarse).mean() > 0.85
 
 
 @pytest.mark.slow
 def test_two_processes_share_a_step(folder: Path, tmp_path: Path) -> None:
     config = TrainConfig(
-        folder, tmp_path, steps=1, images=2, masks=1, processes=2, workers=0, imagenet=False, validations=1
+        [folder], tmp_path, steps=1, images=2, masks=1, processes=2, workers=0, imagenet=False, validations=1
     )
     events: list[Event] = []
     weights = train(config, events.append)

@@ -1,0 +1,28 @@
+"""`relabel`, and `python -m jobs`: the command line, if what it is about to import is this project."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Run the command; exit code 2 and one line where another `pipeline` or `schemas` would be imported."""
+    for name in ("pipeline", "schemas"):
+        found = find_spec(name)
+        origin = found.origin if found else None
+        if origin is None or Path(origin).resolve().parents[1] != ROOT:
+            sys.stderr.write(f"relabel: Python finds {origin or 'nothing'} for `{name}`, not {ROOT / name}: ")
+            sys.stderr.write("start in another folder, or take that one off PYTHONPATH\n")
+            sys.exit(2)
+
+    from jobs.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The folder that travels to a GPU: training data, start weights, wheels of what a bare machine lacks.
+
+    python -m tests.benchmarks.gpu_pack ../shared/data/train ../shared/data/train2 [--output build/gpu-pack]
+    python -m tests.benchmarks.gpu_pack --check-returned build/gpu
+
+The pack is a DATA folder of `relabel train-lite`: images (WebP, long side 384) balanced by source, masks as RLE, and
+with each mask three coarse ones: a network's out-of-fold answer, one made from the image, one drawn. Exit code 1
+where a limit is passed: 40 MB for the pack, 64 MiB with the repository, and for what comes back 8 files of 16 MiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipeline.masks.binary import Mask, decode, encode, iou
+from pipeline.masks.frames import resize_to_input
+from pipeline.models.lite.training.damage import hull, leak, majority, polygon
+from pipeline.models.lite.training.data import Photo, load_all, part_of, photo_chances
+from pipeline.models.lite.training.real_damage import grabcut, two_colours
+from tests.benchmarks.gpu_pack_network import out_of_fold
+
+SIDE = 384
+QUALITIES = (75, 65, 55, 45, 35)  # the first that fits
+MASKS_PER_IMAGE = 4
+MIN_MASK_PX, MIN_IOU = 60, 0.35
+PACK_BYTES, TRAVEL_BYTES = 40_000_000, 64 << 20
+RETURNED_FILES, RETURNED_BYTES = 8, 16 << 20
+LACKING = ("segment-anything", "pycocotools", "fsspec", "pyyaml")  # on a machine that has torch and its like
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+WEIGHTS = Path("pipeline/models/weights/lite.safetensors")
+
+
+def make(folders: Sequence[Path], output: Path, images: int, network_images: int, cache: Path | None) -> None:
+    """Write the pack; `network_images` of each fold train the network whose answers are carried."""
+    photos = [small(photo) for photo in balanced(load_all(folders, {"fit", "val"}, cache=cache), images)]
+    photos = [photo for photo in photos if photo.masks]
+    answers = out_of_fold(photos, network_images)
+    shutil.rmtree(output, ignore_errors=True)
+    (output / "images").mkdir(parents=True)
+    truth: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+    for number, (photo, of_photo) in enumerate(zip(photos, answers, strict=True), 1):
+        height, width = photo.image.shape[:2]
+        part = part_of(photo.name)
+        entry = {"id": number, "file_name": f"{number}.webp", "source": photo.source, "part": part}
+        truth["images"].append({**entry, "height": height, "width": width})
+        rng = np.random.default_rng(number)
+        for rle, answer in zip(photo.masks, of_photo, strict=True):
+            mask = decode(rle)
+            coarse = [encode(kind)["counts"] for kind in three(photo.image, mask, answer, rng)]
+            truth["annotations"].append(
+                {"id": len(truth["annotations"]) + 1, "image_id": number, "segmentation": rle, "coarse": coarse}
+            )
+    (output / "gt.json").write_text(json.dumps(truth, separators=(",", ":")))
+    shutil.copyfile(WEIGHTS, output / "lite.safetensors")
+    wheels(output / "wheels")
+    write_images(photos, output / "images", PACK_BYTES - size_of(output))
+    counted = Counter(photo.source for photo in photos)
+    print(json.dumps({"images": len(photos), "masks": len(truth["annotations"]), "sources": counted}))
+
+
+def balanced(photos: list[Photo], images: int) -> list[Photo]:
+    """`images` of them, each source by the square root of its size, in an order that repeats."""
+    chances = photo_chances([photo.source for photo in photos])
+    chosen = np.random.default_rng(0).choice(len(photos), min(images, len(photos)), replace=False, p=chances)
+    return [photos[index] for index in chosen]
+
+
+def small(photo: Photo) -> Photo:
+    """At a long side of SIDE at most, with its MASKS_PER_IMAGE largest masks of at least MIN_MASK_PX there."""
+    image = photo.image if max(photo.image.shape[:2]) <= SIDE else resize_to_input(photo.image, SIDE)
+    size = image.shape[1], image.shape[0]
+    masks = [cv2.resize(decode(rle) * np.uint8(255), size, interpolation=cv2.INTER_AREA) > 127 for rle in photo.masks]
+    masks = sorted((mask for mask in masks if MIN_MASK_PX <= mask.sum() < 0.95 * mask.size), key=lambda m: -m.sum())
+    return Photo(photo.name, photo.source, image, tuple(encode(mask) for mask in masks[:MASKS_PER_IMAGE]))
+
+
+def three(image: np.ndarray, mask: Mask, answer: Mask, rng: np.random.Generator) -> Iterator[Mask]:
+    """A network's answer, one made from the image, one drawn; the mask itself where none came near it."""
+    made = [grabcut, two_colours, majority, leak][rng.integers(4)](image, mask, rng)
+    drawn = [polygon, hull][rng.integers(2)](mask, rng)
+    for coarse in (answer, made, drawn):
+        yield coarse if iou(coarse, mask) >= MIN_IOU else mask
+
+
+def write_images(photos: Sequence[Photo], folder: Path, room: int) -> None:
+    """All at one quality: the best of QUALITIES that fits into `room` bytes."""
+    for quality in QUALITIES:
+        encoded = [cv2.imencode(".webp", p.image[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])[1] for p in photos]
+        if sum(map(len, encoded)) <= room:
+            for number, data in enumerate(encoded, 1):
+                (folder / f"{number}.webp").write_bytes(data.tobytes())
+            return
+    sys.exit(f"{len(photos)} images do not fit into {room} bytes at quality {QUALITIES[-1]}: take fewer (--images)")
+
+
+def wheels(folder: Path) -> None:
+    """Of every Python in PYTHONS, since the machine's is not known; those for all Pythons once."""
+    for python in PYTHONS:
+        target = ["--python-version", python, "--platform", "manylinux2014_x86_64", "--dest", str(folder)]
+        words = ["download", "--quiet", "--no-deps", "--only-binary=:all:", *target, *LACKING]
+        subprocess.run([sys.executable, "-m", "pip", *words], check=True)
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def too_large(pack: Path) -> list[str]:
+    """Limits that what travels passes."""
+    listed = subprocess.run(["git", "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
+    repository = sum(Path(name).stat().st_size for name in listed.split("\0") if name and Path(name).exists())
+    own = size_of(pack)
+    found = []
+    if own > PACK_BYTES:
+        found.append(f"the pack has {own} bytes, the limit is {PACK_BYTES}")
+    if own + repository > TRAVEL_BYTES:
+        found.append(f"pack and repository have {own + repository} bytes, the limit is {TRAVEL_BYTES}")
+    return found
+
+
+def too_much_returned(folder: Path) -> list[str]:
+    """Limits that what comes back passes."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    found = [f"{path} has 16 MiB or more" for path in files if path.stat().st_size >= RETURNED_BYTES]
+    if len(files) > RETURNED_FILES:
+        found.append(f"{folder} has {len(files)} files, the limit is {RETURNED_FILES}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="*", help="folders with gt.json and images/")
+    parser.add_argument("--output", type=Path, default=Path("build/gpu-pack"))
+    parser.add_argument("--images", type=int, default=2600)
+    parser.add_argument("--network-images", type=int, default=400, help="of each fold, to train the network with")
+    parser.add_argument("--cache", type=Path, help="folder for decoded images")
+    parser.add_argument("--check-returned", type=Path, metavar="FOLDER", help="only check what came back")
+    options = parser.parse_args()
+    if options.check_returned:
+        problems = too_much_returned(options.check_returned)
+    else:
+        if options.data:
+            make(options.data, options.output, options.images, options.network_images, options.cache)
+        problems = too_large(options.output)
+        print(json.dumps({"pack_bytes": size_of(options.output)}))
+    if problems:
+        sys.exit("; ".join(problems))
+
+
+if __name__ == "__main__":
+    main()

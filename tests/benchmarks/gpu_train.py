@@ -1,0 +1,80 @@
+"""Training of `lite` with what time is left, from the pack that gpu_pack made; weights out every minute."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+
+from pipeline.models.lite.training.checkpoint import RAW_NAME, WEIGHTS_NAME
+from pipeline.models.lite.training.config import Event, TrainConfig, of_device
+from pipeline.models.lite.training.loop import train as train_lite
+from tests.benchmarks.gpu import Clock, Options, Row
+
+LEFT_FOR_THE_END_S = 20
+SMALL_PHOTOS, SMALL_CROPS = 40, 4
+STARTING_WEIGHTS = "lite.safetensors"
+
+
+def train(options: Options, clock: Clock) -> Iterator[Row]:
+    """Rows of the curve, as they come from the training's own thread."""
+    if not (options.pack / "gt.json").exists():
+        yield {"not_run": f"{options.pack} has no gt.json: make it with python -m tests.benchmarks.gpu_pack"}
+        return
+    minutes = (clock.left() - LEFT_FOR_THE_END_S) / 60
+    if minutes <= 0:
+        yield {"not_run": "no time was left"}
+        return
+    config, events = _config(options, minutes), queue.Queue[Event | Exception | None]()
+    yield {"pack": str(options.pack), "minutes": round(minutes, 2), "feed": config.feed, "crops": config.images}
+
+    def work() -> None:
+        try:
+            train_lite(config, events.put)
+            events.put(None)
+        except Exception as error:  # raised again where the rows are read
+            events.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while (event := events.get()) is not None:
+        if isinstance(event, Exception):
+            raise event
+        _hand_out(config.output, options.output)
+        validation = event.validation
+        yield asdict(event) | {"validation": None if validation is None else validation._asdict()}
+    _hand_out(config.output, options.output)
+
+
+def _config(options: Options, minutes: float) -> TrainConfig:
+    """Everything on the device, on a CPU too; the correction of the predicted IoU is left for later, on a CPU."""
+    cv2.setNumThreads(1)
+    settings = {"report_every": 20, "validations": 3, **of_device("cuda")}
+    if options.device == "cpu":
+        settings |= {"bf16": False, "report_every": 5}
+    if options.small:
+        settings |= {"images": SMALL_CROPS, "photo_limit": SMALL_PHOTOS, "validations": 1}
+    return TrainConfig(
+        [options.pack],
+        Path("build/gpu-train"),
+        minutes=minutes,
+        device=options.device,
+        init=options.pack / STARTING_WEIGHTS,
+        large_side_from=1.0,
+        checkpoint_s=60,
+        fits_iou=False,
+        **settings,
+    )
+
+
+def _hand_out(folder: Path, output: Path) -> None:
+    """Averaged and raw weights, where they changed: files small enough to come back each."""
+    for name in (WEIGHTS_NAME, RAW_NAME):
+        source, target = folder / name, output / name
+        newer = source.exists() and (not target.exists() or source.stat().st_mtime > target.stat().st_mtime)
+        if newer:
+            shutil.copyfile(source, target)
