@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow bench-speed fit-quality bench-quality gpu-pack gpu gpu-train lint format constraints clean
+.PHONY: help setup demo test test-slow test-lowest package bench-speed fit-quality bench-quality gpu-pack gpu gpu-train \
+	lint format constraints clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -33,6 +34,20 @@ test: lint ## The gate: style, types, tests
 test-slow: setup ## Tests that take minutes each; one of them submits a job to Ray, which takes the extra `cluster`
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,cluster]'
 	$(BIN)/python -m pytest -m slow
+
+# Twice: what tools for development depend on would hold some of our own dependencies above their floors.
+test-lowest: setup ## The tests at the lowest versions that pyproject.toml allows, in an environment of its own
+	$(PYTHON) -m venv build/lowest
+	$(BIN)/uv pip install --quiet --compile-bytecode --resolution lowest-direct --python build/lowest/bin/python \
+		--editable '.[dev]'
+	$(BIN)/uv pip install --quiet --upgrade --resolution lowest-direct --python build/lowest/bin/python \
+		--editable '.[plots]'
+	build/lowest/bin/python -m pytest tests/schemas tests/pipeline tests/jobs/test_cli.py tests/jobs/test_extras.py
+
+package: setup ## Build wheel and source distribution, and check how they would look on a package page
+	rm -rf build/lib build/dist
+	$(BIN)/uv build --quiet --out-dir build/dist
+	$(BIN)/uv tool run --quiet twine check --strict build/dist/*
 
 bench-speed: setup ## This project against a plain loop, its encoder against the package's, Ray's own cost
 	$(BIN)/python -m tests.benchmarks.speed

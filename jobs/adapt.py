@@ -16,7 +16,7 @@ from pipeline.storage import Access, Store, StoredFile, split_uri
 from pipeline.storage.preflight import check_readable, check_writable
 
 if TYPE_CHECKING:
-    from pipeline.adaptation import Adaption
+    from pipeline.adaptation import Adaptation
 
 ADAPTABLE = registry.names_where(lambda spec: spec.adaptable)
 NO_GAIN = 4
@@ -95,7 +95,7 @@ def adapt(
     console.out.print(f"wrote {output}; relabel run ... --adapter {output} uses it", markup=False)
 
 
-def _say(adapted: Adaption) -> str:
+def _say(adapted: Adaptation) -> str:
     return (
         f"fitted on {adapted.fitted_masks} masks; on the {adapted.held_out_masks} masks of {adapted.held_out_images} "
         f"images held out, the chosen candidate's IoU with the coarse mask is {adapted.before:.4f} before and "

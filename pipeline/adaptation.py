@@ -51,7 +51,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Adaption:
+class Adaptation:
     """What came of it. Agreement: IoU of the chosen candidate with the coarse mask, mean over the held-out masks.
 
     best: of a choice that is always right. adapter: the file's content, None where the lower end of the gain's 95 %
@@ -128,7 +128,7 @@ def agreement(candidates: list[list[Mask]], given: list[Mask]) -> FloatArray:
 
 def adapt(
     model: AdaptableModel, examples: Examples, *, held_out: float, rank: int, seed: int, epochs: int = 1
-) -> Adaption:
+) -> Adaptation:
     """Train on most images, compare on the rest. Raises RefusedError when there are too few to hold any out."""
     images = int(examples.image.max()) + 1
     unseen = np.zeros(images, bool)
@@ -140,7 +140,7 @@ def adapt(
     adapter = train(model, fit.ranking, rank=rank, seed=seed, note=note, epochs=epochs)
     before, after = chosen(model, test.ranking, None), chosen(model, test.ranking, adapter)
     low, high = ImageBootstrap(test.image, REPLICATES, seed).mean(after - before).interval()
-    return Adaption(
+    return Adaptation(
         fitted_masks=len(fit.image),
         held_out_masks=len(test.image),
         held_out_images=len(np.unique(test.image)),

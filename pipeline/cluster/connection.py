@@ -143,7 +143,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
 
     address: as Ray takes it; None: $RAY_ADDRESS, else a cluster of this machine alone.
     """
-    seen = json.dumps([[str(entry) or str(Path.cwd()) for entry in sys.path], "".join(sys.argv[:1])])
+    seen = json.dumps([[str(entry or Path.cwd()) for entry in sys.path], "".join(sys.argv[:1])])
     with driver_folder() as folder:
         mine, its = Pipe()
         with its:

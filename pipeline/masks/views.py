@@ -1,7 +1,7 @@
-"""Several looks at one object, and their fusion: the whole image, a crop around the object, their mirror images.
+"""Several views of one object, and their fusion: the whole image, a crop around the object, their mirror images.
 
 A crop shows the model the object at its full resolution (as BPR and CascadePSP do for boundaries); a mirror image is
-the same evidence seen by other weights. Where looks agree their mean is better than each, and how far they agree tells
+the same evidence seen by other weights. Where views agree their mean is better than each, and how far they agree tells
 how good it is. Pure functions; asking the model is `samrefiner.py`'s business.
 """
 
@@ -30,8 +30,8 @@ Window = tuple[int, int, int, int]
 Scores = dict[str, float]
 
 
-class Look(NamedTuple):
-    """The model's answer to one look. `logits` (mask_side, mask_side) float32 in the square of `frame`, which shows
+class View(NamedTuple):
+    """The model's answer to one view. `logits` (mask_side, mask_side) float32 in the square of `frame`, which shows
     `window` of the image, mirrored or not."""
 
     window: Window
@@ -77,17 +77,17 @@ def mirrored(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(values[:, ::-1])
 
 
-def fuse(looks: Sequence[Look], size_hw: tuple[int, int]) -> tuple[FloatArray, list[Mask]]:
-    """Mean logits of the looks that see a pixel, (H, W) float32, and each look's own mask, (H, W) uint8.
+def fuse(views: Sequence[View], size_hw: tuple[int, int]) -> tuple[FloatArray, list[Mask]]:
+    """Mean logits of the views that see a pixel, (H, W) float32, and each view's own mask, (H, W) uint8.
 
-    The first look sees the whole image.
+    The first view sees the whole image.
     """
     total, count = np.zeros(size_hw, np.float32), np.zeros(size_hw, np.float32)
     own: list[Mask] = []
-    for look in looks:
-        x1, y1, x2, y2 = look.window
-        field = look.frame.logits_to_image(look.logits)
-        field = field[:, ::-1] if look.mirrored else field
+    for view in views:
+        x1, y1, x2, y2 = view.window
+        field = view.frame.logits_to_image(view.logits)
+        field = field[:, ::-1] if view.mirrored else field
         total[y1:y2, x1:x2] += field
         count[y1:y2, x1:x2] += 1
         mask = np.zeros(size_hw, np.uint8)
@@ -96,22 +96,22 @@ def fuse(looks: Sequence[Look], size_hw: tuple[int, int]) -> tuple[FloatArray, l
     return np.asarray(total / np.maximum(count, 1), np.float32), own
 
 
-def evidence(looks: Sequence[Look], own: Sequence[Mask], fused: FloatArray, coarse: Mask, refined: Mask) -> Scores:
+def evidence(views: Sequence[View], own: Sequence[Mask], fused: FloatArray, coarse: Mask, refined: Mask) -> Scores:
     """What the model's answers say about the refined and the coarse mask, both (H, W) uint8 (schemas/records.py).
 
-    looks, own, fused: as given to and returned by `fuse`. Probabilities are looked at around the two masks only, so
+    views, own, fused: as given to and returned by `fuse`. Probabilities are taken around the two masks only, so
     that a wide background of small chances does not count.
     """
     either = coarse | refined
     around = box_around(either, margin_px=round(AROUND_RATIO * max(cv2.boundingRect(either)[2:])))
     probability = np.asarray(1 / (1 + np.exp(-np.clip(fused[around], -30, 30))), np.float32)
     return {
-        "predicted_iou": float(np.mean([np.clip(look.predicted_iou, 0, 1) for look in looks])),
-        "stability": float(np.mean([stability(look.logits) for look in looks])),
+        "predicted_iou": float(np.mean([np.clip(view.predicted_iou, 0, 1) for view in views])),
+        "stability": float(np.mean([stability(view.logits) for view in views])),
         "expected_iou": expected_iou(refined[around], probability),
         "coarse_expected_iou": expected_iou(coarse[around], probability),
-        "look_iou": _agreement(refined, own, looks),
-        "outline_logit": _outline_logit(fused[around], refined[around], looks[0].frame),
+        "look_iou": _agreement(refined, own, views),
+        "outline_logit": _outline_logit(fused[around], refined[around], views[0].frame),
     }
 
 
@@ -123,12 +123,12 @@ def _outline_logit(fused: FloatArray, refined: Mask, frame: Frame) -> float:
     return float(np.abs(fused[band]).mean()) if band.any() else 0.0
 
 
-def _agreement(mask: Mask, own: Sequence[Mask], looks: Sequence[Look]) -> float:
-    """Mean IoU of a mask with each look's own, compared where that look sees; 1 for a single look."""
+def _agreement(mask: Mask, own: Sequence[Mask], views: Sequence[View]) -> float:
+    """Mean IoU of a mask with each view's own, compared where that view sees; 1 for a single view."""
     if len(own) < 2:
         return 1.0
     values = []
-    for look, other in zip(looks, own, strict=True):
-        x1, y1, x2, y2 = look.window
+    for view, other in zip(views, own, strict=True):
+        x1, y1, x2, y2 = view.window
         values.append(iou(mask[y1:y2, x1:x2], other[y1:y2, x1:x2]))
     return float(np.mean(values))

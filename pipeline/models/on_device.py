@@ -19,7 +19,7 @@ from torch import Tensor
 from pipeline.masks.binary import Mask
 from pipeline.masks.frames import FloatArray, Frame
 from pipeline.masks.scores import CONTRAST_RADIUS_PX, STABILITY_OFFSET
-from pipeline.masks.views import AROUND_RATIO, OUTLINE_PX, Judged, Look
+from pipeline.masks.views import AROUND_RATIO, OUTLINE_PX, Judged, View
 
 PIXELS_AT_ONCE = 1 << 24
 """Of all masks of a pass; each takes about 80 bytes of the device's memory."""
@@ -59,11 +59,11 @@ class OnDevice:
 
     @torch.inference_mode()
     def judge(
-        self, pixels: npt.NDArray[np.uint8], coarse: Sequence[Mask], looks: Sequence[Sequence[Look]]
+        self, pixels: npt.NDArray[np.uint8], coarse: Sequence[Mask], views: Sequence[Sequence[View]]
     ) -> list[Judged] | None:
         """As refiners/samrefiner.py without a vote of colours, for N masks of one image; None where it is too small.
 
-        pixels: (h, w, 3) uint8 RGB at any size; coarse: N masks (H, W); looks: of each mask, the whole image first.
+        pixels: (h, w, 3) uint8 RGB at any size; coarse: N masks (H, W); views: of each mask, the whole image first.
         """
         if min(*pixels.shape[:2], *coarse[0].shape) < SMALLEST_SIDE_PX:
             return None
@@ -72,65 +72,65 @@ class OnDevice:
         judged: list[Judged] = []
         for first in range(0, len(coarse), step):
             some = slice(first, first + step)
-            judged += self._judge(image, self._sent(coarse[some]), looks[some])
+            judged += self._judge(image, self._sent(coarse[some]), views[some])
         return judged
 
-    def _judge(self, image: Tensor, coarse: Tensor, looks: Sequence[Sequence[Look]]) -> list[Judged]:
+    def _judge(self, image: Tensor, coarse: Tensor, views: Sequence[Sequence[View]]) -> list[Judged]:
         """image (3, h, w) float32 0 to 255; coarse (N, H, W) bool."""
-        fused, own = self._fuse(looks, coarse.shape[1:])
+        fused, own = self._fuse(views, coarse.shape[1:])
         refined = fused > 0
         around = _around(coarse | refined)
         probability = torch.sigmoid(fused.clamp(-30, 30)) * around
         columns = {
             "expected_iou": _expected_iou(refined, probability),
             "coarse_expected_iou": _expected_iou(coarse, probability),
-            "look_iou": _agreement(refined, own, [len(of_one) for of_one in looks]),
-            "outline_logit": _outline_logit(fused, refined, around, looks[0][0].frame),
+            "look_iou": _agreement(refined, own, [len(of_one) for of_one in views]),
+            "outline_logit": _outline_logit(fused, refined, around, views[0][0].frame),
             "boundary_contrast": _contrast(image, refined),
             "coarse_boundary_contrast": _contrast(image, coarse),
         }
         values = torch.stack(list(columns.values()), 1).cpu().tolist()
-        stabilities = self._stability(looks)
+        stabilities = self._stability(views)
         found = []
-        for mask, of_one, stability, row in zip(self._fetched(refined), looks, stabilities, values, strict=True):
-            said = float(np.mean([np.clip(look.predicted_iou, 0, 1) for look in of_one]))
+        for mask, of_one, stability, row in zip(self._fetched(refined), views, stabilities, values, strict=True):
+            said = float(np.mean([np.clip(view.predicted_iou, 0, 1) for view in of_one]))
             scores = {"predicted_iou": said, "stability": stability, **dict(zip(columns, row, strict=True))}
             found.append(Judged(mask, scores))
         return found
 
     def _fuse(
-        self, looks: Sequence[Sequence[Look]], size_hw: Sequence[int]
-    ) -> tuple[Tensor, list[tuple[list[int], Look, Tensor]]]:
-        """Mean logits of the looks that see a pixel, (N, H, W), and the looks' own masks.
+        self, views: Sequence[Sequence[View]], size_hw: Sequence[int]
+    ) -> tuple[Tensor, list[tuple[list[int], View, Tensor]]]:
+        """Mean logits of the views that see a pixel, (N, H, W), and the views' own masks.
 
-        Looks that share window and frame are taken together: (their rows, one of them, masks of the window).
+        Views that share window and frame are taken together: (their rows, one of them, masks of the window).
         """
-        alike: dict[object, list[tuple[int, Look]]] = {}
-        for row, of_one in enumerate(looks):
-            for look in of_one:
-                alike.setdefault((look.window, look.frame, look.mirrored), []).append((row, look))
-        total = torch.zeros(len(looks), *size_hw, device=self._device)
+        alike: dict[object, list[tuple[int, View]]] = {}
+        for row, of_one in enumerate(views):
+            for view in of_one:
+                alike.setdefault((view.window, view.frame, view.mirrored), []).append((row, view))
+        total = torch.zeros(len(views), *size_hw, device=self._device)
         count = torch.zeros_like(total)
         own = []
         for members in alike.values():
-            rows, look = [row for row, _ in members], members[0][1]
-            logits = torch.from_numpy(np.stack([look.logits for _, look in members])).to(self._device)
-            field = _image_sized(logits, look.frame)
-            field = field.flip(-1) if look.mirrored else field
-            x1, y1, x2, y2 = look.window
+            rows, view = [row for row, _ in members], members[0][1]
+            logits = torch.from_numpy(np.stack([view.logits for _, view in members])).to(self._device)
+            field = _image_sized(logits, view.frame)
+            field = field.flip(-1) if view.mirrored else field
+            x1, y1, x2, y2 = view.window
             for place, row in enumerate(rows):
                 total[row, y1:y2, x1:x2] += field[place]
                 count[row, y1:y2, x1:x2] += 1
-            own.append((rows, look, field > 0))
+            own.append((rows, view, field > 0))
         return total / count.clamp_min(1), own
 
-    def _stability(self, looks: Sequence[Sequence[Look]]) -> list[float]:
-        """As quality.stability, the mean over each mask's looks."""
-        logits = torch.from_numpy(np.stack([look.logits for of_one in looks for look in of_one])).to(self._device)
+    def _stability(self, views: Sequence[Sequence[View]]) -> list[float]:
+        """As quality.stability, the mean over each mask's views."""
+        logits = torch.from_numpy(np.stack([view.logits for of_one in views for view in of_one])).to(self._device)
         high = (logits > STABILITY_OFFSET).sum((1, 2))
         low = (logits > -STABILITY_OFFSET).sum((1, 2))
         values = iter((high / low.clamp_min(1)).cpu().tolist())
-        return [float(np.mean([next(values) for _ in of_one])) for of_one in looks]
+        return [float(np.mean([next(values) for _ in of_one])) for of_one in views]
 
     def _make_to_mask(self, size: int, input_size: int, input_side: int, mask_side: int, shrinks: bool) -> Tensor:
         """One axis of Frame.field_to_mask: (mask_side, size)."""
@@ -179,7 +179,7 @@ def _overlaps(count: int, size: int, device: torch.device) -> Tensor:
 
 
 def _around(masks: Tensor) -> Tensor:
-    """As masks.box_around with looks.evidence's margin: (N, H, W) bool, true inside of each mask's box."""
+    """As masks.box_around with views.evidence's margin: (N, H, W) bool, true inside of each mask's box."""
     spans = []
     for axis in (2, 1):
         hit = masks.any(axis)
@@ -202,21 +202,21 @@ def _expected_iou(masks: Tensor, probability: Tensor) -> Tensor:
     return inside / (probability.sum((1, 2)) - inside + area).clamp_min(1e-12) * (area > 0)
 
 
-def _agreement(masks: Tensor, own: Sequence[tuple[list[int], Look, Tensor]], looks: Sequence[int]) -> Tensor:
-    """Mean IoU of each mask with its looks' own, where they see; 1 where there is a single look: (N,)."""
+def _agreement(masks: Tensor, own: Sequence[tuple[list[int], View, Tensor]], views: Sequence[int]) -> Tensor:
+    """Mean IoU of each mask with its views' own, where they see; 1 where there is a single view: (N,)."""
     total = torch.zeros(len(masks), device=masks.device)
-    for rows, look, seen in own:
-        x1, y1, x2, y2 = look.window
+    for rows, view, seen in own:
+        x1, y1, x2, y2 = view.window
         part = masks[rows][:, y1:y2, x1:x2]
         union = (part | seen).sum((1, 2))
         both = (part & seen).sum((1, 2))
         total[rows] += torch.where(union > 0, both / union.clamp_min(1), 1.0)
-    count = torch.tensor(looks, device=masks.device)
+    count = torch.tensor(views, device=masks.device)
     return torch.where(count < 2, 1.0, total / count)
 
 
 def _outline_logit(fused: Tensor, masks: Tensor, around: Tensor, frame: Frame) -> Tensor:
-    """As looks.evidence: mean |logit| in the band around each mask's outline, within `around`: (N,)."""
+    """As views.evidence: mean |logit| in the band around each mask's outline, within `around`: (N,)."""
     radius = max(1, round(OUTLINE_PX * frame.size_hw[0] / frame.input_hw[0]))
     wide = _spread(masks & around, radius)
     narrow = ~_spread(~masks & around, radius)  # outside of the box nothing wears the mask down

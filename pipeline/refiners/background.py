@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Behind:
+class Overlapped:
     """Calls functions one after another in a thread; a context, at whose end all of them are done.
 
     waiting: so many calls are held with their arguments; a further one waits until the oldest is done.
@@ -26,7 +26,7 @@ class Behind:
         self._held: deque[Future[object]] = deque()
         self._waiting = waiting
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> Overlapped:
         return self
 
     def __exit__(

@@ -17,7 +17,7 @@ from pipeline.masks import binary
 from pipeline.masks import scores as mask_scores
 from pipeline.masks.binary import Mask, Rle
 from pipeline.models import PixelModel
-from pipeline.refiners.background import Behind
+from pipeline.refiners.background import Overlapped
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
 
@@ -46,8 +46,10 @@ def by_network(model: PixelModel, images: Sequence[RefineImage], _method: Method
     def function(image_rgb: npt.NDArray[np.uint8], coarse: Mask) -> Mask:
         return (model.probability(image_rgb, coarse) > PROBABILITY_CUT).astype(np.uint8)
 
-    with Behind(MASKS_WAITING) as behind:
-        refined = [[behind.submit(_scored, *_answer(image, rle, function)) for rle in image.coarse] for image in images]
+    with Overlapped(MASKS_WAITING) as overlapped:
+        refined = [
+            [overlapped.submit(_scored, *_answer(image, rle, function)) for rle in image.coarse] for image in images
+        ]
     return [[result.result() for result in results] for results in refined]
 
 

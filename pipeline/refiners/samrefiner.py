@@ -1,10 +1,10 @@
 """SAMRefiner (ICLR 2025): prompts from the coarse mask, the most confident candidate, again from that.
 
 Written from the paper's description; see `prompts.py` for the prompts and their two forms. The image is encoded once
-for all of its masks. Masks go through the decoder together, in slabs of `decode_batch` prompts over the images of an
-encoder batch; a slab's composition depends on the chunk alone, never on timing.
+for all of its masks. Masks go through the decoder together, in decoder batches of `decode_batch` prompts, over the
+images of an encoder batch; a decoder batch's composition depends on the chunk alone, never on timing.
 
-Past the paper: the model may look again, at the mirror image and at a crop around the object (`masks/views.py`), and
+Past the paper: the model may see further views, the mirror image and a crop around the object (`masks/views.py`), and
 the image's colors may vote (`colour.py`); the refined mask is where the mean of all answers says so.
 """
 
@@ -25,10 +25,10 @@ from pipeline.masks import scores as mask_scores
 from pipeline.masks.binary import Mask, Rle
 from pipeline.masks.frames import FloatArray, Frame, resize_to_input
 from pipeline.masks.prompts import Prompts, build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
-from pipeline.masks.views import Judged, Look, cut, evidence, fuse, mirrored, object_window
+from pipeline.masks.views import Judged, View, cut, evidence, fuse, mirrored, object_window
 from pipeline.models import MaskModel, PromptBatch
 from pipeline.refiners import semantic
-from pipeline.refiners.background import Behind
+from pipeline.refiners.background import Overlapped
 from pipeline.refiners.colour import colour_cut, vote
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
@@ -59,20 +59,20 @@ class _Instance:
 def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> list[list[RefinedMask]]:
     """Refined masks of each image, in the order of its coarse masks."""
     scored: list[list[Future[RefinedMask]]] = [[] for _ in images]
-    with Behind(2 * method.decode_batch) as behind:
+    with Overlapped(2 * method.decode_batch) as overlapped:
         for start in range(0, len(images), method.encode_batch):
             images_of_batch = images[start : start + method.encode_batch]
             if not any(image.coarse for image in images_of_batch):
                 continue
             batch = _Batch(model, images_of_batch, method)
-            for slab in _slabs(images_of_batch, method.decode_batch):
-                instances = _refine_slab(batch, slab)
-                looks = _look_again(batch, instances)
-                judged = _judged_on_device(batch, instances, looks)
-                for instance, seen, verdict in zip(instances, looks, judged, strict=True):
+            for prompted in _decoder_batches(images_of_batch, method.decode_batch):
+                instances = _refine_together(batch, prompted)
+                views = _further_views(batch, instances)
+                judged = _judged_on_device(batch, instances, views)
+                for instance, seen, verdict in zip(instances, views, judged, strict=True):
                     image = images_of_batch[instance.image]
                     previous = instance.previous if instance.rounds > 1 else None
-                    result = behind.submit(_scored, image, instance.coarse, previous, seen, verdict, method)
+                    result = overlapped.submit(_scored, image, instance.coarse, previous, seen, verdict, method)
                     scored[start + instance.image].append(result)
     return [[result.result() for result in results] for results in scored]
 
@@ -92,25 +92,25 @@ class _Batch:
         return _Batch(self.model, images, self.method)
 
     def similar_pixels(self, instance: _Instance) -> npt.NDArray[np.bool_]:
-        """Where the image looks like the instance's mask, (H, W) bool."""
+        """Where the image resembles the instance's mask, (H, W) bool."""
         if instance.image not in self._similarity:
             features = self.model.features(self.embedding, instance.image)
             self._similarity[instance.image] = features, upsampled_norm(features, instance.frame.size_hw)
         return similar_pixels(*self._similarity[instance.image], instance.current, self.model.similarity_cut)
 
 
-def _slabs(images: Sequence[RefineImage], size: int) -> Iterator[list[tuple[int, Rle]]]:
+def _decoder_batches(images: Sequence[RefineImage], size: int) -> Iterator[list[tuple[int, Rle]]]:
     flat = [(index, rle) for index, image in enumerate(images) for rle in image.coarse]
     for start in range(0, len(flat), size):
         yield flat[start : start + size]
 
 
-def _refine_slab(batch: _Batch, slab: list[tuple[int, Rle]]) -> list[_Instance]:
+def _refine_together(batch: _Batch, prompted: list[tuple[int, Rle]]) -> list[_Instance]:
     nothing = np.zeros((0, 0), np.float32)
-    coarse = [binary.decode(rle) for _, rle in slab]
+    coarse = [binary.decode(rle) for _, rle in prompted]
     instances = [
         _Instance(image, batch.images[image].frame, mask, mask, mask, nothing, 0.0)
-        for (image, _), mask in zip(slab, coarse, strict=True)
+        for (image, _), mask in zip(prompted, coarse, strict=True)
     ]
     for _ in range(batch.method.iterations):
         active = [index for index, instance in enumerate(instances) if not instance.settled]
@@ -198,23 +198,23 @@ def _to_mask_frame(model: MaskModel, prompts: Prompts, instance: _Instance) -> t
     return gaussian, mask
 
 
-def _look_again(batch: _Batch, instances: list[_Instance]) -> list[list[Look]]:
-    """The looks at each instance, that at the whole image first.
+def _further_views(batch: _Batch, instances: list[_Instance]) -> list[list[View]]:
+    """The views of each instance, the whole image first.
 
     The mirror image, encoded once for all of its masks, is prompted like the last round; the crop, a picture of its
     own, from that round's answer.
     """
-    looks = []
+    views = []
     for instance in instances:
         height, width = instance.frame.size_hw
-        looks.append([Look((0, 0, width, height), instance.frame, False, instance.logits, instance.predicted_iou)])
+        views.append([View((0, 0, width, height), instance.frame, False, instance.logits, instance.predicted_iou)])
     if batch.method.mirror:
-        for own, answer in zip(looks, _mirrored(batch, instances), strict=True):
+        for own, answer in zip(views, _mirrored(batch, instances), strict=True):
             own.append(own[0]._replace(mirrored=True, logits=answer.logits, predicted_iou=answer.predicted_iou))
     if batch.method.crop_ratio:
-        for index, look in _closer(batch, instances):
-            looks[index].append(look)
-    return looks
+        for index, view in _closer(batch, instances):
+            views[index].append(view)
+    return views
 
 
 def _mirrored(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
@@ -222,8 +222,8 @@ def _mirrored(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
     return _iterate(batch.mirror_image, there)
 
 
-def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, Look]]:
-    """Looks at crops, each with its instance's index, for the instances that a crop shows larger."""
+def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, View]]:
+    """Views of crops, each with its instance's index, for the instances that a crop shows larger."""
     ratio = batch.method.crop_ratio
     windows = [(index, object_window(instance.current, ratio)) for index, instance in enumerate(instances)]
     wanted = [(index, window) for index, window in windows if window]
@@ -240,11 +240,11 @@ def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, Lo
             there.append(replace(instance, image=place, frame=frame, current=mask))
         answers = _iterate(_Batch(batch.model, pictures, batch.method), there)
         for (index, window), answer in zip(wanted[start:], answers, strict=False):
-            yield index, Look(window, answer.frame, False, answer.logits, answer.predicted_iou)
+            yield index, View(window, answer.frame, False, answer.logits, answer.predicted_iou)
 
 
-def _judged_on_device(batch: _Batch, instances: list[_Instance], looks: list[list[Look]]) -> Sequence[Judged | None]:
-    """What the device says of the looks, image by image; None where it is left to `_judge`."""
+def _judged_on_device(batch: _Batch, instances: list[_Instance], views: list[list[View]]) -> Sequence[Judged | None]:
+    """What the device says of the views, image by image; None where it is left to `_judge`."""
     device = batch.model.on_device
     if device is None or batch.method.colour_vote:
         return [None] * len(instances)
@@ -252,29 +252,29 @@ def _judged_on_device(batch: _Batch, instances: list[_Instance], looks: list[lis
     for image, rows in groupby(range(len(instances)), key=lambda row: instances[row].image):
         mine = list(rows)
         coarse = [instances[row].coarse for row in mine]
-        judged = device.judge(batch.images[image].pixels, coarse, [looks[row] for row in mine])
+        judged = device.judge(batch.images[image].pixels, coarse, [views[row] for row in mine])
         found += judged or [None] * len(mine)
     return found
 
 
-def _judge(image: RefineImage, coarse: Mask, looks: list[Look], method: Method) -> Judged:
-    """The fused mask, and what looks and image say of it."""
-    fused, own = fuse(looks, (coarse.shape[0], coarse.shape[1]))
+def _judge(image: RefineImage, coarse: Mask, views: list[View], method: Method) -> Judged:
+    """The fused mask, and what views and image say of it."""
+    fused, own = fuse(views, (coarse.shape[0], coarse.shape[1]))
     coloured = colour_cut(image.pixels, fused, coarse) if method.colour_vote else None
     if coloured is not None:
         scale = image.frame.input_hw[0] / image.frame.size_hw[0]
         fused += np.float32(method.colour_vote) * vote(fused, coarse, coloured, scale)
     refined = (fused > 0).astype(np.uint8)
-    scores = evidence(looks, own, fused, coarse, refined) | mask_scores.contrasts(image.pixels, coarse, refined)
+    scores = evidence(views, own, fused, coarse, refined) | mask_scores.contrasts(image.pixels, coarse, refined)
     if coloured is not None:
         scores |= {"colour_iou": binary.iou(refined, coloured), "coarse_colour_iou": binary.iou(coarse, coloured)}
     return Judged(refined, scores)
 
 
 def _scored(
-    image: RefineImage, coarse: Mask, previous: Mask | None, looks: list[Look], judged: Judged | None, method: Method
+    image: RefineImage, coarse: Mask, previous: Mask | None, views: list[View], judged: Judged | None, method: Method
 ) -> RefinedMask:
     """The refined mask and all of its scores. previous: of the round before the last, None where there was only one."""
-    refined, scores = judged or _judge(image, coarse, looks, method)
+    refined, scores = judged or _judge(image, coarse, views, method)
     scores = scores | mask_scores.region_scores(coarse, refined, previous)
-    return RefinedMask(binary.encode(refined), scores, looks[0].logits if semantic.wanted(method) else None)
+    return RefinedMask(binary.encode(refined), scores, views[0].logits if semantic.wanted(method) else None)

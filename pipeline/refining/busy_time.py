@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-class InOneThread:
+class SingleThreadProxy:
     """A model that lives in a thread of its own: made there, and every method called there, in the order of asking.
 
     A lock would do for the results. But torch keeps a pool of threads for each thread that calls it.
@@ -40,7 +40,7 @@ class Spent:
     busy_s: float = 0.0
 
 
-class Occupied:
+class BusyClock:
     """Divides wall-clock time among the tasks that are active at once, so that their shares add up to it."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -50,7 +50,7 @@ class Occupied:
         self._counted_until = clock()
 
     @contextmanager
-    def by_one(self) -> Iterator[Spent]:
+    def task(self) -> Iterator[Spent]:
         """Count the time inside as one task's."""
         spent = Spent()
         with self._lock:

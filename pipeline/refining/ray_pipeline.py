@@ -31,7 +31,7 @@ from pipeline.planning.increment import read_chunk, read_plan
 from pipeline.progress.breakdown import ChunkFinished
 from pipeline.refining import carried
 from pipeline.refining import chunk as chunk_work
-from pipeline.refining.busy_time import InOneThread, Occupied
+from pipeline.refining.busy_time import BusyClock, SingleThreadProxy
 from pipeline.refining.carried import Carried, from_row, to_row
 from pipeline.refining.chunk import Job, Task
 from pipeline.refining.isolate import isolate
@@ -204,9 +204,9 @@ class _Refine:
     def __init__(self, job: Job) -> None:
         self._job = job
         _limit_memory(job)
-        self._model = InOneThread(job.load_model)
+        self._model = SingleThreadProxy(job.load_model)
         self._execution = job.execution
-        self._occupied = Occupied()
+        self._clock = BusyClock()
 
     def __call__(self, row: pa.Table) -> pa.Table:
         given = from_row(row)
@@ -214,7 +214,7 @@ class _Refine:
             return to_row(carried.without_images(given))
         _log_attempt(self._job, "started", given.task)
         try:
-            with self._occupied.by_one() as spent:
+            with self._clock.task() as spent:
                 part = chunk_work.refine(given.images, self._model, self._job.method, self._job.refiner)
         except Exception as error:  # the pipeline must go on; see isolate.py
             if _is_device_error(error):

@@ -22,7 +22,7 @@ import torch
 from pipeline.models import MODELS, PromptBatch
 from pipeline.models.ceiling import peak_memory_mb, settle
 from pipeline.refiners import REFINERS, RefineImage
-from pipeline.refining.busy_time import InOneThread
+from pipeline.refining.busy_time import SingleThreadProxy
 from schemas.config import Method
 from tests.benchmarks.gpu import Clock, Options, Row
 from tests.benchmarks.gpu_models import SIZES, SMALL_SIZES, checkpoint, coarse_like, method, official, scenes
@@ -44,7 +44,7 @@ def rates(options: Options, clock: Clock) -> Iterator[Row]:
         with checkpoint(model, options.device) as path:
             dtype = torch.float32 if options.small else torch.bfloat16
             for batch in (None, 8) if options.compiled and options.device == "cuda" else (None,):
-                loaded = InOneThread(partial(coarse_like, model, path, options.device, dtype, batch))
+                loaded = SingleThreadProxy(partial(coarse_like, model, path, options.device, dtype, batch))
                 for row in _of_model(model, loaded, options, ends - time.monotonic()):
                     yield {"model": model, "compiled": batch is not None, **row}
                     if time.monotonic() > ends:
@@ -53,7 +53,7 @@ def rates(options: Options, clock: Clock) -> Iterator[Row]:
                 free(options.device)
 
 
-def _of_model(model: str, loaded: InOneThread, options: Options, seconds: float) -> Iterator[Row]:
+def _of_model(model: str, loaded: SingleThreadProxy, options: Options, seconds: float) -> Iterator[Row]:
     piece, alone = seconds / SLICES, {}
     for batch in BATCHES[: 2 if options.small else None]:
         row = _encoder(model, loaded, options.device, batch, piece)
@@ -74,7 +74,7 @@ def _of_model(model: str, loaded: InOneThread, options: Options, seconds: float)
         yield {"size": size, **_whole(loaded, images, of_method, at_once, options.device, 2 * piece, encoder)}
 
 
-def _encoder(model: str, loaded: InOneThread, device: str, batch: int, seconds: float) -> Row:
+def _encoder(model: str, loaded: SingleThreadProxy, device: str, batch: int, seconds: float) -> Row:
     frames = [np.full((1024, 1024, 3), shade % 256, np.uint8) for shade in range(batch)]
     each = _repeat(lambda: loaded.encode(frames), device, seconds) / batch
     row = {"part": "encoder", "batch": batch, "images_per_s": round(1 / each, 3), "ms_per_image": round(1000 * each, 2)}
@@ -83,7 +83,7 @@ def _encoder(model: str, loaded: InOneThread, device: str, batch: int, seconds: 
     return row | {"peak_gib": round(peak_memory_mb(device) / 1024, 2)}
 
 
-def _decoder(loaded: InOneThread, device: str, of_method: Method, seconds: float) -> Row:
+def _decoder(loaded: SingleThreadProxy, device: str, of_method: Method, seconds: float) -> Row:
     count = of_method.decode_batch
     embedding = loaded.encode([np.zeros((1024, 1024, 3), np.uint8)])
     side, rng = loaded.mask_side, np.random.default_rng(0)
@@ -113,7 +113,7 @@ def _repeat(work: Callable[[], object], device: str, seconds: float) -> float:
 
 
 def _whole(
-    loaded: InOneThread,
+    loaded: SingleThreadProxy,
     images: Sequence[RefineImage],
     of_method: Method,
     at_once: int,
@@ -158,7 +158,7 @@ def _whole(
     }
 
 
-def _profiled(loaded: InOneThread, images: Sequence[RefineImage], of_method: Method, device: str) -> Row:
+def _profiled(loaded: SingleThreadProxy, images: Sequence[RefineImage], of_method: Method, device: str) -> Row:
     """One chunk: the KERNELS that take most time, and how often the CPU waited for the device."""
     waits = _waits(lambda: REFINERS["samrefiner"].run(loaded, images, of_method)) if device == "cuda" else None
     started = time.perf_counter()

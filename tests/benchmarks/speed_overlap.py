@@ -30,11 +30,11 @@ from pipeline.configuration import resolve
 from pipeline.masks.binary import Mask
 from pipeline.masks.decode import decode_image
 from pipeline.masks.frames import PROMPT_SIDE, FloatArray, Frame, resize_to_input
-from pipeline.masks.views import Judged, Look
+from pipeline.masks.views import Judged, View
 from pipeline.models import Candidates, PromptBatch
 from pipeline.models.on_device import OnDevice
 from pipeline.refiners import REFINERS, RefineImage
-from pipeline.refining.busy_time import InOneThread
+from pipeline.refining.busy_time import SingleThreadProxy
 from tests.benchmarks.speed_lite import MAX_PIXELS, photos
 
 CHUNK, CHUNKS = 8, 12
@@ -63,11 +63,11 @@ class RememberingDevice(OnDevice):
         return [_unpacked(bits, frame.size_hw) for bits in self._known[key]]
 
     def judge(
-        self, pixels: npt.NDArray[np.uint8], coarse: Sequence[Mask], looks: Sequence[Sequence[Look]]
+        self, pixels: npt.NDArray[np.uint8], coarse: Sequence[Mask], views: Sequence[Sequence[View]]
     ) -> list[Judged] | None:
         key = (pixels.ctypes.data, len(coarse))
         if key not in self._known:
-            judged = super().judge(pixels, coarse, looks) or []
+            judged = super().judge(pixels, coarse, views) or []
             self._known[key] = [(np.packbits(mask), scores) for mask, scores in judged]
         return [Judged(_unpacked(bits, coarse[0].shape), scores) for bits, scores in self._known[key]]
 
@@ -113,7 +113,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     overrides = {"method": {"model": "vit_b", "iterations": options.iterations, "encode_batch": 4}}
     method = resolve("published-code", None, overrides).method
     device = RememberingDevice() if options.pixels_on_device else None
-    model = InOneThread(partial(SleepingModel, options.encode_ms / 1000, options.decode_ms / 1000, device))
+    model = SingleThreadProxy(partial(SleepingModel, options.encode_ms / 1000, options.decode_ms / 1000, device))
     REFINERS["samrefiner"].run(model, given[0], method)
     found: dict[str, Any] = {**vars(options), "data": str(options.data), "cores": os.cpu_count()}
     for at_once in CHUNKS_AT_ONCE:

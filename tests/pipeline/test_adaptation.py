@@ -50,7 +50,7 @@ def test_agreement_is_that_of_the_candidates(model: AdaptableModel, examples: Ex
 
 
 class Head:
-    """As much of a model as adaption looks at: three candidates ranked by two linear layers."""
+    """As much of a model as adaptation uses: three candidates ranked by two linear layers."""
 
     name = "head"
     weights_sha256 = "0" * 64

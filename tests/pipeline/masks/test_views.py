@@ -1,4 +1,4 @@
-"""Looks at an object and their fusion, the colour vote, and the box-only baseline."""
+"""Views at an object and their fusion, the colour vote, and the box-only baseline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from pipeline.configuration import resolve
 from pipeline.masks import binary
 from pipeline.masks.frames import Frame, resize_to_input
-from pipeline.masks.views import Look, cut, evidence, fuse, mirrored, object_window
+from pipeline.masks.views import View, cut, evidence, fuse, mirrored, object_window
 from pipeline.refiners import REFINERS, RefineImage, load_side
 from pipeline.refiners.colour import colour_cut, vote
 from schemas.config import Method
@@ -25,13 +25,13 @@ def box(x1: int, y1: int, x2: int, y2: int) -> binary.Mask:
     return mask
 
 
-def look(mask: binary.Mask, window: tuple[int, int, int, int], mirror: bool = False, logit: float = 4.0) -> Look:
+def view(mask: binary.Mask, window: tuple[int, int, int, int], mirror: bool = False, logit: float = 4.0) -> View:
     """What a model that answers exactly `mask` says."""
     part = cut(mask, window)
     part = mirrored(part) if mirror else part
     frame = Frame((part.shape[0], part.shape[1]), 2 * SIDE)
     logits = logit * (2 * frame.field_to_mask(part.astype(np.float32), SIDE) - 1)
-    return Look(window, frame, mirror, logits, 0.9)
+    return View(window, frame, mirror, logits, 0.9)
 
 
 def test_a_window_holds_the_object_and_stays_inside() -> None:
@@ -43,23 +43,23 @@ def test_a_window_holds_the_object_and_stays_inside() -> None:
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-def test_looks_come_back_to_where_they_were_taken(mirror: bool) -> None:
+def test_views_come_back_to_where_they_were_taken(mirror: bool) -> None:
     mask = box(20, 30, 70, 60)
     whole, closer = (0, 0, 200, 120), (0, 10, 100, 80)
-    fused, own = fuse([look(mask, whole), look(mask, whole, mirror), look(mask, closer)], SIZE_HW)
+    fused, own = fuse([view(mask, whole), view(mask, whole, mirror), view(mask, closer)], SIZE_HW)
     assert binary.iou((fused > 0).astype(np.uint8), mask) > 0.93
     assert all(binary.iou(one, mask) > 0.93 for one in own)
 
 
-def test_where_looks_disagree_the_mask_is_less_certain() -> None:
+def test_where_views_disagree_the_mask_is_less_certain() -> None:
     whole = (0, 0, 200, 120)
     mask, other = box(20, 30, 70, 60), box(20, 30, 95, 60)
-    sure = [look(mask, whole), look(mask, whole, mirror=True)]
-    unsure = [look(mask, whole), look(other, whole, mirror=True)]
+    sure = [view(mask, whole), view(mask, whole, mirror=True)]
+    unsure = [view(mask, whole), view(other, whole, mirror=True)]
     found = []
-    for looks in (sure, unsure):
-        fused, own = fuse(looks, SIZE_HW)
-        found.append(evidence(looks, own, fused, mask, (fused > 0).astype(np.uint8)))
+    for views in (sure, unsure):
+        fused, own = fuse(views, SIZE_HW)
+        found.append(evidence(views, own, fused, mask, (fused > 0).astype(np.uint8)))
     assert found[0]["look_iou"] > 0.95 > found[1]["look_iou"]
     assert found[0]["expected_iou"] > found[1]["expected_iou"]
     assert found[0]["coarse_expected_iou"] > found[1]["coarse_expected_iou"]

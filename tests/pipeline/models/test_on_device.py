@@ -10,9 +10,9 @@ import torch
 
 from pipeline.masks import binary
 from pipeline.masks import scores as mask_scores
-from pipeline.masks import views as looks_of
+from pipeline.masks import views as multi_view
 from pipeline.masks.frames import Frame, resize_to_input
-from pipeline.masks.views import Look, Window
+from pipeline.masks.views import View, Window
 from pipeline.models.on_device import OnDevice
 from pipeline.refiners import REFINERS, RefineImage
 from schemas.config import Method
@@ -61,15 +61,15 @@ def test_fields_and_masks_are_those_of_opencv(size_hw: tuple[int, int], input_si
         assert np.abs(frame.logits_to_image(one)[answer != (frame.logits_to_image(one) > 0)]).max(initial=0) < 1e-4
 
 
-def looks_at(seed: int, size_hw: tuple[int, int], windows: Sequence[tuple[Window, bool]]) -> list[Look]:
+def views_of(seed: int, size_hw: tuple[int, int], windows: Sequence[tuple[Window, bool]]) -> list[View]:
     found = []
     for place, (window, mirrored) in enumerate(windows):
         frame = Frame((window[3] - window[1], window[2] - window[0]), 1024)
-        mask = looks_of.cut(blobs(seed, size_hw), window)
-        mask = looks_of.mirrored(mask) if mirrored else mask
+        mask = multi_view.cut(blobs(seed, size_hw), window)
+        mask = multi_view.mirrored(mask) if mirrored else mask
         noise = np.random.default_rng([seed, place]).normal(0, 0.5, (SIDE, SIDE))
         logits = np.asarray(12 * frame.field_to_mask(mask, SIDE) - 6 + noise, np.float32)
-        found.append(Look(window, frame, mirrored, logits, 0.8 + 0.3 * place))
+        found.append(View(window, frame, mirrored, logits, 0.8 + 0.3 * place))
     return found
 
 
@@ -77,21 +77,21 @@ def looks_at(seed: int, size_hw: tuple[int, int], windows: Sequence[tuple[Window
 def test_the_verdict_is_that_of_numpy(size_hw: tuple[int, int]) -> None:
     height, width = size_hw
     whole, part = (0, 0, width, height), (width // 8, height // 8, width - width // 4, height - 3)
-    looks = [
-        looks_at(0, size_hw, [(whole, False)]),
-        looks_at(1, size_hw, [(whole, False), (whole, True)]),
-        looks_at(2, size_hw, [(whole, False), (whole, True), (part, False)]),
+    views = [
+        views_of(0, size_hw, [(whole, False)]),
+        views_of(1, size_hw, [(whole, False), (whole, True)]),
+        views_of(2, size_hw, [(whole, False), (whole, True), (part, False)]),
     ]
-    looks[0].append(looks[0][0]._replace(logits=np.full((SIDE, SIDE), -9, np.float32)))  # nothing is left of the mask
+    views[0].append(views[0][0]._replace(logits=np.full((SIDE, SIDE), -9, np.float32)))  # nothing is left of the mask
     coarse = [blobs(seed + 10, size_hw) for seed in range(3)]
     pixels = resize_to_input(np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8), 1024)
-    judged = OnDevice(DEVICE).judge(pixels, coarse, looks)
+    judged = OnDevice(DEVICE).judge(pixels, coarse, views)
     assert judged is not None
-    for mask, of_one, verdict in zip(coarse, looks, judged, strict=True):
-        fused, own = looks_of.fuse(of_one, size_hw)
+    for mask, of_one, verdict in zip(coarse, views, judged, strict=True):
+        fused, own = multi_view.fuse(of_one, size_hw)
         refined = (fused > 0).astype(np.uint8)
         assert np.abs(fused[refined != verdict.refined]).max(initial=0) < 1e-4
-        scores = looks_of.evidence(of_one, own, fused, mask, refined) | mask_scores.contrasts(pixels, mask, refined)
+        scores = multi_view.evidence(of_one, own, fused, mask, refined) | mask_scores.contrasts(pixels, mask, refined)
         assert verdict.scores == pytest.approx(scores, abs=2e-4)
 
 
@@ -99,27 +99,27 @@ def test_a_tiny_mask_has_no_margin_around_it() -> None:
     logits = np.full((SIDE, SIDE), -4, np.float32)
     logits[40:43, 60:63] = 4
     frame = Frame((400, 400), 1024)
-    of_one = [Look((0, 0, 400, 400), frame, False, logits, 0.9)]
+    of_one = [View((0, 0, 400, 400), frame, False, logits, 0.9)]
     coarse = np.zeros((400, 400), np.uint8)
     coarse[63:65, 94:96] = 1
     pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     judged = OnDevice(DEVICE).judge(pixels, [coarse], [of_one])
     assert judged is not None
-    fused, own = looks_of.fuse(of_one, (400, 400))
+    fused, own = multi_view.fuse(of_one, (400, 400))
     refined = (fused > 0).astype(np.uint8)
     assert 6 < refined.sum() <= 16  # at most 4 pixels wide
-    scores = looks_of.evidence(of_one, own, fused, coarse, refined) | mask_scores.contrasts(pixels, coarse, refined)
+    scores = multi_view.evidence(of_one, own, fused, coarse, refined) | mask_scores.contrasts(pixels, coarse, refined)
     assert judged[0].scores == pytest.approx(scores, abs=2e-4)
 
 
 def test_masks_are_judged_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     size_hw = (60, 80)
-    looks = [looks_at(seed, size_hw, [((0, 0, 80, 60), False)]) for seed in range(5)]
+    views = [views_of(seed, size_hw, [((0, 0, 80, 60), False)]) for seed in range(5)]
     coarse = [blobs(seed, size_hw) for seed in range(5)]
     pixels = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    together = OnDevice(DEVICE).judge(pixels, coarse, looks)
+    together = OnDevice(DEVICE).judge(pixels, coarse, views)
     monkeypatch.setattr("pipeline.models.on_device.PIXELS_AT_ONCE", 2 * 60 * 80)
-    apart = OnDevice(DEVICE).judge(pixels, coarse, looks)
+    apart = OnDevice(DEVICE).judge(pixels, coarse, views)
     assert together is not None
     assert apart is not None
     for one, other in zip(together, apart, strict=True):
@@ -131,7 +131,7 @@ def test_an_image_too_small_to_reflect_is_left_to_opencv() -> None:
     size_hw = (5, 40)
     coarse = [np.ones(size_hw, np.uint8)]
     pixels = np.zeros((*size_hw, 3), np.uint8)
-    assert OnDevice(DEVICE).judge(pixels, coarse, [looks_at(0, size_hw, [((0, 0, 40, 5), False)])]) is None
+    assert OnDevice(DEVICE).judge(pixels, coarse, [views_of(0, size_hw, [((0, 0, 40, 5), False)])]) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Work behind the model: in order, bounded, and no error lost."""
+"""Work that overlaps with the model: in order, bounded, and no error lost."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from pipeline.refiners.background import Behind
+from pipeline.refiners.background import Overlapped
 
 
 def test_calls_run_in_order_in_one_other_thread() -> None:
@@ -19,8 +19,8 @@ def test_calls_run_in_order_in_one_other_thread() -> None:
         order.append(number)
         return number * number
 
-    with Behind(4) as behind:
-        results = [behind.submit(work, number) for number in range(50)]
+    with Overlapped(4) as overlapped:
+        results = [overlapped.submit(work, number) for number in range(50)]
     assert order == list(range(50))
     assert [result.result() for result in results] == [number * number for number in range(50)]
     assert len(threads) == 1
@@ -37,13 +37,13 @@ def until(condition: Callable[[], bool]) -> None:
 def test_no_more_are_held_than_it_was_told() -> None:
     gate, done = threading.Event(), []
 
-    def submit_five(behind: Behind) -> None:
+    def submit_five(overlapped: Overlapped) -> None:
         for number in range(5):
-            behind.submit(gate.wait)
+            overlapped.submit(gate.wait)
             done.append(number)
 
-    with Behind(3) as behind:
-        submitting = threading.Thread(target=submit_five, args=[behind])
+    with Overlapped(3) as overlapped:
+        submitting = threading.Thread(target=submit_five, args=[overlapped])
         submitting.start()
         until(lambda: len(done) >= 3)
         assert done == [0, 1, 2]  # the fourth cannot return before the gate is open
@@ -56,10 +56,10 @@ def test_an_error_is_raised_to_who_submits_next_and_to_who_asks() -> None:
     def fail() -> None:
         raise ValueError("as asked")
 
-    with Behind(1) as behind:
-        failed = behind.submit(fail)
+    with Overlapped(1) as overlapped:
+        failed = overlapped.submit(fail)
         with pytest.raises(ValueError, match="as asked"):
-            behind.submit(int)
+            overlapped.submit(int)
     with pytest.raises(ValueError, match="as asked"):
         failed.result()
 
@@ -72,9 +72,9 @@ def test_after_an_error_outside_what_waits_is_not_begun() -> None:
         gate.wait()
 
     def fail_outside() -> Future[None]:
-        with suppress(KeyError), Behind(8) as behind:
-            behind.submit(first)
-            later = behind.submit(begun.append, "later")
+        with suppress(KeyError), Overlapped(8) as overlapped:
+            overlapped.submit(first)
+            later = overlapped.submit(begun.append, "later")
             threading.Thread(target=lambda: (until(later.cancelled), gate.set())).start()
             raise KeyError
         return later

@@ -14,7 +14,7 @@ from pipeline.models import Candidates, PromptBatch
 from pipeline.models.weights import Weights
 from pipeline.planning.increment import read_plan
 from pipeline.refining import chunk as chunk_work
-from pipeline.refining.busy_time import Occupied, Spent
+from pipeline.refining.busy_time import BusyClock, Spent
 from pipeline.refining.carried import Carried, from_row, to_row
 from pipeline.refining.chunk import Inputs, Job, Task
 from pipeline.refining.ray_pipeline import _Refine
@@ -106,8 +106,8 @@ def test_an_error_at_the_model_is_its_chunk_s_alone(job: Job) -> None:
 
 def test_time_at_an_actor_is_shared_out_once() -> None:
     now = 0.0
-    occupied = Occupied(lambda: now)
-    first, second, third = (occupied.by_one() for _ in range(3))
+    clock = BusyClock(lambda: now)
+    first, second, third = (clock.task() for _ in range(3))
     now = 1
     one = first.__enter__()
     now = 2
