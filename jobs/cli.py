@@ -35,6 +35,7 @@ from pipeline.errors import RefusedError, RelabelError, RowError
 from schemas.config import ConfigError
 
 UNWIND_S = 10.0
+ENDED_BY: dict[int, tuple[str, int]] = {signal.SIGTERM: ("terminated", 143), signal.SIGINT: ("interrupted", 130)}
 
 app = typer.Typer(
     help="Relabel segmentation datasets: refine coarse masks with Segment Anything, in parallel, resumably.",
@@ -81,25 +82,24 @@ def _common(
 
 def main() -> None:
     """Entry point: expected errors become one line and an exit code, never a traceback."""
-    signal.signal(signal.SIGTERM, _unwind)  # as PID 1 there would be none
+    for number in ENDED_BY:  # as PID 1 there would be no handler of SIGTERM
+        signal.signal(number, _unwind)
     try:
         app()
     except (RefusedError, ConfigError) as error:
         sys.exit(_say(error, 2))
     except (RelabelError, RowError) as error:
         sys.exit(_say(error, 1))
-    except KeyboardInterrupt:
-        console.err.print("interrupted; finished chunks are kept. Rerun the same command to resume")
-        sys.exit(130)
 
 
-def _unwind(_signal: int, _frame: Any) -> None:
-    """SIGTERM: end Ray, release the lease, remove temporary files; but what does not answer is not waited for."""
-    os.write(2, b"relabel: terminated; finished chunks are kept. Rerun the same command to resume\n")
-    overdue = threading.Timer(UNWIND_S, os._exit, (143,))
+def _unwind(number: int, _frame: Any) -> None:
+    """End Ray, release the lease, remove temporary files; but what does not answer is not waited for."""
+    word, code = ENDED_BY[number]
+    os.write(2, f"relabel: {word}; finished chunks are kept. Rerun the same command to resume\n".encode())
+    overdue = threading.Timer(UNWIND_S, os._exit, (code,))
     overdue.daemon = True
     overdue.start()
-    sys.exit(143)
+    sys.exit(code)
 
 
 def _say(error: Exception, code: int) -> int:

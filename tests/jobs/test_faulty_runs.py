@@ -1,6 +1,7 @@
 """Whole runs whose storage, disk, head or nodes fail half-way: what is said, how it ends, and that it goes on."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -109,13 +110,32 @@ def test_sigterm_while_planning_leaves_no_lease_and_no_temporary_files(
         assert ended(start(command))[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("number", "word", "code"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
+)
+def test_a_signal_to_all_its_processes_ends_the_run_in_one_line(
+    number: signal.Signals, word: str, code: int, corpus: Corpus, tmp_path: Path
+) -> None:
+    """As a terminal sends Ctrl-C, and a service manager SIGTERM."""
+    output = str(tmp_path / "out")
+    run = start(corpus.command(output, "--actors", "1"), KILLER_PAUSE_S="0.5")
+    until_parts(output, 1, run)
+    os.killpg(run.pid, number)
+    ended_with, said = ended(run, timeout_s=30)
+    assert ended_with == code
+    assert said.splitlines()[-1] == f"relabel: {word}; finished chunks are kept. Rerun the same command to resume"
+    assert parts(output, Access()) < corpus.chunks
+
+
 def test_sigterm_to_the_head_ends_the_run_soon(corpus: Corpus, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     with ray_head(RAY_AUTH_MODE="disabled", RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0") as head:
         run = start(corpus.command(output, "--actors", "1", "--address", head.address), KILLER_PAUSE_S="0.5")
         until_parts(output, 1, run)
         head.process.send_signal(signal.SIGTERM)
-        assert ended(run, timeout_s=30)[0] != 0
+        code, said = ended(run, timeout_s=30)
+        assert code == 1
+        assert said.splitlines()[-1].startswith("relabel: the Ray head at ")
         assert parts(output, Access()) < corpus.chunks
     assert ended(start(corpus.command(output, "--actors", "1")))[0] == 0
 
