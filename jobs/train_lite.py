@@ -37,16 +37,20 @@ def train_lite(
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded images, shared by processes and runs.")] = None,
     photo_limit: Annotated[int | None, typer.Option(help="Images of each folder that are used, at most.")] = None,
 ) -> None:
-    """Train the embedded model `lite` from ImageNet weights, or resume the last run."""
+    """Train the embedded model `lite` from ImageNet weights, or resume the last run.
+
+    While a file OUTPUT/pause exists, it sleeps.
+    """
     from pipeline.models import check_device
     from pipeline.models.lite.training.config import TrainConfig, of_device
+    from pipeline.models.lite.training.data import has_truth
     from pipeline.models.lite.training.loop import train
 
     if (steps is None) == (minutes is None):
         raise RefusedError("give the length of the schedule: either --steps or --minutes")
     check_device(device)
     for folder in data:
-        if not (folder / "gt.json").exists():
+        if not has_truth(folder):
             raise RefusedError(f"{folder / 'gt.json'} does not exist: point DATA at a folder with gt.json and images/")
     output.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

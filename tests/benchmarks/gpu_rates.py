@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,20 @@ from pipeline.refiners import REFINERS, RefineImage
 from pipeline.refining.busy_time import SingleThreadProxy
 from schemas.config import Method
 from tests.benchmarks.gpu import Clock, Options, Row
-from tests.benchmarks.gpu_models import SIZES, SMALL_SIZES, checkpoint, coarse_like, method, official, scenes
+from tests.benchmarks.gpu_models import (
+    SIZES,
+    SMALL_SIZES,
+    CoarseLike,
+    checkpoint,
+    coarse_like,
+    method,
+    official,
+    scenes,
+)
 from tests.benchmarks.gpu_parity import free
 
-BATCHES = (8, 1, 16, 4)
+BATCHES = (8, 1, 16, 4)  # the first is the method's, that the whole is held against
+SMALL_BATCHES = (2, 1)
 CHUNK_IMAGES = (8, 2)  # of the smaller and of the larger photographs
 AT_ONCE = (4, 8, 1)
 CHUNKS_AT_LEAST = 16
@@ -44,18 +53,21 @@ def rates(options: Options, clock: Clock) -> Iterator[Row]:
         with checkpoint(model, options.device) as path:
             dtype = torch.float32 if options.small else torch.bfloat16
             for batch in (None, 8) if options.compiled and options.device == "cuda" else (None,):
-                loaded = SingleThreadProxy(partial(coarse_like, model, path, options.device, dtype, batch))
-                for row in _of_model(model, loaded, options, ends - time.monotonic()):
+                plain = coarse_like(model, path, options.device, dtype, batch)
+                loaded = SingleThreadProxy(lambda of=plain: of)
+                for row in _of_model(model, plain, loaded, options, ends - time.monotonic()):
                     yield {"model": model, "compiled": batch is not None, **row}
                     if time.monotonic() > ends:
                         break
-                del loaded
+                del plain, loaded
                 free(options.device)
 
 
-def _of_model(model: str, loaded: SingleThreadProxy, options: Options, seconds: float) -> Iterator[Row]:
+def _of_model(
+    model: str, plain: CoarseLike, loaded: SingleThreadProxy, options: Options, seconds: float
+) -> Iterator[Row]:
     piece, alone = seconds / SLICES, {}
-    for batch in BATCHES[: 2 if options.small else None]:
+    for batch in SMALL_BATCHES if options.small else BATCHES:
         row = _encoder(model, loaded, options.device, batch, piece)
         alone[batch] = row["images_per_s"]
         yield row
@@ -64,12 +76,12 @@ def _of_model(model: str, loaded: SingleThreadProxy, options: Options, seconds: 
     names = list(sizes)
     counts = (1, 1) if options.small else CHUNK_IMAGES
     small, large = (scenes(sizes[name], count, loaded.input_side) for name, count in zip(names, counts, strict=True))
-    yield _decoder(loaded, options.device, of_method, piece)
-    encoder = alone[8]
+    yield _decoder(loaded, options.device, 4 if options.small else of_method.decode_batch, piece)
+    encoder = next(iter(alone.values()))
     yield {"size": names[0], **_whole(loaded, small, of_method, 4, options.device, 2 * piece, encoder)}
-    yield {"size": names[0], **_profiled(loaded, small, of_method, options.device)}
+    yield {"size": names[0], **_profiled(plain, small, of_method, options.device)}
     yield {"size": names[1], **_whole(loaded, large, of_method, 4, options.device, 3 * piece, encoder)}
-    yield {"size": names[1], **_profiled(loaded, large, of_method, options.device)}
+    yield {"size": names[1], **_profiled(plain, large, of_method, options.device)}
     for at_once, (size, images) in itertools.product(AT_ONCE[1:], zip(names, (small, large), strict=True)):
         yield {"size": size, **_whole(loaded, images, of_method, at_once, options.device, 2 * piece, encoder)}
 
@@ -83,8 +95,7 @@ def _encoder(model: str, loaded: SingleThreadProxy, device: str, batch: int, sec
     return row | {"peak_gib": round(peak_memory_mb(device) / 1024, 2)}
 
 
-def _decoder(loaded: SingleThreadProxy, device: str, of_method: Method, seconds: float) -> Row:
-    count = of_method.decode_batch
+def _decoder(loaded: SingleThreadProxy, device: str, count: int, seconds: float) -> Row:
     embedding = loaded.encode([np.zeros((1024, 1024, 3), np.uint8)])
     side, rng = loaded.mask_side, np.random.default_rng(0)
     prompts = PromptBatch(
@@ -158,12 +169,15 @@ def _whole(
     }
 
 
-def _profiled(loaded: SingleThreadProxy, images: Sequence[RefineImage], of_method: Method, device: str) -> Row:
-    """One chunk: the KERNELS that take most time, and how often the CPU waited for the device."""
-    waits = _waits(lambda: REFINERS["samrefiner"].run(loaded, images, of_method)) if device == "cuda" else None
+def _profiled(model: CoarseLike, images: Sequence[RefineImage], of_method: Method, device: str) -> Row:
+    """One chunk in this thread, the only one that the profiler sees whole.
+
+    The KERNELS that take most time, and how often the CPU waited for the device.
+    """
+    waits = _waits(lambda: REFINERS["samrefiner"].run(model, images, of_method)) if device == "cuda" else None
     started = time.perf_counter()
     with torch.profiler.profile() as profile:
-        REFINERS["samrefiner"].run(loaded, images, of_method)
+        REFINERS["samrefiner"].run(model, images, of_method)
         settle(device)
     wall = time.perf_counter() - started
     field = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"

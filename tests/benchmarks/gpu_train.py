@@ -13,6 +13,7 @@ import cv2
 
 from pipeline.models.lite.training.checkpoint import RAW_NAME, WEIGHTS_NAME
 from pipeline.models.lite.training.config import Event, TrainConfig, of_device
+from pipeline.models.lite.training.data import has_truth
 from pipeline.models.lite.training.loop import train as train_lite
 from tests.benchmarks.gpu import Clock, Options, Row
 
@@ -23,8 +24,8 @@ STARTING_WEIGHTS = "lite.safetensors"
 
 def train(options: Options, clock: Clock) -> Iterator[Row]:
     """Rows of the curve, as they come from the training's own thread."""
-    if not (options.pack / "gt.json").exists():
-        yield {"not_run": f"{options.pack} has no gt.json: make it with python -m tests.benchmarks.gpu_pack"}
+    if not has_truth(options.pack):
+        yield {"not_run": f"{options.pack} is no pack: make it with python -m tests.benchmarks.gpu_pack"}
         return
     minutes = (clock.left() - LEFT_FOR_THE_END_S) / 60
     if minutes <= 0:

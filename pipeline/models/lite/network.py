@@ -196,10 +196,9 @@ def load_weights(network: LiteNetwork, *files: bytes) -> None:
 
 def prompt_picture(prompts: PromptTensors, side: int) -> Tensor:
     """(N, PICTURE_CHANNELS, side, side) in -1..1; a channel is 0 everywhere when its prompt is not given."""
-    count, like = len(prompts.image_index), prompts.boxes_xyxy
+    count = len(prompts.image_index)
     like = next(t for t in (prompts.coarse, prompts.boxes_xyxy, prompts.points_xy) if t is not None)
-    absent = like.new_zeros(count, side, side)
-    gaussian, coarse, given, box = absent, absent, absent, absent
+    absent = gaussian = coarse = given = box = like.new_zeros(count, side, side)
     if prompts.mask_logits is not None:
         gaussian = prompts.mask_logits / prompts.mask_logits.abs().amax((1, 2), keepdim=True).clamp_min(1e-6)
     if prompts.coarse is not None:

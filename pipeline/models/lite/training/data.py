@@ -6,6 +6,7 @@ Images are decoded once and kept in memory; masks stay run-length encoded.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections import Counter
@@ -81,12 +82,12 @@ def load_all(
 
 
 def load_photos(folder: Path, parts: set[Part], limit: int | None = None, cache: Path | None = None) -> list[Photo]:
-    """Photographs of `folder` (gt.json, images/) that belong to `parts` and have masks, in the file's order.
+    """Photographs of `folder` that belong to `parts` and have masks, in the order of its gt.json or gt.json.gz.
 
     An image may name its `part`; else its name decides. An annotation may have `coarse`: compressed RLE counts of
     coarse masks of it, made beforehand.
     """
-    truth = json.loads((folder / "gt.json").read_text())
+    truth = json.loads(_truth_text(folder))
     masks: dict[int, list[Rle]] = {}
     coarse: dict[int, list[tuple[Rle, ...]]] = {}
     for annotation in truth["annotations"]:
@@ -101,6 +102,16 @@ def load_photos(folder: Path, parts: set[Part], limit: int | None = None, cache:
         Photo(entry["file_name"], entry["source"], image, tuple(masks[entry["id"]]), tuple(coarse[entry["id"]]))
         for entry, image in zip(entries, images, strict=True)
     ]
+
+
+def has_truth(folder: Path) -> bool:
+    """Whether the folder is one of training data."""
+    return (folder / "gt.json").exists() or (folder / "gt.json.gz").exists()
+
+
+def _truth_text(folder: Path) -> bytes:
+    plain = folder / "gt.json"
+    return plain.read_bytes() if plain.exists() else gzip.decompress((folder / "gt.json.gz").read_bytes())
 
 
 class Sampler:

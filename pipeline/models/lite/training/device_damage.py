@@ -20,8 +20,8 @@ TAPS = 24  # of a Gaussian on either side
 ELLIPSES = 4
 
 
-def damaged(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """(N, S, S) float32 {0, 1} -> the same: equal shares of every kind; what came out too far off is near-perfect."""
+def damaged(masks: Tensor, otherwise: Tensor, generator: torch.Generator) -> Tensor:
+    """(N, S, S) float32 {0, 1} -> the same: equal shares of every kind; `otherwise` where it came out too far off."""
     size = masks.sum((1, 2)).clamp_min(1).sqrt()
     order = torch.randperm(len(masks), generator=generator, device=masks.device)
     parts = [
@@ -31,14 +31,14 @@ def damaged(masks: Tensor, generator: torch.Generator) -> Tensor:
     ]
     coarse = torch.empty_like(masks)
     coarse[order] = (torch.cat(parts) > 0.5).float()
-    return within_bounds(coarse, masks, generator)
+    return within_bounds(coarse, masks, otherwise)
 
 
-def within_bounds(coarse: Tensor, masks: Tensor, generator: torch.Generator) -> Tensor:
-    """`coarse` where its IoU with the mask is between the bounds, else near-perfect."""
+def within_bounds(coarse: Tensor, masks: Tensor, otherwise: Tensor) -> Tensor:
+    """`coarse` where its IoU with the mask is between the bounds, else `otherwise`."""
     both, union = (coarse * masks).sum((1, 2)), torch.maximum(coarse, masks).sum((1, 2)).clamp_min(1)
     fits = (both / union >= MIN_IOU) & (both / union <= MAX_IOU)
-    return torch.where(fits[:, None, None], coarse, near_perfect(masks, generator))
+    return torch.where(fits[:, None, None], coarse, otherwise)
 
 
 def near_perfect(masks: Tensor, generator: torch.Generator) -> Tensor:

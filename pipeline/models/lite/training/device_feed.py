@@ -71,18 +71,19 @@ class DeviceFeed:
         damaged in shape. In the mask frame, where all prompts are: a quarter of the work."""
         masks = (truth > 0.5).float()
         chance = torch.rand(len(rows), generator=generator, device=rows.device)[:, None, None]
-        coarse = damaged(masks, generator)
+        nearly = near_perfect(masks, generator)
+        coarse = damaged(masks, nearly, generator)
         kinds = self.data.coarse.shape[1]
         if kinds:
             kind = torch.randint(kinds, (len(rows),), generator=generator, device=rows.device)
             made = self.data.coarse[chosen, kind]
             carried = (cut_out(made[:, None], crops, rows, masks.shape[-1])[:, 0] > 0.5).float()
-            carried = within_bounds(carried, masks, generator)
+            carried = within_bounds(carried, masks, nearly)
             coarse = torch.where(chance > 1 - CARRIED_SHARE, carried, coarse)
         together = torch.maximum(masks, masks.unflatten(0, (-1, self._masks)).roll(1, 1).flatten(0, 1))
         merges = (chance > NEAR_PERFECT_SHARE) & (chance < NEAR_PERFECT_SHARE + MERGED_SHARE)
-        coarse = torch.where(merges, within_bounds(together, masks, generator), coarse)
-        coarse = torch.where(chance < NEAR_PERFECT_SHARE, near_perfect(masks, generator), coarse)
+        coarse = torch.where(merges, within_bounds(together, masks, nearly), coarse)
+        coarse = torch.where(chance < NEAR_PERFECT_SHARE, nearly, coarse)
         return torch.where(coarse == masks, truth, coverage(coarse - 0.5))
 
 

@@ -76,7 +76,7 @@ def test_a_mask_that_fills_its_box_has_no_negative_point() -> None:
 
 def test_damage_stays_in_its_bounds_and_changes_masks() -> None:
     masks = torch.from_numpy(np.stack([ellipse(seed, 128) for seed in range(24)])).float()
-    coarse = damaged(masks, torch.Generator().manual_seed(0))
+    coarse = damaged(masks, masks, torch.Generator().manual_seed(0))
     iou = (coarse * masks).sum((1, 2)) / torch.maximum(coarse, masks).sum((1, 2))
     assert set(coarse.unique().tolist()) == {0.0, 1.0}
     assert float(iou.min()) >= MIN_IOU
