@@ -59,7 +59,8 @@ class Result:
 
     def _read(self, kind: str, schema: pa.Schema, where: pc.Expression | None, columns: list[str] | None) -> pa.Table:
         names = columns or schema.names
-        tables = [self.store.scan(path, {name: pc.field(name) for name in names}, where) for path in self.files(kind)]
+        columns_of = {name: pc.field(name) for name in names}
+        tables = [self.store.scan(path, columns_of, where, schema) for path in self.files(kind)]
         return pa.concat_tables(tables) if tables else schema.empty_table().select(names)
 
 

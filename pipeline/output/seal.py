@@ -85,7 +85,7 @@ def seal_group(output: Store, run: Store, gate: Gate, calibration: Calibration |
         _check_accounting(output, part, content.rows)
         for row in content.rows:
             if (part.chunk.chunk_id, row["image_id"]) not in group.superseded:
-                image_rows.append({**row, "masks": len(row["masks"])})
+                image_rows.append({"detail": None, "extra": None, **row, "masks": len(row["masks"])})
                 part_masks += [(row, mask) for mask in row["masks"]]
     mask_rows, drift = seal_masks(part_masks, gate, calibration)
     return {

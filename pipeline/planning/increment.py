@@ -30,7 +30,7 @@ from pipeline.sources import PlannedImage
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.lease import Fence, Hold, unguarded
 from pipeline.storage.spill import Row, Spill, hash_range
-from schemas.records import CHUNKS, MEMBER, PLAN, SUPERSEDED, conform
+from schemas.records import CHUNKS, PLAN, SUPERSEDED, conform, widen
 
 ROW_GROUP_ROWS = 256
 CHUNK_ID_FORMAT = "{increment:04d}-{ordinal:07d}-{digest}"
@@ -216,9 +216,7 @@ def read_chunk(output: Store, chunk: Chunk) -> pa.Table:
     table = output.read_rows(chunk.file, chunk.row_start, chunk.images)
     if table.num_rows != chunk.images or pc.unique(table["chunk_id"]).to_pylist() != [chunk.chunk_id]:
         raise RefusedError(f"the plan is damaged: {chunk.file} does not hold chunk {chunk.chunk_id}")
-    if "member" not in table.column_names:  # a plan from before images in containers were known
-        table = table.append_column("member", pa.nulls(table.num_rows, MEMBER))
-    return conform(table, PLAN)
+    return conform(widen(table, PLAN), PLAN)
 
 
 def committed(output: Store) -> list[int]:

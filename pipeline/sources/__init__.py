@@ -7,6 +7,7 @@ make sense of becomes a planned mask or image that fails later with a reason cod
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from pipeline.sources import (
     coco,
     coco_panoptic,
     coco_results,
+    image_folder,
     instances,
     lvis,
     parquet,
@@ -47,6 +49,7 @@ SOURCES: dict[str, Scan] = {
     "yolo": yolo.scan,
     "parquet": parquet.scan,
     "webdataset": webdataset.scan,
+    "image-folder": image_folder.scan,
     "result": result.scan,
 }
 
@@ -57,14 +60,18 @@ OF_FILES: dict[str, Callable[[str], str]] = {
     "cam": str,
     "voc": voc.root,
     "coco-panoptic": coco_panoptic.root,
+    "parquet": parquet.files_root,
+    "image-folder": image_folder.root,
 }
 """Sources whose masks stay in files of their own, to be read again when loaded -> the folder of these, by --masks."""
 
-IN_CONTAINERS = frozenset({"parquet", "webdataset"})
+IN_CONTAINERS = frozenset({"parquet", "webdataset", "image-folder"})
 """Sources whose files may hold the images too."""
 
 WITH_OPTIONS: dict[str, Callable[[Mapping[str, str]], object]] = {
     "cam": cam.parse,
+    "class-maps": class_maps.parse,
+    "instances": instances.parse,
     "coco-results": coco_results.parse,
     "parquet": parquet.parse,
 }
@@ -92,7 +99,7 @@ def images_root(source: str, images: str | None, masks_uri: str, access: Access)
         images = masks_uri
     if images is None:
         raise RefusedError(f"--images is missing: masks of the source {name} do not say where their images are")
-    return images.rpartition("/")[0] or "." if images.endswith((TAR, PARQUET)) else images
+    return images.rpartition("/")[0] or "." if images.endswith((TAR, PARQUET, *image_folder.METADATA)) else images
 
 
 def parse(source: str) -> tuple[str, dict[str, str]]:
@@ -119,7 +126,10 @@ def scan(source: str, given: SourceInput) -> Iterator[PlannedImage]:
 
 def mask_id(image_id: str, source_mask_id: str, occurrence: int) -> str:
     """Stable id of a mask: 32 hex digits; `occurrence` tells apart masks that share a source id in one image."""
-    return hashlib.sha256(f"{image_id}\0{source_mask_id}\0{occurrence}".encode()).hexdigest()[:32]
+    text = f"{image_id}\0{source_mask_id}\0{occurrence}"
+    if text.count("\0") > 2:  # else the two could be parted in another place
+        text = json.dumps([image_id, source_mask_id, occurrence])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 __all__ = [

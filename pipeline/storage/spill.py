@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.records import PLAN
+from schemas.records import PLAN, PLANNED_MASK
 
 RANGES = 1024
 BUCKET_ROWS = 16_384
@@ -20,9 +20,7 @@ ROW_CHARACTERS = 4096  # a row whose masks have more counts as several
 
 Row = dict[str, Any]
 
-_SPILLED_MASK = pa.struct(
-    [("source_mask_id", pa.string()), ("category_id", pa.int64()), ("category", pa.string()), ("geometry", pa.string())]
-)
+_SPILLED_MASK = pa.struct([field for field in PLANNED_MASK if field.name != "mask_id"])
 
 
 def hash_range(image_id: str) -> int:
