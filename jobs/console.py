@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.calibration.apply import DRIFT_LIMIT
 from pipeline.errors import REASONS
+from pipeline.planning import coverage
 from pipeline.planning.increment import Planned
 from pipeline.progress.breakdown import Breakdown
 
@@ -33,6 +34,10 @@ class RichProgress:
     def planned(self, planned: Planned) -> None:
         new = f"{planned.images} new or changed images with {planned.masks} masks in {planned.chunks} chunks"
         err.print(f"plan: {new}; {planned.unchanged} images were planned before")
+
+    def covered(self, scan: Mapping[str, Any]) -> None:
+        for line in coverage.lines(scan):
+            err.print(line, markup=False)
 
     @contextmanager
     def refining(self, images: int, actors: tuple[int, int]) -> Iterator[Callable[[dict[str, Any]], None]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
@@ -22,8 +22,8 @@ def run_id() -> str:
 
 
 class JsonProgress:
-    """pipeline.progress.events.Progress as events: planning, planned, refining, chunk, refined, retrying, sealing,
-    sealed, error."""
+    """pipeline.progress.events.Progress as events: planning, covered, planned, refining, chunk, refined, retrying,
+    sealing, sealed, error."""
 
     def __init__(self, run: str) -> None:
         self._run = run
@@ -42,6 +42,10 @@ class JsonProgress:
 
     def planned(self, planned: Planned) -> None:
         self.event("planned", **vars(planned))
+
+    def covered(self, scan: Mapping[str, Any]) -> None:
+        fields = {name: scan[name] for name in ("source", "rules", "matches", "unread", "found", "categories")}
+        self.event("covered", level="warning" if scan["unread"] else "info", **fields)
 
     @contextmanager
     def refining(self, images: int, actors: tuple[int, int]) -> Iterator[Callable[[dict[str, Any]], None]]:

@@ -17,15 +17,18 @@ from jobs.options import (
     ChunkImages,
     ConfigUri,
     EndpointUrl,
+    Ignore,
     ImagesUri,
     Iterations,
     MasksUri,
+    MaxUnread,
     ModelName,
     OutputUri,
     PresetName,
     Prune,
     RefinerName,
     SourceName,
+    unread_code,
 )
 from jobs.prepare import Wanted, make_request
 from pipeline.errors import RefusedError
@@ -81,6 +84,8 @@ def plan(
     chunk_images: ChunkImages = None,
     endpoint_url: EndpointUrl = None,
     assume_exclusive: AssumeExclusive = None,
+    max_unread: MaxUnread = None,
+    ignore: Ignore = None,
 ) -> None:
     """Read the masks and commit what is new to the output's plan; refine nothing.
 
@@ -97,6 +102,8 @@ def plan(
             "chunk_images": chunk_images,
             "endpoint_url": endpoint_url,
             "assume_exclusive": assume_exclusive,
+            "max_unread": max_unread,
+            "ignore": ignore or None,
         },
     }
     wanted = Wanted(masks, output, images, source, config, preset, overrides, checkpoint, adapter)
@@ -105,6 +112,7 @@ def plan(
 
     from pipeline.job import pending, plan_increment  # Ray takes a second to import
     from pipeline.planning.increment import read_plan
+    from pipeline.planning.scans import scan_entry
     from pipeline.storage.lease import check_store
 
     store, run_store = request.stores()
@@ -121,10 +129,12 @@ def plan(
         tasks = pending(planned, run_store, None)
         devices, price = (gpus, price_per_gpu_hour) if device_gpus else (machines, price_per_machine_hour)
         result["estimate"] = _measure(request, tasks, sample, device_gpus, devices or 1, price)
+    scan = scan_entry(store)
     if as_json:
-        typer.echo(json.dumps(result, indent=1))
+        typer.echo(json.dumps({**result, "scan": scan}, indent=1))
     else:
         _show(result)
+    raise typer.Exit(unread_code(scan, request.config.operation.max_unread))
 
 
 def _gpus(request: Request, gpus: int | None, machines: int | None) -> int:

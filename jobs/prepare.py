@@ -43,7 +43,7 @@ def make_request(wanted: Wanted, *, with_weights: bool = True, **how: Any) -> Re
         read_config(wanted.config, wanted.preset, wanted.overrides, Access(endpoint_url)).operation.endpoint_url
     )
     check_readable(wanted.masks, stated, "masks")
-    source = wanted.source or sources.detect(wanted.masks, stated)
+    source = wanted.source or _known_source(wanted, stated) or sources.detect(wanted.masks, stated, wanted.images)
     images = sources.images_root(source, wanted.images, wanted.masks, stated)
     semantic = sources.parse(source)[0] in sources.SEMANTIC
     base = {"split_regions": True, "exclusive": True} if semantic else None
@@ -64,6 +64,14 @@ def make_request(wanted: Wanted, *, with_weights: bool = True, **how: Any) -> Re
         weights=weights,
         **how,
     )
+
+
+def _known_source(wanted: Wanted, access: Access) -> str | None:
+    """What the same input was read with before: it must not turn into another format overnight."""
+    from pipeline.planning.scans import pinned_source
+
+    images = absolute(wanted.images or "")
+    return pinned_source(Store(wanted.output, access), images, absolute(wanted.masks)) if wanted.images else None
 
 
 def _weights(wanted: Wanted, config: Config, access: Access) -> Weights:

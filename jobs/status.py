@@ -11,8 +11,10 @@ from rich.table import Table
 from jobs import console
 from pipeline.dataset import open_result
 from pipeline.errors import RefusedError
-from pipeline.output.status import read_status
-from pipeline.storage import Access
+from pipeline.output.status import failures, read_status
+from pipeline.planning import coverage
+from pipeline.planning.scans import current_digest, read_scan
+from pipeline.storage import Access, Store
 
 Output = Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)]
 Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")]
@@ -43,6 +45,12 @@ def status(
             "yes" if entry.is_current else "no",
         )
     console.out.print(table)
+    store = Store(output, Access(endpoint_url))
+    if scan := read_scan(store, current_digest(store)):
+        for line in coverage.lines(scan):
+            console.out.print(line, markup=False)
+    for line in failures(output, Access(endpoint_url)):
+        console.out.print(line, markup=False)
 
 
 def files(

@@ -27,7 +27,9 @@ from pipeline.models import check_compiled, execution_class, load_model
 from pipeline.models.weights import Weights
 from pipeline.output.manifest import Retention, Sealed, latest, read_manifest
 from pipeline.output.seal import seal
+from pipeline.planning.coverage import counted
 from pipeline.planning.increment import ChunkLimits, Plan, Planned, plan, read_plan
+from pipeline.planning.scans import coverage_for, record
 from pipeline.progress.breakdown import Clock
 from pipeline.progress.events import Progress
 from pipeline.refiners import load_side
@@ -35,6 +37,7 @@ from pipeline.refining.chunk import Inputs, Job, Task
 from pipeline.refining.parts import find_parts
 from pipeline.refining.ray_pipeline import refine_chunks
 from pipeline.refining.retry_rounds import next_round
+from pipeline.sources.walks import regular
 from pipeline.storage import Access, Store, brief
 from pipeline.storage.lease import Hold, Patience, check_store, held, unguarded
 from pipeline.storage.listing import listing
@@ -165,17 +168,23 @@ def plan_increment(output: Store, request: Request, progress: Progress) -> Plann
     operation = request.config.operation
     limits = ChunkLimits(operation.chunk_images, operation.chunk_decoded_mb << 20)
     images = Store(request.images, request.access)
-    with progress.planning() as on_image, listing(images.walk()) as listed:
-        given = sources.SourceInput(request.masks, request.access, listed, operation.fetch_threads)
+    covered = coverage_for(output, request.images, request.masks, request.source, operation.ignore)
+    with progress.planning() as on_image, listing(regular(images, covered)) as listed:
+        given = sources.SourceInput(
+            request.masks, request.access, listed, operation.fetch_threads, coverage=covered, images_uri=request.images
+        )
+        found = sources.scan(request.source, given)
         planned = plan(
             output,
-            sources.scan(request.source, given),
+            counted(found, given, max_unread=operation.max_unread, prune=request.prune),
             listed,
             limits,
             prune=request.prune,
             hold=request.hold(progress),
             on_image=on_image,
         )
+        scan = record(output, given, request.source, request.hold(progress))
+    progress.covered(scan)
     progress.planned(planned)
     return planned
 

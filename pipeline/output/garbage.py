@@ -6,14 +6,19 @@ that are still planned, and files that are not ours.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.dataset import read_current
 from pipeline.output.manifest import Retention, kept, latest, read_sealed_parts, unlisted
 from pipeline.planning.increment import Plan, all_chunk_ids, committed, read_plan, uncommitted_files
+from pipeline.planning.scans import CURRENT as SCANS_CURRENT
+from pipeline.planning.scans import FOLDER as SCANS
+from pipeline.planning.scans import current_digest, scan_path, unread_path
 from pipeline.refining.parts import PART_NAME, find_parts
 from pipeline.storage import Store, StoredFile
 
@@ -58,8 +63,20 @@ def find_garbage(output: Store, retention: Retention, other_methods: bool = Fals
         keep = [] if newest is None else kept(run, newest, retention)
         needed = {part.path for number in keep for part in read_sealed_parts(run, number)}
         note("a part of no use", [f"{folder}/{path}" for path in _spent_parts(run, plan, known) if path not in needed])
+    note("an earlier planning pass", old_scans(output, sizes))
     garbage = [Garbage(path, sizes.get(path, 0), why) for path, why in found.items()]
     return garbage + [Garbage(file.path, file.size, "an unfinished write") for file in _abandoned(output)]
+
+
+def old_scans(output: Store, paths: Iterable[str]) -> list[str]:
+    """Scans that are not the last pass's and that no manifest names."""
+    kept = {current_digest(output)}
+    for path in paths:
+        if path.startswith("runs/") and path.endswith("/manifest.json"):
+            with suppress(ValueError):  # no manifest: nothing that it could name
+                kept.add((json.loads(output.read(path)).get("scan") or {}).get("sha256"))
+    keep = {name(digest) for digest in kept if digest for name in (scan_path, unread_path)} | {SCANS_CURRENT}
+    return [path for path in sorted(paths) if path.startswith(f"{SCANS}/") and path not in keep]
 
 
 def _spent_parts(run: Store, plan: Plan, known: frozenset[str]) -> Iterator[str]:

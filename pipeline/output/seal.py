@@ -23,6 +23,7 @@ from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, commit
 from pipeline.output.shard_groups import Group, group_parts, sealed_before, to_manifest
 from pipeline.output.shard_rows import Row, add_counts, add_drift, count, seal_masks
 from pipeline.planning.increment import Plan
+from pipeline.planning.scans import scan_entry
 from pipeline.refining.parts import FinishedPart, PartFile, find_parts, read_part
 from pipeline.refining.retry_rounds import read_rounds, rounds_done
 from pipeline.storage import Store, parquet_bytes
@@ -68,6 +69,7 @@ def seal(
     files = [PartFile(*file) for entry in entries for file in entry["parts"]]
     manifest = _manifest(fingerprint, plan, gate, calibration, parts, entries, images_root)
     rounds = read_rounds(run)
+    manifest["scan"] = scan_entry(output)
     manifest["retries"] = {"done": rounds_done(rounds, plan, parts), "sha256": [one.sha256 for one in rounds]}
     return commit(output, run, manifest, files, retention, fence)
 

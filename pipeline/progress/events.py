@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -19,6 +19,10 @@ class Progress(Protocol):
 
     def planned(self, planned: Planned) -> None:
         """What planning added."""
+        ...
+
+    def covered(self, scan: Mapping[str, Any]) -> None:
+        """What lies below --masks and --images, and what of it was read (see planning/coverage.py)."""
         ...
 
     def refining(

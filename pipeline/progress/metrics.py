@@ -10,7 +10,7 @@ endpoint has it all. Nothing here knows Ray, whose own metrics (nodes, object st
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -122,6 +122,9 @@ class MeteredProgress:
     def planned(self, planned: Planned) -> None:
         self._metrics.new.set(planned.images)
         self._inner.planned(planned)
+
+    def covered(self, scan: Mapping[str, Any]) -> None:
+        self._inner.covered(scan)
 
     @contextmanager
     def refining(self, images: int, actors: tuple[int, int]) -> Iterator[Callable[[dict[str, Any]], None]]:

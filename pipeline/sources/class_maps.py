@@ -36,7 +36,7 @@ class Classes:
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image that has a map, then the maps that belong to no image."""
     left_out = parse(given.options)
-    kind = given.coverage.decide("cityscapes", lambda: _kind(given))
+    kind = given.coverage.decide("kind of maps", lambda: _kind(given))
     classes = _classes(given, kind, left_out)
 
     def beside(path: str) -> str | None:

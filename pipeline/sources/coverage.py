@@ -131,9 +131,15 @@ class Coverage:
                 found.append(entry)
 
     def decide(self, what: str, find: Callable[[], Any]) -> Any:
-        """What was found out once stays: `find` is called where no earlier pass has an answer. JSON in and out."""
+        """What was found out once stays: `find` is called where no earlier pass has an answer. JSON in and out.
+
+        None is no answer, and does not stay.
+        """
         if what not in self.pinned:
-            self.pinned[what] = find()
+            found = find()
+            if found is None:
+                return None
+            self.pinned[what] = found
         return self.pinned[what]
 
     def count(self, root: str, state: str) -> int:

@@ -56,8 +56,8 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image of the image root with its objects, then the files that belong to no image."""
     stated = parse(given.options)
     paths = walks.some(Store(given.masks_uri, given.access), walks.LOOKED_AT)
-    is_cityscapes = given.coverage.decide(
-        "cityscapes", lambda: cityscapes.best_kind(paths, ("instanceIds",)) is not None
+    is_cityscapes = (
+        given.coverage.decide("kind of ids", lambda: cityscapes.best_kind(paths, ("instanceIds",))) is not None
     )
 
     def beside(path: str) -> str | None:
@@ -104,13 +104,14 @@ def _masks(path: str, data: bytes, ids: Ids) -> list[PlannedMask]:
 
 def _ids(given: SourceInput, stated: int | None, is_cityscapes: bool, paths: Sequence[str]) -> Ids:
     """As stated, as Cityscapes has them, as the folder beside says, or as the first files look."""
-    per_class, small = given.coverage.decide("instance ids", lambda: _found(given, stated, is_cityscapes, paths))
+    found = given.coverage.decide("instance ids", lambda: _found(given, stated, is_cityscapes, paths))
+    per_class, small = found or (PER_CLASS, OBJECTS)
     if is_cityscapes or per_class == OF_CLASS_FOLDERS and _has_folder(given, CLASS_FOLDERS[0], paths):
         return Ids(per_class, small, cityscapes.NAMES)
     return Ids(per_class, small, find(walks.location(given.masks_uri), given.access).names)
 
 
-def _found(given: SourceInput, stated: int | None, is_cityscapes: bool, paths: Sequence[str]) -> tuple[int, str]:
+def _found(given: SourceInput, stated: int | None, is_cityscapes: bool, paths: Sequence[str]) -> tuple[int, str] | None:
     if stated is not None:
         return stated, OBJECTS if not stated else CLASSES if stated == PER_CLASS else CLASS_0
     if is_cityscapes:
@@ -119,11 +120,13 @@ def _found(given: SourceInput, stated: int | None, is_cityscapes: bool, paths: S
         return OF_CLASS_FOLDERS, CLASS_0
     store = Store(given.masks_uri, given.access)
     found = [values for path in paths if (values := _values(store, path))]
+    if not found:
+        return None
     if any(values[-1] >= PER_CLASS for values in found):
         return PER_CLASS, CLASSES
     counted = any(values == list(range(1, len(values) + 1)) for values in found)
     known = all(value in cityscapes.NAMES for values in found for value in values)
-    return PER_CLASS, CLASSES if found and known and not counted else OBJECTS
+    return PER_CLASS, CLASSES if known and not counted else OBJECTS
 
 
 def _values(store: Store, path: str) -> list[int]:

@@ -47,6 +47,7 @@ class NameRule(NamedTuple):
         return ", ".join(parts) or "as they are"
 
 
+AS_THEY_ARE = [[], "", "", ""]
 DECODERS = {
     "url": "the path of the URL",
     "percent": "percent signs decoded",
@@ -114,8 +115,10 @@ def rule_for(sample: NameSample, images: Mapping[str, StoredFile], coverage: Cov
     """The rule that names of an annotation file follow. Raises RefusedError when none makes any an image's path."""
     if not sample.names or not len(images):
         return NameRule()
-    found = coverage.decide(f"names of {file}", lambda: None if sample.matched else _found(sample, images, file))
-    return NameRule() if found is None else NameRule(tuple(found[0]), *found[1:])
+    decode, *rest = coverage.decide(
+        f"names of {file}", lambda: AS_THEY_ARE if sample.matched else _found(sample, images, file)
+    )
+    return NameRule(tuple(decode), *rest)
 
 
 def _found(sample: NameSample, images: Mapping[str, StoredFile], file: str) -> list[Any]:

@@ -90,17 +90,19 @@ def rule_for(
     images: Mapping[str, StoredFile], files: Callable[[], Iterable[str]], coverage: Coverage, what: str
 ) -> FileRule:
     """The rule for the mask files of one folder. files: their paths, to be gone through twice where they do not match."""
-    return RULES[coverage.decide(f"pairs of {what}", lambda: _found(images, files))]
+    return RULES[coverage.decide(f"pairs of {what}", lambda: _found(images, files)) or "same"]
 
 
-def _found(images: Mapping[str, StoredFile], files: Callable[[], Iterable[str]]) -> str:
-    if not len(images) or any(_has_image(path, images) for path in islice(files(), FIRST_FILES)):
+def _found(images: Mapping[str, StoredFile], files: Callable[[], Iterable[str]]) -> str | None:
+    if not len(images):
+        return None
+    if any(_has_image(path, images) for path in islice(files(), FIRST_FILES)):
         return "same"
     sample = nsmallest(SAMPLE, files(), key=lambda path: (zlib.crc32(path.encode("utf-8", "surrogatepass")), path))
     shares = {name: _matched(rule, sample, images) for name, rule in RULES.items()}
-    if shares["same"] or not any(shares.values()):
-        return "same"
-    return max(RULES, key=lambda name: shares[name])
+    if not any(shares.values()):
+        return None
+    return "same" if shares["same"] else max(RULES, key=lambda name: shares[name])
 
 
 def _has_image(path: str, images: Mapping[str, StoredFile]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from pipeline.masks.raster import NOT_DECODED
+from pipeline.sources.coverage import IMAGES, Coverage
 from pipeline.sources.types import IMAGE_SUFFIXES, SourceInput
 from pipeline.storage import Store, StoredFile
 
@@ -34,7 +35,11 @@ def mask_files(given: SourceInput, suffixes: Collection[str], beside: Beside = n
         elif is_same_folder(given) and has_suffix(file.path, IMAGE_SUFFIXES):
             given.coverage.ignore(file.path, AN_IMAGE)
         else:
-            given.coverage.leave(file.path, f"this format reads {', '.join(sorted(suffixes)[:6])}")
+            given.coverage.leave(file.path, f"no file of this format, which reads {_named(suffixes)}")
+
+
+def _named(suffixes: Collection[str]) -> str:
+    return "images" if suffixes is IMAGE_SUFFIXES else ", ".join(sorted(suffixes))
 
 
 def listed(given: SourceInput, folder: str = "") -> Iterator[StoredFile]:
@@ -45,6 +50,15 @@ def listed(given: SourceInput, folder: str = "") -> Iterator[StoredFile]:
             given.coverage.leave(file.path, "no file", file.special)
         elif nested is not None and _is_image(file.path, nested):
             given.coverage.ignore(file.path, AN_IMAGE)
+        else:
+            yield file
+
+
+def regular(images: Store, coverage: Coverage) -> Iterator[StoredFile]:
+    """The files of the image root, also behind links to folders; what is no file at all is named."""
+    for file in images.walk(follow_links=True):
+        if file.special:
+            coverage.leave(file.path, "no file", file.special, root=IMAGES)
         else:
             yield file
 

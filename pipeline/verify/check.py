@@ -32,8 +32,9 @@ from pipeline.sources import mask_id
 from pipeline.storage import Access, Store
 from pipeline.verify.accounting import Ledger
 from pipeline.verify.files import Check, Report, check_extra, check_manifest, check_parts, check_run_files
+from pipeline.verify.coverage import check_scans
 from pipeline.verify.rows import check_image, check_mask
-from schemas.records import CHUNKS, IMAGES, MASKS, PLAN, SUPERSEDED
+from schemas.records import CHUNKS, IMAGES, MASKS, PLAN, SUPERSEDED, is_version_of
 
 BATCH_ROWS = 1024
 SEALED = re.compile(r"runs/[^/]+/seals/\d+/_SUCCESS")
@@ -63,6 +64,7 @@ def verify(uri: str, access: Access, on_file: Callable[[int, int], None] = lambd
 def _check_result(check: Check, manifest: Manifest) -> None:
     sealed = check_parts(check, manifest)
     check_run_files(check, manifest)
+    check_scans(check, manifest)
     chunks = _check_increments(check, manifest["plan"])
     ledger = Ledger(check.folder)
     plan = _read_plan(check, manifest)
@@ -114,7 +116,7 @@ def _check_small_files(check: Check, folder: str, marker: Mapping[str, Any]) -> 
         if local is None:
             return []
         table = pq.read_table(local)
-        if not table.schema.equals(schema):
+        if not is_version_of(table.schema, schema):
             check.report.add("schema", path, "has other columns than documented")
             return []
         found[name] = table.num_rows
@@ -167,7 +169,7 @@ def _note_planned(
 def _chunk_rows(check: Check, path: str, local: Path, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Row]]]:
     """A plan file's chunks with their rows, each checked against the chunk's id and counts."""
     file = pq.ParquetFile(local)
-    if not file.schema_arrow.equals(PLAN):
+    if not is_version_of(file.schema_arrow, PLAN):
         check.report.add("schema", path, "has other columns than documented")
         return
     rows = _rows(file)
@@ -211,7 +213,7 @@ def _check_shards(check: Check, manifest: Manifest, ledger: Ledger) -> dict[str,
             if file.metadata.num_rows != entry["rows"]:
                 detail = f"has {file.metadata.num_rows} rows, the manifest {entry['rows']}"
                 check.report.add("accounting", entry["path"], detail)
-            if not file.schema_arrow.equals(schema):
+            if not is_version_of(file.schema_arrow, schema):
                 check.report.add("schema", entry["path"], "has other columns than documented")
                 continue
             for row in _rows(file):

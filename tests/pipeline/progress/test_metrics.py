@@ -65,6 +65,8 @@ class Silent:
     def retrying(self, number: int | None, images: int) -> None:
         self.told.append(number)
 
+    def covered(self, scan: Any) -> None: ...
+
     def waiting(self, line: str) -> None:
         self.told.append(line)
 
