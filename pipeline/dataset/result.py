@@ -25,6 +25,14 @@ class Result:
     store: Store
     manifest: dict[str, Any]
 
+    def dataset(self) -> dict[str, Any]:
+        """What the source said of the dataset as a whole (COCO's info, licenses, categories), as far as it did."""
+        named = self.manifest.get("scan")
+        try:
+            return dict(json.loads(self.store.read(named["path"]))["dataset"]) if named else {}
+        except (FileNotFoundError, ValueError, KeyError):
+            return {}
+
     def files(self, kind: str = "masks") -> list[str]:
         """Paths of the live shards, relative to the output. kind: masks or images."""
         return [entry["path"] for entry in self.manifest[kind]]

@@ -53,7 +53,7 @@ def counted(
 
 
 def check(coverage: Coverage, masks_uri: str, masks: int, *, max_unread: int, prune: bool) -> None:
-    """Raise RefusedError for a pass without a mask, one of which no name matches, and one that prunes what is unread."""
+    """Raise RefusedError for a pass without a mask, one of which no name matches, one that prunes what is unread."""
     if not masks:
         raise RefusedError(
             f"no mask at all in {masks_uri}: {_what_was_there(coverage)}. Formats that are read: {', '.join(SOURCES)}"
