@@ -56,8 +56,9 @@ def rings(polygons: list[Any], depth: int = 0) -> list[list[float]]:
     if polygons and all(_is_number(value) for value in polygons):
         return [polygons]
     if not all(isinstance(part, list) for part in polygons):
-        odd = next(part for part in polygons if not isinstance(part, list))
-        raise MaskError("mask_unreadable", f"{_name(odd)} where a polygon should be")
+        others = (part for part in polygons if not isinstance(part, list) and not _is_number(part))
+        odd = next(others, "a number beside a list")
+        raise MaskError("mask_unreadable", f"{str(odd)[:40]!r} where a polygon should be")
     if _is_points(polygons):
         return [[value for point in polygons for value in point]]
     return [

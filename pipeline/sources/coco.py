@@ -107,7 +107,7 @@ class Reader:
 
     def _image(self, entry: Entry, image_key: str, masks: list[PlannedMask], rule: NameRule) -> PlannedImage:
         name, height, width, extra = entry
-        path = rule.apply(name) if name else ""
+        path = rule.resolve(name, self.given.images) if name else ""
         is_safe = safe_relative(path)
         detail = names.hint(path, self.given.images) if is_safe else f"{brief_value(path)} is no path in --images"
         return PlannedImage(

@@ -2,7 +2,7 @@
 
 Annotation files name images as another machine saw them: `images\\p0.jpg`, `two%20words.jpg`, with a leading folder, with
 another suffix. Where no name is that of an image, a sample of the names shows the one rule (NameRule) that makes them
-so. What is found is pinned in the output (`Coverage.decide`): a name never means another image the next night.
+so; where some are, only how they are encoded is undone for the others. What is found is pinned in the output (`Coverage.decide`): a name never means another image the next night.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import heapq
 import unicodedata
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -23,15 +23,31 @@ from pipeline.storage import StoredFile
 SAMPLE = 1000
 CANDIDATES = 8
 MIN_SHARE = 0.5
+MAX_RULES = 64
 
 
 class NameRule(NamedTuple):
-    """How a name becomes a path: decode, then take `drop` off its front, put `add` there, and give it `suffix`."""
+    """How a name becomes a path: decode, then take `drop` off its front, put `add` there, and give it `suffix`.
+
+    some: only for names that are no paths as they are, and become one.
+    """
 
     decode: tuple[str, ...] = ()
     drop: str = ""
     add: str = ""
     suffix: str = ""
+    some: bool = False
+
+    def resolve(self, name: str, images: Mapping[str, StoredFile]) -> str:
+        """The path that a name means in the image root."""
+        if self.some and (name in images or self.apply(name) not in images):
+            return name
+        return self.apply(name)
+
+    @property
+    def cost(self) -> int:
+        """How much of a name it changes: of two rules that fit, the cheaper one is meant."""
+        return len(self.decode) + 2 * bool(self.drop) + 2 * bool(self.add) + bool(self.suffix)
 
     def apply(self, name: str) -> str:
         """The path that a name means."""
@@ -44,10 +60,10 @@ class NameRule(NamedTuple):
         parts += [f"without the leading {self.drop}"] if self.drop else []
         parts += [f"below {self.add}"] if self.add else []
         parts += [f"with the suffix {self.suffix}"] if self.suffix else []
-        return ", ".join(parts) or "as they are"
+        return ", ".join(parts) + (" (some)" if self.some else "") or "as they are"
 
 
-AS_THEY_ARE = [[], "", "", ""]
+AS_THEY_ARE = [[], "", "", "", False]
 DECODERS = {
     "url": "the path of the URL",
     "percent": "percent signs decoded",
@@ -89,7 +105,7 @@ def _of_url(name: str) -> str:
 
 
 class NameSample:
-    """A thousand of the names, whichever order they come in, and how many of all are images' paths."""
+    """A thousand of the names that are no image's path, whichever order they come in, and how many of all are."""
 
     def __init__(self, images: Mapping[str, StoredFile]) -> None:
         self._images = images
@@ -99,7 +115,9 @@ class NameSample:
     def add(self, name: str) -> None:
         """One name of the annotation file."""
         self.names += 1
-        self.matched += name in self._images
+        if name in self._images:
+            self.matched += 1
+            return
         weight = -zlib.crc32(name.encode("utf-8", "surrogatepass"))
         if len(self._held) < SAMPLE:
             heapq.heappush(self._held, (weight, name))
@@ -115,10 +133,19 @@ def rule_for(sample: NameSample, images: Mapping[str, StoredFile], coverage: Cov
     """The rule that names of an annotation file follow. Raises RefusedError when none makes any an image's path."""
     if not sample.names or not len(images):
         return NameRule()
-    decode, *rest = coverage.decide(
-        f"names of {file}", lambda: AS_THEY_ARE if sample.matched else _found(sample, images, file)
-    )
+    find = _encoding if sample.matched else _found
+    decode, *rest = coverage.decide(f"names of {file}", lambda: find(sample, images, file))
     return NameRule(tuple(decode), *rest)
+
+
+def _encoding(sample: NameSample, images: Mapping[str, StoredFile], _file: str) -> list[Any]:
+    """How the names that are no paths are encoded, where others are paths as they are."""
+    names = sample.sample()
+    found = Counter(
+        {steps: sum(decoded(name, steps) in images for name in names) for steps in _STEPS if "url" not in steps}
+    )
+    steps, count = max(found.items(), key=lambda pair: (pair[1], -len(pair[0])))
+    return [list(steps), "", "", "", True] if count else AS_THEY_ARE
 
 
 def _found(sample: NameSample, images: Mapping[str, StoredFile], file: str) -> list[Any]:
@@ -126,18 +153,17 @@ def _found(sample: NameSample, images: Mapping[str, StoredFile], file: str) -> l
     by_stem = _candidates(names, images)
     rules: Counter[NameRule] = Counter()
     for name in names:
-        rules.update({rule for path in by_stem.get(_loose_stem(name), ()) if (rule := _relation(name, path))})
+        rules.update({rule for path in by_stem.get(_loose_stem(name), ()) for rule in _relations(name, path)})
+    likely = sorted(rules, key=lambda rule: (-rules[rule], rule.cost, rule))[:MAX_RULES]
     best = max(
-        rules,
-        key=lambda rule: (sum(rule.apply(name) in images for name in names), -len(rule.decode), rule),
-        default=NameRule(),
+        likely, key=lambda rule: (sum(rule.apply(name) in images for name in names), -rule.cost), default=NameRule()
     )
     if sum(best.apply(name) in images for name in names) < MIN_SHARE * len(names):
         raise RefusedError(
             f"no name in {file} is that of an image: it names {names[0]}, --images has {next(iter(images))}; "
             "is --images the folder that the names are relative to?"
         )
-    return [list(best.decode), best.drop, best.add, best.suffix]
+    return [list(best.decode), best.drop, best.add, best.suffix, False]
 
 
 def _candidates(names: list[str], images: Mapping[str, StoredFile]) -> dict[str, list[str]]:
@@ -156,8 +182,8 @@ def _loose_stem(name: str) -> str:
     return PurePosixPath(path).stem.casefold()
 
 
-def _relation(name: str, path: str) -> NameRule | None:
-    """The simplest rule by which a name is a path, if any."""
+def _relations(name: str, path: str) -> Iterator[NameRule]:
+    """The rules by which a name is a path."""
     for steps in _STEPS:
         plain = decoded(name, steps)
         if not plain:
@@ -166,8 +192,7 @@ def _relation(name: str, path: str) -> NameRule | None:
         renamed = str(PurePosixPath(plain).with_suffix(suffix)) if suffix and PurePosixPath(plain).name else plain
         common = _common_tail(renamed, path)
         if common:
-            return NameRule(steps, _head(plain, renamed, common), path[: len(path) - len(common)], suffix)
-    return None
+            yield NameRule(steps, _head(plain, renamed, common), path[: len(path) - len(common)], suffix)
 
 
 def _head(plain: str, renamed: str, common: str) -> str:
