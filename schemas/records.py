@@ -198,10 +198,20 @@ def widen(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table
 
 
+LATER = frozenset(("member", "detail", "crowd", "extra"))
+"""Columns and fields that files of earlier versions lack."""
+
+
 def is_version_of(found: pa.Schema, schema: pa.Schema) -> bool:
-    """Whether a file's columns are those of `schema`, or of an earlier version of it that had fewer."""
-    return all(
-        name in schema.names and _is_part(found.field(name).type, schema.field(name).type) for name in found.names
+    """Whether a file's columns are those of `schema`, or of an earlier version of it."""
+    return _is_version(list(found), list(schema))
+
+
+def _is_version(found: list[pa.Field], fields: list[pa.Field]) -> bool:
+    names = {field.name for field in found}
+    wanted = [field for field in fields if field.name in names or field.name not in LATER]
+    return [field.name for field in found] == [field.name for field in wanted] and all(
+        _is_part(one.type, other.type) for one, other in zip(found, wanted, strict=True)
     )
 
 
@@ -209,8 +219,7 @@ def _is_part(found: pa.DataType, kind: pa.DataType) -> bool:
     if pa.types.is_list(found) and pa.types.is_list(kind):
         return _is_part(found.value_type, kind.value_type)
     if pa.types.is_struct(found) and pa.types.is_struct(kind):
-        fields = {field.name: field.type for field in kind}
-        return all(field.name in fields and _is_part(field.type, fields[field.name]) for field in found)
+        return _is_version(list(found), list(kind))
     return bool(found == kind)
 
 

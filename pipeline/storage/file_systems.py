@@ -65,9 +65,9 @@ def local_entries(root: str, follow_links: bool = False) -> Iterator[Entry]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                elif not entry.is_dir():
+                elif not (follow_links and entry.is_dir()):
                     yield from _local_entry(entry, follow_links)
-                elif follow_links:
+                else:
                     target = os.path.realpath(entry.path)
                     if target in seen or root.startswith(f"{target}/"):
                         yield entry.path, {SPECIAL: f"a link to {target}, which is listed already"}
