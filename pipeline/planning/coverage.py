@@ -35,38 +35,42 @@ Content = dict[str, Any]
 def counted(
     images: Iterable[PlannedImage], given: SourceInput, *, max_unread: int, prune: bool
 ) -> Iterator[PlannedImage]:
-    """The images as they come, counted. Raises RefusedError at their end for what cannot be meant: see `check`."""
+    """The images as they come, counted. Raises RefusedError at their end for what cannot be meant."""
     coverage = given.coverage
-    masks = problems = total = 0
+    masks = 0
     for image in images:
-        total += 1
         masks += len(image.masks)
-        problems += image.problem is not None
         coverage.plan(image.member["container"] if image.member else image.image_uri)
         for mask in image.masks:
             coverage.category(mask.category_id, mask.category)
         _remark(image, coverage)
         yield image
     _account_for_images(coverage, given.images)
-    if total:
-        check(coverage, given.masks_uri, masks, max_unread=max_unread, prune=prune)
+    check(given, masks)
+    if prune:
+        check_prune(coverage, max_unread)
 
 
-def check(coverage: Coverage, masks_uri: str, masks: int, *, max_unread: int, prune: bool) -> None:
-    """Raise RefusedError for a pass without a mask, one of which no name matches, one that prunes what is unread."""
+def check(given: SourceInput, masks: int) -> None:
+    """Raise RefusedError for a pass without a mask, and for one of which no name is that of an image."""
+    coverage = given.coverage
     if not masks:
         raise RefusedError(
-            f"no mask at all in {masks_uri}: {_what_was_there(coverage)}. Formats that are read: {', '.join(SOURCES)}"
+            f"no mask at all in {given.masks_uri}: {_what_was_there(coverage)}. Formats that are read: {', '.join(SOURCES)}"
         )
     for what, (matched, names) in _matches(coverage).items():
-        if names and not matched and coverage.count(IMAGES, UNNAMED):
-            [example] = _examples(coverage, IMAGES, UNNAMED)[:1]
+        example = next((path for path in given.images if kind_of(path) in IMAGE_SUFFIXES), None)
+        if names and not matched and example is not None:
             other = next(iter(_examples(coverage, MASKS, READ)), "")
             raise RefusedError(
                 f"none of {names} {what} is that of an image: --masks has {other}, --images has {example}; "
                 "is --images the folder that they belong to?"
             )
-    if prune and (unread := coverage.count(MASKS, UNREAD)) > max_unread:
+
+
+def check_prune(coverage: Coverage, max_unread: int) -> None:
+    """Raise RefusedError where pruning would drop images because their masks could not be read."""
+    if (unread := coverage.count(MASKS, UNREAD)) > max_unread:
         raise RefusedError(
             f"--prune would drop the images of {unread} files or entries that could not be read "
             f"({_first_of(coverage, UNREAD)}); mend them, or say --ignore or --max-unread"

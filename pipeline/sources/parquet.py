@@ -21,7 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import RefusedError
+from pipeline.errors import MaskError, RefusedError
+from pipeline.masks import label_image
 from pipeline.sources import containers
 from pipeline.sources.cells import CATEGORIES, CATEGORY_IDS, FILES, GEOMETRIES, IDS, LISTS, Cells
 from pipeline.sources.fields import as_id, as_name, as_size
@@ -175,10 +176,18 @@ def _masks(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) 
     beside = {name: row[name] for name in columns.beside if row[name] is not None}
     alone = columns.masks not in LISTS and cell is not None and not isinstance(cell, list)
     is_named = any(name in beside for name in (*CATEGORY_IDS, *CATEGORIES))
-    if alone and is_named and not isinstance(cell, bytes):
+    if alone and is_named and not _has_labels(cell):
         single = {**{k: v for k, v in beside.items() if k not in ID_COLUMNS or k in IDS}, "segmentation": cell}
         return cells.masks_in(single, image_id)
     return cells.masks_in(cell, image_id)
+
+
+def _has_labels(cell: Any) -> bool:
+    """Whether a cell is an image of several values, which are its categories."""
+    try:
+        return isinstance(cell, bytes) and len(label_image.read(cell).values) > 1
+    except MaskError:
+        return False
 
 
 def _class_names(schema: pa.Schema, masks: str) -> dict[int, str]:
