@@ -13,9 +13,12 @@ from rich.table import Table
 
 from pipeline.calibration.apply import DRIFT_LIMIT
 from pipeline.errors import REASONS
-from pipeline.planning import coverage
 from pipeline.planning.increment import Planned
 from pipeline.progress.breakdown import Breakdown
+from pipeline.sources import scan_table
+
+MAX_EXAMPLES = 10
+"""Failed rows that are told while a run goes on; the others stand in `status` and in the shards."""
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -36,7 +39,7 @@ class RichProgress:
         err.print(f"plan: {new}; {planned.unchanged} images were planned before")
 
     def covered(self, scan: Mapping[str, Any]) -> None:
-        for line in coverage.lines(scan):
+        for line in scan_table.lines(scan):
             err.print(line, markup=False)
 
     @contextmanager
@@ -58,8 +61,14 @@ class RichProgress:
         with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
             task = bar.add_task("refine", total=images, masks_per_s=0.0, failures=0)
 
+            shown = 0
+
             def on_status(status: dict[str, Any]) -> None:
+                nonlocal shown
                 rates.add(status)
+                for example in status["examples"][: max(0, MAX_EXAMPLES - shown)]:
+                    err.print(f"failed: {example}", markup=False)
+                    shown += 1
                 bar.update(task, advance=status["images"], masks_per_s=rates.masks_per_s, failures=rates.failures)
                 if not err.is_terminal and rates.due():
                     err.print(rates.line())

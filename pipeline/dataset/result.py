@@ -25,12 +25,12 @@ class Result:
     store: Store
     manifest: dict[str, Any]
 
-    def dataset(self) -> dict[str, Any]:
-        """What the source said of the dataset as a whole (COCO's info, licenses, categories), as far as it did."""
+    def scan(self) -> dict[str, Any]:
+        """What the planning pass before the seal covered (`scans/<digest>.json`); empty where none was recorded."""
         named = self.manifest.get("scan")
         try:
-            return dict(json.loads(self.store.read(named["path"]))["dataset"]) if named else {}
-        except (FileNotFoundError, ValueError, KeyError):
+            return dict(json.loads(self.store.read(named["path"]))) if named else {}
+        except (FileNotFoundError, ValueError):
             return {}
 
     def files(self, kind: str = "masks") -> list[str]:

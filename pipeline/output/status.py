@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
-
-from pipeline.dataset import open_result, read_current
+from pipeline.dataset import read_current
 from pipeline.errors import RefusedError
 from pipeline.output.manifest import latest, read_manifest
 from pipeline.planning.increment import Plan, read_plan
@@ -45,33 +41,6 @@ def read_status(output: str, access: Access) -> list[RunStatus]:
         raise RefusedError(f"{output} holds no plan; `relabel run --output {output} ...` makes one")
     names = sorted({file.path.split("/")[1] for file in store.list("runs")})
     return [_status(store, Store(f"{output.rstrip('/')}/runs/{name}", access), plan, name) for name in names]
-
-
-def failures(output: str, access: Access, limit: int = 10) -> list[str]:
-    """What failed in the current result by reason and fault, most frequent first: a line each, with an example."""
-    if read_current(Store(output, access)) is None:
-        return []
-    result = open_result(output, access)
-    counts: Counter[tuple[str, str, str]] = Counter()
-    examples: dict[tuple[str, str, str], str] = {}
-    for kind, where in (("images", pc.field("status") == "failed"), ("masks", pc.field("decision") == "failed")):
-        columns = ["image_uri", "reason", "detail", *(["source_mask_id"] if kind == "masks" else [])]
-        rows = (result.images if kind == "images" else result.masks)(where, columns).to_pylist()
-        for row in rows:
-            key = kind, row["reason"], general(row["detail"] or "")
-            counts[key] += 1
-            mask = f", mask {row['source_mask_id']}" if kind == "masks" else ""
-            examples.setdefault(key, f"{row['image_uri']}{mask}{': ' if row['detail'] else ''}{row['detail'] or ''}")
-    found = [
-        f"failed: {count} {kind} ({reason}), e.g. {examples[kind, reason, what]}"
-        for (kind, reason, what), count in counts.most_common(limit)
-    ]
-    return found + ([f"failed: and {len(counts) - limit} more kinds"] if len(counts) > limit else [])
-
-
-def general(detail: str) -> str:
-    """A detail without its numbers: what those of one kind have in common."""
-    return re.sub(r"\d+", "N", detail.partition(":")[0])
 
 
 def _status(store: Store, run: Store, plan: Plan, name: str) -> RunStatus:

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import RefusedError
 from pipeline.masks import binary
+from pipeline.sources.scan_table import lines
 from pipeline.storage import Store
 from tests.field.world import RING, SIZE_HW, coco, photograph, put, put_images, run, square
 from tests.pipeline.exports.results import write
@@ -192,8 +193,6 @@ NAMES = [
 
 @pytest.mark.parametrize(("form", "path", "rule"), NAMES)
 def test_the_rule_that_makes_names_match_is_applied_and_said(tmp_path: Path, form: str, path: str, rule: str) -> None:
-    from pipeline.planning.coverage import lines
-
     paths = [path.replace("0", str(number)) for number in range(3)]
     put_images(tmp_path / "images", *paths)
     content = coco(*({"file_name": form.format(f"p{number}.jpg")} for number in range(3)))
@@ -215,8 +214,6 @@ def test_no_name_that_matches_is_refused_with_an_example_of_each_side(tmp_path: 
 
 
 def test_a_name_that_is_missing_among_others_is_named(tmp_path: Path) -> None:
-    from pipeline.planning.coverage import lines
-
     put_images(tmp_path / "images", "p0.jpg", "p1.jpg")
     names = ("p0.jpg", "images/p1.jpg", "x.jpg", "y.jpg")
     outcome = run(

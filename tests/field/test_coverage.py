@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from pipeline.errors import RefusedError
-from pipeline.planning.coverage import content, lines
+from pipeline.planning.coverage import content
 from pipeline.planning.scans import unread_path
 from pipeline.sources import detect
 from pipeline.sources.coverage import Coverage
+from pipeline.sources.scan_table import lines
 from pipeline.storage import Store
 from pipeline.verify.check import verify
 from tests.field.world import RING, Outcome, coco, encoded, photograph, put, put_images, run, square
