@@ -224,6 +224,8 @@ def _is_part(found: pa.DataType, kind: pa.DataType) -> bool:
 
 
 def _widened(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    if values.offset:  # Arrow takes no nulls beside a slice
+        values = values.take(pa.array(range(len(values)), pa.int64()))
     if pa.types.is_list(kind) and pa.types.is_list(values.type):
         inner = _widened(values.values, kind.value_type)
         return pa.ListArray.from_arrays(values.offsets, inner, kind, mask=_nulls(values))

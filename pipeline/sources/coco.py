@@ -16,7 +16,18 @@ from typing import Any
 from pipeline.errors import RefusedError
 from pipeline.sources import json_stream, names
 from pipeline.sources.by_image import ByImage, Entry
-from pipeline.sources.fields import as_flag, as_float, as_id, as_int, as_list, as_name, as_size, brief_value, extra_of
+from pipeline.sources.fields import (
+    as_flag,
+    as_float,
+    as_id,
+    as_int,
+    as_label,
+    as_list,
+    as_name,
+    as_size,
+    brief_value,
+    extra_of,
+)
 from pipeline.sources.names import NameRule, NameSample
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage.paths import safe_relative
@@ -81,8 +92,8 @@ class Reader:
         elif key == "annotations":
             self.spill.add(as_id(entry.get("image_id")), True, annotation(entry))
         else:
-            self.names[as_id(entry.get("id"))] = as_name(entry.get("name"))
-            coverage.describe(key, entry)
+            name = self.names[as_id(entry.get("id"))] = as_label(entry.get("name"))
+            coverage.describe(key, entry if extra_of(entry, ()) else {"id": entry.get("id"), "name": name})
         if key != "categories":
             coverage.take(as_id(entry.get("id", "")), f"entry of {key}")
 

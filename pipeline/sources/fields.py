@@ -16,6 +16,7 @@ INT64 = 2**63
 INT32 = 2**31
 MAX_DIGITS = 40
 MAX_EXTRA_CHARACTERS = 1 << 16
+MAX_LABEL_CHARACTERS = 1000
 
 
 def as_int(value: Any) -> int | None:
@@ -64,6 +65,11 @@ def as_name(value: Any) -> str:
     return str(value) if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else ""
 
 
+def as_label(value: Any) -> str:
+    """The name of a class, which stands in every mask's row: cut where it is no name but a document."""
+    return as_name(value)[:MAX_LABEL_CHARACTERS]
+
+
 def as_list(value: Any) -> list[Any]:
     """The list, or an empty one for what is none."""
     return value if isinstance(value, list) else []
@@ -96,7 +102,10 @@ def brief_value(value: Any) -> str:
 
 
 def _is_whole(value: float | Decimal) -> bool:
-    return math.isfinite(value) and -2 * INT64 < value < 2 * INT64 and value == int(value)
+    try:
+        return math.isfinite(value) and -2 * INT64 < value < 2 * INT64 and value == int(value)
+    except (ValueError, InvalidOperation):  # a signalling NaN
+        return False
 
 
 def _number(text: str) -> Decimal | None:

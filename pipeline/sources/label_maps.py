@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from pipeline.errors import StorageError
 from pipeline.sources.fields import as_int, as_list, as_name
 from pipeline.storage import Access, Store
 
@@ -42,19 +43,27 @@ NOTHING = LabelMap()
 
 def find(folder: str, access: Access) -> LabelMap:
     """The label map of a folder of masks: in it, or in one of the folders above."""
-    for _ in range(FOLDERS_UP):
+    for up in range(FOLDERS_UP):
         for name, parse in READERS.items():
-            try:
-                data = Store(folder, access).read(name)
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                continue
-            found = parse(data[:MAX_BYTES].decode("utf-8-sig", "replace"), name)
-            if found.names:
+            data = _read(Store(folder, access), name, may_be_closed=up > 0)
+            if data and (found := parse(data[:MAX_BYTES].decode("utf-8-sig", "replace"), name)).names:
                 return found
         folder = folder.rstrip("/").rpartition("/")[0]
         if not folder or folder.endswith(("/", ":")):
             break
     return NOTHING
+
+
+def _read(store: Store, name: str, may_be_closed: bool) -> bytes:
+    """A file's bytes, b"" for none. may_be_closed: who reads the masks need not be allowed to read what is above."""
+    try:
+        return store.read(name)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return b""
+    except (StorageError, PermissionError):
+        if may_be_closed:
+            return b""
+        raise
 
 
 def is_label_map(path: str) -> bool:
