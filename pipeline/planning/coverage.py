@@ -44,7 +44,8 @@ def check(given: SourceInput, masks: int) -> None:
     coverage = given.coverage
     if not masks:
         raise RefusedError(
-            f"no mask at all in {given.masks_uri}: {_what_was_there(coverage)}. Formats that are read: {', '.join(SOURCES)}"
+            f"no mask at all in {given.masks_uri}: {_what_was_there(coverage)}. "
+            f"Formats that are read: {', '.join(SOURCES)}"
         )
     for what, (matched, names) in _matches(coverage).items():
         example = next((path for path in given.images if kind_of(path) in IMAGE_SUFFIXES), None)

@@ -14,7 +14,6 @@ from pipeline.storage import StoredFile
 from pipeline.storage.spill import Row
 from schemas.records import PLAN, conform
 
-
 DIGESTED = ("source_mask_id", "category_id", "category", "geometry", "mask_id")
 """What of a mask tells whether it has changed. Carried fields do not: one more would refine every dataset again."""
 

@@ -38,6 +38,8 @@ from schemas.records import LOADED, PARTS, SCORES
 
 Row = dict[str, Any]
 
+KEPT_OF_IMAGE = ("image_id", "image_uri", "source_image_id", "height", "width", "extra", "detail")
+KEPT_OF_MASK = ("mask_id", "source_mask_id", "category_id", "category", "detail", "extra")
 INPUT_SIDES_DECODED = 2
 """A JPEG is decoded to no fewer pixels a side than so many times the model's: the last reduction is a fine filter's."""
 
@@ -246,8 +248,7 @@ def _read_mask_file(store: Store | None, path: str) -> bytes | MaskError:
 
 def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) -> Row:
     declared = (row["height"], row["width"]) if row["height"] and row["width"] else None
-    names = ("image_id", "image_uri", "source_image_id", "height", "width", "extra", "detail")
-    loaded = {name: row[name] for name in names}
+    loaded = {name: row[name] for name in KEPT_OF_IMAGE}
     try:
         if isinstance(fetched.image, ImageError):
             raise fetched.image
@@ -257,9 +258,8 @@ def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) ->
         )
     except ImageError as error:
         masks = [_mask_row(mask, error) for mask in row["masks"]]
-        failed = {"status": "failed", "reason": error.reason, "attempt": 0, "masks": masks}
-        detail = row["detail"] or error.detail or None
-        return {**loaded, **failed, "detail": detail, "pixels": None, "pixels_hw": None}
+        failed = {"status": "failed", "reason": error.reason, "detail": row["detail"] or error.detail or None}
+        return {**loaded, **failed, "attempt": 0, "masks": masks, "pixels": None, "pixels_hw": None}
     pixels = resize_to_input(image, input_side, size_hw)
     return {
         **loaded,
@@ -286,8 +286,7 @@ def _load_mask(mask: Row, size_hw: tuple[int, int], declared_hw: tuple[int, int]
 
 
 def _mask_row(mask: Row, error: RowError | None = None) -> Row:
-    names = ("mask_id", "source_mask_id", "category_id", "category", "detail", "extra")
-    row = {name: mask[name] for name in names}
+    row = {name: mask[name] for name in KEPT_OF_MASK}
     empty = dict.fromkeys(["coarse_rle", "refined_rle", *(name for name, _ in SCORES)])
     why = {"reason": error.reason, "detail": mask["detail"] or error.detail or None} if error else {"reason": None}
     return {**row, **empty, "crowd": bool(mask["crowd"]), **why}

@@ -66,7 +66,7 @@ class Reader:
         self._file = given.masks_uri.rpartition("/")[2]
 
     def read(self, uri: str, annotation: Callable[[dict[str, Any]], Entry] | None = None) -> set[str]:
-        """The keys of the lists that a file has. annotation: what of an entry of `annotations` is kept (`mask_entry`)."""
+        """The keys of the lists that a file has. annotation: what of an annotation is kept (`mask_entry`)."""
         lists = set()
         numbers: dict[str, int] = {}
         for key, entry in json_stream.entries(uri, self.given.access):
@@ -102,8 +102,8 @@ class Reader:
         coverage, images = self.given.coverage, self.given.images
         rule = names.rule_for(self._sample, images, coverage, "--masks")
         matched = 0
-        for image_key, entries, annotations in self.spill.groups():
-            masks = masks_of(annotations)
+        for image_key, entries, own in self.spill.groups():
+            masks = masks_of(own)
             if not entries:
                 detail = f"the file has no image of the id {image_key}"
                 yield PlannedImage(
@@ -175,7 +175,7 @@ def _box(value: Any) -> list[float] | None:
 
 
 def category_of(category: Any, names: Names) -> tuple[int, str, str]:
-    """A `category_id` as it stands in the file -> category id, name, and what is wrong with it; -1 where it is no number."""
+    """A `category_id` of a file -> category id, -1 where it is no number; name; and what is wrong with it."""
     number = as_int(category)
     if number is None and isinstance(category, str):
         number = next((as_int(key) for key, name in names.items() if name == category), None)

@@ -8,14 +8,14 @@ Counts are held by kind and reason, with the first names of each; what was not r
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from hashlib import blake2b
 from heapq import nsmallest
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ IGNORED_NAMES = (
     *(".*", "Thumbs.db", "desktop.ini", "_SUCCESS", "*.md5", "*.sha1", "*.sha256", "SHA256SUMS*", "MD5SUMS*"),
 )
 IGNORED_FOLDERS = (".git", "__MACOSX", ".ipynb_checkpoints", "@eaDir")
+_IGNORED = re.compile("|".join(translate(pattern) for pattern in IGNORED_NAMES))
 _TABLE = "CREATE TABLE left (root TEXT, state TEXT, name BLOB, kind TEXT, reason TEXT, detail TEXT)"
 _ORDERED = "SELECT * FROM left ORDER BY root, state, name, reason"
 
@@ -186,15 +187,14 @@ def is_planned(path: str, hashes: np.ndarray[Any, np.dtype[np.uint64]]) -> bool:
 
 def ignored_by_name(name: str) -> bool:
     """README, LICENSE, .DS_Store and the like."""
-    folders = name.split("/")[:-1]
-    return any(folder in IGNORED_FOLDERS for folder in folders) or any(
-        fnmatchcase(_last(name), pattern) for pattern in IGNORED_NAMES
-    )
+    *folders, last = name.split("/")
+    return bool(_IGNORED.fullmatch(last)) or any(folder in IGNORED_FOLDERS for folder in folders)
 
 
 def kind_of(name: str) -> str:
     """A file's suffix in small letters, or that it has none."""
-    return PurePosixPath(name).suffix.lower() or "no suffix"
+    stem, dot, suffix = _last(name).rpartition(".")
+    return f".{suffix.lower()}" if dot and stem and suffix else "no suffix"
 
 
 def _last(name: str) -> str:

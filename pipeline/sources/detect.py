@@ -1,7 +1,7 @@
 """Which source reads the masks at a URI, by what lies there.
 
-What looks alike is told apart by `--source`: class maps, instance ids and binary masks are all images. A folder that two
-formats fit, or that none does, is refused with what it holds.
+What looks alike is told apart by `--source`: class maps, instance ids and binary masks are all images. A folder that
+two formats fit is refused.
 """
 
 from __future__ import annotations
@@ -81,17 +81,13 @@ def _without_images(paths: Sequence[str], uri: str, images_uri: str | None) -> l
         return list(paths)
     masks, images = walks.location(uri), walks.location(images_uri)
     below = f"{images[len(masks) + 1 :]}/" if images.startswith(f"{masks}/") else None
-    stems = {str(PurePosixPath(path).with_suffix("")) for path in paths if not path.endswith(".png")}
+    known = set(paths)
     return [
         path
         for path in paths
         if not (below is not None and path.startswith(below))
-        and not (masks == images and _is_image(path) and not _may_be_mask(path, stems))
+        and not (masks == images and _is_image(path) and not walks.is_mask_among(path, known))
     ]
-
-
-def _may_be_mask(path: str, stems: set[str]) -> bool:
-    return path.endswith(".png") and str(PurePosixPath(path).with_suffix("")) in stems
 
 
 def _fitting(paths: Sequence[str], store: Store) -> dict[str, str]:

@@ -50,14 +50,12 @@ def scan(
     beside: why other files of these suffixes are no mask files, by their paths.
     """
     store = Store(given.masks_uri, given.access)
-    reads = _reads(suffixes, beside)
-    rule = pairing.rule_for(
-        given.images, lambda: (f.path for f in store.walk() if reads(f.path)), given.coverage, "files"
-    )
+    images = walks.ImageFiles(given, suffixes)
+    reads = _reads(given, suffixes, beside)
+    rule = pairing.rule_for(images, lambda: (f.path for f in store.walk() if reads(f.path)), given.coverage, "files")
     reader = _Reader(given, store, read)
-    with pairs(
-        walks.image_paths(given), walks.mask_files(given, suffixes, beside), rule.of_image, rule.of_file
-    ) as paired:
+    files = walks.mask_files(given, suffixes, beside)
+    with pairs(images, files, rule.of_image, rule.of_file) as paired:
         known = (_Group(path, own) for path, own in paired.images() if own or images_without_files)
         yield from reader.plan_all(known)
         orphans = (_orphan(own, given) for _, own in paired.orphans())
@@ -65,8 +63,15 @@ def scan(
     names.say_matches(reader.matched, reader.files, "mask files", given.coverage)
 
 
-def _reads(suffixes: Collection[str], beside: Beside) -> Callable[[str], bool]:
-    return lambda path: path.lower().endswith(tuple(suffixes)) and beside(path) is None
+def _reads(given: SourceInput, suffixes: Collection[str], beside: Beside) -> Callable[[str], bool]:
+    """Whether a path is that of a mask file."""
+    among = walks.is_same_folder(given) and ".png" in suffixes
+
+    def reads(path: str) -> bool:
+        is_mask = not among or walks.is_mask_among(path, given.images)
+        return walks.has_suffix(path, suffixes) and beside(path) is None and is_mask
+
+    return reads
 
 
 def _orphan(files: list[MaskFile], given: SourceInput) -> _Group:

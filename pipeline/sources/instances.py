@@ -106,7 +106,7 @@ def _ids(given: SourceInput, stated: int | None, is_cityscapes: bool, paths: Seq
     """As stated, as Cityscapes has them, as the folder beside says, or as the first files look."""
     found = given.coverage.decide("instance ids", lambda: _found(given, stated, is_cityscapes, paths))
     per_class, small = found or (PER_CLASS, OBJECTS)
-    if is_cityscapes or per_class == OF_CLASS_FOLDERS and _has_folder(given, CLASS_FOLDERS[0], paths):
+    if is_cityscapes or (per_class == OF_CLASS_FOLDERS and _has_folder(given, CLASS_FOLDERS[0], paths)):
         return Ids(per_class, small, cityscapes.NAMES)
     return Ids(per_class, small, find(walks.location(given.masks_uri), given.access).names)
 

@@ -93,7 +93,7 @@ def _numbered(classes: Iterable[tuple[str, tuple[int, int, int] | None]], file: 
 
 def _rgb(words: Iterable[str]) -> tuple[int, int, int] | None:
     values = [as_int(word) for word in words]
-    red, green, blue = (values + [None, None, None])[:3]
+    red, green, blue = [*values, None, None, None][:3]
     if red is None or green is None or blue is None or not all(0 <= value <= 255 for value in (red, green, blue)):
         return None
     return red, green, blue

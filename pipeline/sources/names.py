@@ -1,8 +1,9 @@
 """Which image a name means, where it is not simply the image's path.
 
-Annotation files name images as another machine saw them: `images\\p0.jpg`, `two%20words.jpg`, with a leading folder, with
-another suffix. Where no name is that of an image, a sample of the names shows the one rule (NameRule) that makes them
-so; where some are, only how they are encoded is undone for the others. What is found is pinned in the output (`Coverage.decide`): a name never means another image the next night.
+Annotation files name images as another machine saw them: `images\\p0.jpg`, `two%20words.jpg`, with a leading folder,
+with another suffix. Where no name is that of an image, a sample of the names shows the one rule (NameRule) that makes
+them so; where some are, only how they are encoded is undone for the others. What is found is pinned in the output
+(`Coverage.decide`): a name never means another image the next night.
 """
 
 from __future__ import annotations

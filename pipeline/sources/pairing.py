@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from heapq import nsmallest
 from itertools import islice
 from pathlib import PurePosixPath
@@ -17,7 +17,6 @@ from typing import NamedTuple
 from pipeline.sources.coverage import Coverage
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import IMAGE_SUFFIXES
-from pipeline.storage import StoredFile
 
 FIRST_FILES = 64
 SAMPLE = 1000
@@ -48,6 +47,12 @@ class FileRule(NamedTuple):
     of_image: Key
     of_file: Key
     what: str
+
+
+def without_words(name: str) -> str:
+    """A mask's path without suffix, and without a word such as _mask that says what it is."""
+    folders, slash, last = name.rpartition("/")
+    return folders + slash + (_BEFORE_MASKS.sub("", _OF_MASKS.sub("", last)) or last)
 
 
 def _same(name: str) -> str:
@@ -86,14 +91,12 @@ RULES: dict[str, FileRule] = {
 }
 
 
-def rule_for(
-    images: Mapping[str, StoredFile], files: Callable[[], Iterable[str]], coverage: Coverage, what: str
-) -> FileRule:
-    """The rule for the mask files of one folder. files: their paths, to be gone through twice where they do not match."""
+def rule_for(images: Collection[str], files: Callable[[], Iterable[str]], coverage: Coverage, what: str) -> FileRule:
+    """The rule for the mask files of one folder. files: their paths, gone through twice where they do not match."""
     return RULES[coverage.decide(f"pairs of {what}", lambda: _found(images, files)) or "same"]
 
 
-def _found(images: Mapping[str, StoredFile], files: Callable[[], Iterable[str]]) -> str | None:
+def _found(images: Collection[str], files: Callable[[], Iterable[str]]) -> str | None:
     if not len(images):
         return None
     if any(_has_image(path, images) for path in islice(files(), FIRST_FILES)):
@@ -105,7 +108,7 @@ def _found(images: Mapping[str, StoredFile], files: Callable[[], Iterable[str]])
     return "same" if shares["same"] else max(RULES, key=lambda name: shares[name])
 
 
-def _has_image(path: str, images: Mapping[str, StoredFile]) -> bool:
+def _has_image(path: str, images: Collection[str]) -> bool:
     names = {stem(path), str(PurePosixPath(path).parent)}
     return any(
         f"{name}{ending}" in images
@@ -115,12 +118,14 @@ def _has_image(path: str, images: Mapping[str, StoredFile]) -> bool:
     )
 
 
-def _matched(rule: FileRule, files: list[str], images: Mapping[str, StoredFile]) -> int:
+def _matched(rule: FileRule, files: list[str], images: Collection[str]) -> int:
     """How many of the files have an image, 0 where one has several."""
     wanted = {rule.of_file(stem(path)) for path in files} | {rule.of_file(str(PurePosixPath(p).parent)) for p in files}
     found: dict[str, str] = {}
     for path in images:
-        if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES and (key := rule.of_image(stem(path))) in wanted:
-            if found.setdefault(key, stem(path)) != stem(path):
-                return 0
+        key = rule.of_image(stem(path))
+        if key not in wanted or PurePosixPath(path).suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if found.setdefault(key, stem(path)) != stem(path):
+            return 0
     return sum(rule.of_file(stem(p)) in found or rule.of_file(str(PurePosixPath(p).parent)) in found for p in files)

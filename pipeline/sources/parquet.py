@@ -1,8 +1,8 @@
 """Parquet files, as Hugging Face datasets write them: a row an image, or a row a mask.
 
     image      a column of bytes or {bytes, path} (`image`, ...): read in place, its URI is `file.parquet#000000000012`;
-               else a column of paths below the image root (`image_uri`, `file_name`, ...), or the paths of {bytes, path}
-               where no bytes are stored
+               else a column of paths below the image root (`image_uri`, `file_name`, ...), or the paths of {bytes,
+               path} where no bytes are stored
     masks      a column as `cells.py` understands it (`objects`, `annotations`, `masks`, `mask`, `segmentation`, ...);
                paths of mask images are relative to the folder of the Parquet files
     category   beside a column that is one mask: `category_id`, `category`, `label`

@@ -17,8 +17,8 @@ IMAGE_SUFFIXES = SUFFIXES
 class PlannedMask:
     """One coarse mask as its source says it; `geometry` is JSON (see `coarse.py`).
 
-    detail: what is wrong or odd, "" for nothing. crowd: a region of many objects. extra: JSON of an object, what else the
-    source says of it, "" for nothing.
+    detail: what is wrong or odd, "" for nothing. crowd: a region of many objects. extra: JSON of an object, what else
+    the source says of it, "" for nothing.
     """
 
     source_mask_id: str

@@ -1,4 +1,4 @@
-"""Pascal VOC segmentation: `SegmentationObject/NAME.png` numbers the objects, `SegmentationClass/NAME.png` says their class.
+"""Pascal VOC segmentation: `SegmentationObject/NAME.png` has the objects, `SegmentationClass/NAME.png` their classes.
 
 `--masks` is the folder of both (`VOC2012`) or SegmentationObject itself, `--images` is JPEGImages. 0 is background,
 255 void. One mask for each object; its class is the one that most of its pixels have. Images without a PNG are not

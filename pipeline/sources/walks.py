@@ -1,13 +1,15 @@
-"""What lies below `--masks`: every file once, each told to the coverage, so that no source can leave one out in silence."""
+"""What lies below `--masks`: every file once, each told to the coverage, so that none is left out in silence."""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from pathlib import Path, PurePosixPath
 
 from pipeline.masks.raster import NOT_DECODED
+from pipeline.sources import pairing
 from pipeline.sources.coverage import IMAGES, Coverage
+from pipeline.sources.pairs import stem
 from pipeline.sources.types import IMAGE_SUFFIXES, SourceInput
 from pipeline.storage import Store, StoredFile
 
@@ -27,15 +29,21 @@ def nothing_beside(_path: str) -> str | None:
 
 def mask_files(given: SourceInput, suffixes: Collection[str], beside: Beside = nothing_beside) -> Iterator[StoredFile]:
     """The files of `--masks` that have one of the suffixes; all others are named with the reason."""
+    among, in_png = is_same_folder(given), ".png" in suffixes
     for file in listed(given):
         if (why := beside(file.path)) is not None:
             given.coverage.ignore(file.path, why)
+        elif among and _is_photograph(file.path, given, in_png):
+            given.coverage.ignore(file.path, AN_IMAGE)
         elif has_suffix(file.path, suffixes):
             yield file
-        elif is_same_folder(given) and has_suffix(file.path, IMAGE_SUFFIXES):
-            given.coverage.ignore(file.path, AN_IMAGE)
         else:
             given.coverage.leave(file.path, f"no file of this format, which reads {_named(suffixes)}")
+
+
+def _is_photograph(path: str, given: SourceInput, masks_in_png: bool) -> bool:
+    """Whether a file among images is one of them."""
+    return has_suffix(path, IMAGE_SUFFIXES) and not (masks_in_png and is_mask_among(path, given.images))
 
 
 def _named(suffixes: Collection[str]) -> str:
@@ -99,13 +107,37 @@ def location(uri: str) -> str:
     return uri.rstrip("/") if "://" in uri else str(Path(uri).resolve())
 
 
-def image_paths(given: SourceInput) -> Iterator[str]:
-    """The images of `--images`, but for mask files that lie in a folder below it."""
-    nested = masks_below(given)
-    for path in given.images:
-        is_mask = nested is not None and path.startswith(nested)
-        if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES and not is_mask:
-            yield path
+class ImageFiles(Collection[str]):
+    """Paths of the images of `--images`, but for mask files that lie in a folder below it, or among them."""
+
+    def __init__(self, given: SourceInput, suffixes: Collection[str]) -> None:
+        """suffixes: of mask files."""
+        self._images = given.images
+        self._masks = masks_below(given)
+        self._among = is_same_folder(given) and ".png" in suffixes
+
+    def __iter__(self) -> Iterator[str]:
+        return (path for path in self._images if self._is_image(path))
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._images and self._is_image(str(path))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def _is_image(self, path: str) -> bool:
+        if PurePosixPath(path).suffix.lower() not in IMAGE_SUFFIXES or (self._masks and path.startswith(self._masks)):
+            return False
+        return not (self._among and is_mask_among(path, self._images))
+
+
+def is_mask_among(path: str, images: Container[str]) -> bool:
+    """Whether a file among images is a mask: a PNG whose name, as it is or without a word like _mask, is another's."""
+    if PurePosixPath(path).suffix.lower() != ".png":
+        return False
+    own, bare = stem(path), pairing.without_words(stem(path))
+    beside = {f"{name}{suffix}" for name in (own, bare) for suffix in IMAGE_SUFFIXES} - {path, f"{own}.png"}
+    return any(other in images for other in beside)
 
 
 def _is_image(path: str, below: str) -> bool:

@@ -52,7 +52,7 @@ class _Sample:
 
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
-    """Every sample that has an image. Raises RefusedError for a tar that is damaged or compressed, if it is the only one."""
+    """Every sample that has an image. Raises RefusedError for one tar alone that is damaged or compressed."""
     store, found = containers.find(given, TAR, BESIDE)
     for container in found:
         problem = containers.problem_of(container.path, given.images)

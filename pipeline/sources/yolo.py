@@ -4,8 +4,8 @@ image's width and height.
 A line of five numbers is a box (class, centre, width, height) and becomes its rectangle. What a tracker or a model adds
 at a line's end (confidence, track id) is no corner: it is carried as extra. The classes' names are those of
 `data.yaml`, `dataset.yaml` or `classes.txt`, in the folder of labels or up to two above it. `--masks` is the folder of
-labels, the folder that has it (Ultralytics' and Roboflow's layouts too), or the .yaml in that one. A mask's source id is
-the file and the line, from 1.
+labels, the folder that has it (Ultralytics' and Roboflow's layouts too), or the .yaml in that one. A mask's source id
+is the file and the line, from 1.
 """
 
 from __future__ import annotations

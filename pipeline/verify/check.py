@@ -31,8 +31,8 @@ from pipeline.planning.rows import chunk_digest
 from pipeline.sources import mask_id
 from pipeline.storage import Access, Store
 from pipeline.verify.accounting import Ledger
-from pipeline.verify.files import Check, Report, check_extra, check_manifest, check_parts, check_run_files
 from pipeline.verify.coverage import check_scans
+from pipeline.verify.files import Check, Report, check_extra, check_manifest, check_parts, check_run_files
 from pipeline.verify.rows import check_image, check_mask
 from schemas.records import CHUNKS, IMAGES, MASKS, PLAN, SUPERSEDED, is_version_of
 

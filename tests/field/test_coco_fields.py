@@ -1,4 +1,4 @@
-"""COCO and its family as tools write them: ids, categories, crowds, odd segmentations, names, and fields that come along."""
+"""COCO and its family as tools write them: ids, categories, crowds, odd segmentations, names, carried fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets as they are downloaded: Cityscapes, KITTI, Mapillary, ADE20K, CamVid, VOC by CVAT, YOLO by Roboflow and Ultralytics."""
+"""Datasets as they are downloaded: Cityscapes, KITTI, Mapillary, ADE20K, CamVid, VOC by CVAT, YOLO by Roboflow."""
 
 from __future__ import annotations
 
@@ -318,3 +318,35 @@ def test_names_with_words_that_say_what_they_are(tmp_path: Path, mask: str, imag
     put(tmp_path / "masks" / "car_01.png", encoded(square() * 255))  # the next night: the rule stays
     put_images(tmp_path / "images", "car_01.jpg")
     assert run(tmp_path / "images", tmp_path / "masks", tmp_path / "out").scan["rules"] == outcome.scan["rules"]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"), [("{}.jpg", "{}.png"), ("{}.jpg", "{}_mask.png"), ("{}.png", "{}_mask.png")]
+)
+def test_masks_among_the_images(tmp_path: Path, image: str, mask: str) -> None:
+    names = ("car_01", "car_02")
+    put_images(tmp_path / "set", *(image.format(name) for name in names), "plain.png")
+    for name in names:
+        put(tmp_path / "set" / mask.format(name), square() * 255)
+    outcome = run(tmp_path / "set", tmp_path / "set", tmp_path / "out", "png")
+    assert sorted(outcome.images) == sorted([*(image.format(name) for name in names), "plain.png"])
+    assert [row["decision"] for row in outcome.masks] == ["refined", "refined"]
+    assert (outcome.masks[0]["image_id"], outcome.scan["unread"]) == (image.format("car_01"), 0)
+
+
+def test_masks_in_a_folder_of_the_images(tmp_path: Path) -> None:
+    put_images(tmp_path / "set", "a.jpg", "b.jpg")
+    put(tmp_path / "set" / "masks" / "a.png", square() * 255)
+    outcome = run(tmp_path / "set", tmp_path / "set" / "masks", tmp_path / "out")
+    assert sorted(outcome.images) == ["a.jpg", "b.jpg"]
+    whole = run(tmp_path / "set" / "masks", tmp_path / "set", tmp_path / "whole", "png")
+    assert whole.said("ignored") == {"an image of --images": ["masks/a.png"]}
+
+
+def test_labels_among_the_images(tmp_path: Path) -> None:
+    put_images(tmp_path / "set", "a_mask.png", "b.jpg")
+    for name in ("a_mask", "b"):
+        put(tmp_path / "set" / f"{name}.txt", f"0 {POLYGON}")
+    outcome = run(tmp_path / "set", tmp_path / "set", tmp_path / "out")
+    assert (outcome.source, outcome.scan["unread"]) == ("yolo", 0)
+    assert {row["image_id"]: row["decision"] for row in outcome.masks} == {"a_mask.png": "refined", "b.jpg": "refined"}

@@ -1,4 +1,4 @@
-"""What people hand over, through planning, loading and sealing in this process, as `relabel run --refiner none` does it.
+"""What people hand over, planned, loaded and sealed in this process, as `relabel run --refiner none` does it.
 
 The same functions as the job, without Ray: a test sees rows, pixels, and what was said of everything else.
 """
