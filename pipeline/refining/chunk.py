@@ -253,9 +253,8 @@ def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) ->
         if isinstance(fetched.image, ImageError):
             raise fetched.image
         frame = declared or frame_of_masks((mask["geometry"] for mask in row["masks"]), fetched.mask_files)
-        image, size_hw, how = decode_reduced(
-            fetched.image, method.max_image_pixels, frame, input_side * INPUT_SIDES_DECODED
-        )
+        side = input_side * INPUT_SIDES_DECODED
+        image, size_hw, how = decode_reduced(fetched.image, method.max_image_pixels, frame, side)
     except ImageError as error:
         masks = [_mask_row(mask, error) for mask in row["masks"]]
         failed = {"status": "failed", "reason": error.reason, "detail": row["detail"] or error.detail or None}
@@ -286,10 +285,9 @@ def _load_mask(mask: Row, size_hw: tuple[int, int], declared_hw: tuple[int, int]
 
 
 def _mask_row(mask: Row, error: RowError | None = None) -> Row:
-    row = {name: mask[name] for name in KEPT_OF_MASK}
-    empty = dict.fromkeys(["coarse_rle", "refined_rle", *(name for name, _ in SCORES)])
-    why = {"reason": error.reason, "detail": mask["detail"] or error.detail or None} if error else {"reason": None}
-    return {**row, **empty, "crowd": bool(mask["crowd"]), **why}
+    row = {name: mask[name] for name in KEPT_OF_MASK} | {"crowd": bool(mask["crowd"]), "reason": None}
+    row |= {"reason": error.reason, "detail": mask["detail"] or error.detail or None} if error else {}
+    return row | dict.fromkeys(["coarse_rle", "refined_rle", *(name for name, _ in SCORES)])
 
 
 def _fill(mask: Row, result: RefinedMask) -> None:
