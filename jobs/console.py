@@ -24,8 +24,12 @@ from pipeline.calibration.apply import DRIFT_LIMIT
 from pipeline.errors import REASONS
 from pipeline.planning.increment import Planned
 from pipeline.progress.breakdown import ChunkFinished
-from pipeline.progress.events import Event, Planning, Refined, Refining, Retrying, Sealing
+from pipeline.progress.events import Covered, Event, Planning, Refined, Refining, Retrying, Sealing
+from pipeline.sources import scan_table
 from schemas.manifest import Manifest
+
+MAX_EXAMPLES = 10
+"""Failed rows that are told while a run goes on; the others stand in `status` and in the shards."""
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -38,11 +42,16 @@ class Drawing:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._rates = _Rates(0)
+        self._told = 0
 
     def __call__(self, event: Event) -> None:
         """Draw it."""
         if isinstance(event, Planning):
             self._planning(event)
+        elif isinstance(event, Covered):
+            self.end()
+            for line in scan_table.lines(event.scan):
+                err.print(line, markup=False)
         elif isinstance(event, Planned):
             self.end()
             new = f"{event.images} new or changed images with {event.masks} masks in {event.chunks} chunks"
@@ -83,7 +92,7 @@ class Drawing:
         self._update(event.images)
 
     def _refining(self, event: Refining) -> None:
-        self._rates = _Rates(event.images)
+        self._rates, self._told = _Rates(event.images), 0
         if not event.images:
             err.print("refine: nothing pending")
             return
@@ -104,6 +113,9 @@ class Drawing:
     def _chunk(self, event: ChunkFinished) -> None:
         rates = self._rates
         rates.add(event)
+        for example in event.examples[: max(0, MAX_EXAMPLES - self._told)]:
+            err.print(f"failed: {example}", markup=False)
+            self._told += 1
         self._update(rates.images, masks_per_s=rates.masks_per_s, failures=rates.failures)
         if not err.is_terminal and rates.due():
             err.print(rates.line())

@@ -11,9 +11,10 @@ from typing import Any
 
 from pipeline.planning.increment import Planned
 from pipeline.progress.breakdown import ChunkFinished
-from pipeline.progress.events import Event, Planning, Refined, Refining, Retrying, Sealing, Waiting
+from pipeline.progress.events import Covered, Event, Planning, Refined, Refining, Retrying, Sealing, Waiting
 from schemas.manifest import Manifest
 
+COVERED = ("source", "rules", "matches", "unread", "found", "categories")
 NO_ERROR = {"error": None, "fatal": False}
 """Of every chunk that is logged; readers of earlier logs may ask for them."""
 RUN_ID_VARIABLE = "RELABEL_RUN_ID"
@@ -34,6 +35,9 @@ class JsonLog:
         """Log it; of what tells how far a phase is, only the first, which begins the phase."""
         if isinstance(event, Planning) and event.images == 0:
             self.event("planning")
+        elif isinstance(event, Covered):
+            fields = {name: event.scan[name] for name in COVERED}
+            self.event("covered", level="warning" if event.scan["unread"] else "info", **fields)
         elif isinstance(event, Planned):
             self.event("planned", **vars(event))
         elif isinstance(event, Refining):

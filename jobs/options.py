@@ -11,6 +11,7 @@ from pipeline.errors import REASONS, RefusedError
 from pipeline.models import MODELS
 from pipeline.refiners import REFINERS
 from schemas.config import PRESETS
+from schemas.manifest import Scanned
 
 PANEL_METHOD = "Method: what is computed"
 PANEL_OPERATION = "Operation: how the work is carried out"
@@ -91,6 +92,26 @@ AssumeExclusive = Annotated[
 ]
 
 
+MaxUnread = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Exit with 3 when more files or entries of the input were not read. Default: 0.",
+        rich_help_panel=PANEL_OPERATION,
+    ),
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore",
+        metavar="PATTERN",
+        help='Files that are meant to be left unread, e.g. "*.txt". May be repeated.',
+        rich_help_panel=PANEL_OPERATION,
+    ),
+]
+
+
 class Actors(NamedTuple):
     """How many model actors: at least `low`, at most `high`; None leaves it to the cluster's size."""
 
@@ -108,6 +129,19 @@ def parse_actors(text: str) -> Actors:
     if not 1 <= (actors.low or 0) <= (actors.high or 0):
         raise RefusedError(f"--actors takes 1 <= MIN <= MAX, not {text!r}")
     return actors
+
+
+def unread_code(scan: Scanned | None, max_unread: int) -> int:
+    """3 where more of the input was left unread than may be, else 0; said on stderr. scan: of the manifest."""
+    unread = scan.unread if scan else 0
+    if unread <= max_unread:
+        return 0
+    typer.echo(
+        f"relabel: {unread} files or entries of the input were not read; they are named above and in "
+        f'{scan.path if scan else "scans"}; --ignore "PATTERN" says that it is meant',
+        err=True,
+    )
+    return 3
 
 
 def parse_reasons(text: str | None, retry_failed: bool) -> tuple[str, ...]:

@@ -17,15 +17,18 @@ from jobs.options import (
     ChunkImages,
     ConfigUri,
     EndpointUrl,
+    Ignore,
     ImagesUri,
     Iterations,
     MasksUri,
+    MaxUnread,
     ModelName,
     OutputUri,
     PresetName,
     Prune,
     RefinerName,
     SourceName,
+    unread_code,
 )
 from pipeline.errors import RefusedError
 
@@ -80,6 +83,8 @@ def plan(
     chunk_images: ChunkImages = None,
     endpoint_url: EndpointUrl = None,
     assume_exclusive: AssumeExclusive = None,
+    max_unread: MaxUnread = None,
+    ignore: Ignore = None,
 ) -> None:
     """Read the masks and commit what is new to the output's plan; refine nothing.
 
@@ -96,6 +101,8 @@ def plan(
             "chunk_images": chunk_images,
             "endpoint_url": endpoint_url,
             "assume_exclusive": assume_exclusive,
+            "max_unread": max_unread,
+            "ignore": ignore or None,
         },
     }
     from pipeline.job import plan_increment  # these take a second to import
@@ -118,6 +125,8 @@ def plan(
     request = make_request(wanted, with_weights=estimate, prune=prune)
     device_gpus = _gpus(request, gpus, machines) if estimate else 0
 
+    from pipeline.planning.scans import scan_entry
+
     store, run_store = request.stores()
     if not request.config.operation.assume_exclusive:
         check_store(store)
@@ -133,10 +142,12 @@ def plan(
         tasks = pending(planned, run_store, None)
         devices, price = (gpus, price_per_gpu_hour) if device_gpus else (machines, price_per_machine_hour)
         result["estimate"] = _measure(request, tasks, sample, device_gpus, devices or 1, price)
+    scan = scan_entry(store)
     if as_json:
-        typer.echo(json.dumps(result, indent=1))
+        typer.echo(json.dumps({**result, "scan": scan.as_dict() if scan else None}, indent=1))
     else:
         _show(result)
+    raise typer.Exit(unread_code(scan, request.config.operation.max_unread))
 
 
 def _gpus(request: Request, gpus: int | None, machines: int | None) -> int:

@@ -18,9 +18,11 @@ from jobs.options import (
     ChunkImages,
     ConfigUri,
     EndpointUrl,
+    Ignore,
     ImagesUri,
     Iterations,
     MasksUri,
+    MaxUnread,
     ModelName,
     OutputUri,
     PresetName,
@@ -29,6 +31,7 @@ from jobs.options import (
     SourceName,
     parse_actors,
     parse_reasons,
+    unread_code,
 )
 from pipeline.calibration.files import NAMED
 from pipeline.storage.paths import absolute
@@ -122,13 +125,15 @@ def run(
             rich_help_panel=PANEL_OPERATION,
         ),
     ] = None,
+    max_unread: MaxUnread = None,
+    ignore: Ignore = None,
 ) -> None:
     """Refine every coarse mask of a dataset into Parquet, with a quality for each mask.
 
     Kill it at any time: rerun the same command to resume. Run it again after
     the dataset has grown: only new or changed images are processed.
 
-    Exit codes: 0 done; 1 the job failed; 2 refused to start; 3 done, with failed rows.
+    Exit codes: 0 done; 1 the job failed; 2 refused to start; 3 done, with failed rows or unread files.
 
     Example: relabel run --images s3://b/photos --masks s3://b/coarse.json --output s3://b/refined
     """
@@ -149,6 +154,8 @@ def run(
             "grace_s": grace,
             "assume_exclusive": assume_exclusive,
             "max_failed_share": max_failed_share,
+            "max_unread": max_unread,
+            "ignore": ignore or None,
         },
     }
     reasons = parse_reasons(retry_reasons, retry_failed)
@@ -176,7 +183,8 @@ def run(
     with watch(operation) as watching:
         sealed = run_pipeline(request, watching.on_event)
         watching.sealed(sealed.manifest, output)
-    raise typer.Exit(_exit_code(sealed.manifest.counts, operation.max_failed_share))
+    failed = _exit_code(sealed.manifest.counts, operation.max_failed_share)
+    raise typer.Exit(max(failed, unread_code(sealed.manifest.scan, operation.max_unread)))
 
 
 def _exit_code(counts: Counts, max_failed_share: float) -> int:

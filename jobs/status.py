@@ -9,10 +9,15 @@ import typer
 from rich.table import Table
 
 from jobs import console
-from pipeline.dataset import open_result
+from pipeline.dataset import open_result, read_current
+from pipeline.dataset.failures import failures
 from pipeline.errors import RefusedError
 from pipeline.output.status import read_status
-from pipeline.storage import Access
+from pipeline.planning.scans import current_digest, read_scan
+from pipeline.sources import scan_table
+from pipeline.storage import Access, Store
+
+MAX_FAILURES = 10
 
 Output = Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)]
 Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")]
@@ -43,6 +48,15 @@ def status(
             "yes" if entry.is_current else "no",
         )
     console.out.print(table)
+    store = Store(output, Access(endpoint_url))
+    if scan := read_scan(store, current_digest(store)):
+        for line in scan_table.lines(scan):
+            console.out.print(line, markup=False)
+    failed = failures(open_result(output, Access(endpoint_url))) if read_current(store) else []
+    for failure in failed[:MAX_FAILURES]:
+        console.out.print(str(failure), markup=False)
+    if len(failed) > MAX_FAILURES:
+        console.out.print(f"failed: {len(failed) - MAX_FAILURES} more kinds; `detail` in the shards tells of each row")
 
 
 def files(

@@ -72,6 +72,8 @@ REASONS: dict[str, str] = {
     "mask_missing": "the mask's file is gone",
     "mask_size_mismatch": "the mask has another size than its image",
     "mask_empty": "the mask has no pixel",
+    # why a mask is kept as it came
+    "crowd": "a region of many objects (iscrowd): kept as it came, neither refined nor judged",
     # gate: why the coarse mask was kept
     "refined_empty": "the refined mask has no pixel",
     "refined_shattered": "much of the refined mask is in components that the coarse one does not have",

@@ -10,14 +10,17 @@ from pipeline.cluster.connection import Cluster, connected
 from pipeline.cluster.resources import reserve
 from pipeline.output.manifest import Sealed, latest
 from pipeline.output.seal import seal
+from pipeline.planning.coverage import counted
 from pipeline.planning.increment import ChunkLimits, Plan, Planned, plan, read_plan
+from pipeline.planning.scans import coverage_for, record
 from pipeline.progress.breakdown import Clock
-from pipeline.progress.events import OnEvent, Planning, Refined, Refining, Retrying, nobody
+from pipeline.progress.events import Covered, OnEvent, Planning, Refined, Refining, Retrying, nobody
 from pipeline.refining.chunk import Task
 from pipeline.refining.parts import find_parts
 from pipeline.refining.pending import pending
 from pipeline.refining.retry_rounds import next_round
 from pipeline.request import Request, make_job
+from pipeline.sources.walks import regular
 from pipeline.storage import Store
 from pipeline.storage.documents import read_manifest
 from pipeline.storage.listing import listing
@@ -50,6 +53,7 @@ def run(request: Request, on_event: OnEvent = nobody) -> Sealed:
 def plan_increment(request: Request, on_event: OnEvent) -> Planned:
     """Read the source and commit what is new or changed."""
     operation, read = request.config.operation, 0
+    output = request.stores()[0]
 
     def on_image(count: int) -> None:
         nonlocal read
@@ -57,17 +61,22 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
         on_event(Planning(read))
 
     on_image(0)
-    with listing(Store(request.images, request.access).walk()) as listed:
-        given = sources.SourceInput(request.masks, request.access, listed, operation.fetch_threads)
+    covered = coverage_for(output, request.images, request.masks, request.source, operation.ignore)
+    with listing(regular(Store(request.images, request.access), covered)) as listed:
+        given = sources.SourceInput(
+            request.masks, request.access, listed, operation.fetch_threads, coverage=covered, images_uri=request.images
+        )
         planned = plan(
-            request.stores()[0],
-            sources.scan(request.source, given),
+            output,
+            counted(sources.scan(request.source, given), given, max_unread=operation.max_unread, prune=request.prune),
             listed,
             ChunkLimits(operation.chunk_images, operation.chunk_decoded_mb << 20),
             prune=request.prune,
             hold=request.hold(on_event),
             on_image=on_image,
         )
+        scan = record(output, given, request.source, request.hold(on_event))
+    on_event(Covered(scan))
     on_event(planned)
     return planned
 

@@ -21,6 +21,7 @@ from pipeline.models.weights import Weights, resolve, with_adapter
 from pipeline.output.manifest import Retention
 from pipeline.output.seal import SealRequest
 from pipeline.planning.increment import read_plan
+from pipeline.planning.scans import pinned_source
 from pipeline.progress.events import OnEvent, Waiting
 from pipeline.refining.chunk import Inputs, Job
 from pipeline.storage import Access, Store
@@ -134,7 +135,7 @@ def make_request(wanted: Wanted, *, with_weights: bool = True, **how: Any) -> Re
     given = Access(wanted.overrides.get("operation", {}).get("endpoint_url"))
     stated = Access(read_config(wanted.config, wanted.preset, wanted.overrides, given).operation.endpoint_url)
     check_readable(wanted.masks, stated, "masks")
-    source = wanted.source or sources.detect(wanted.masks, stated)
+    source = wanted.source or _known_source(wanted, stated) or sources.detect(wanted.masks, stated, wanted.images)
     images = sources.images_root(source, wanted.images, wanted.masks, stated)
     base = {"split_regions": True, "exclusive": True} if sources.find(source).semantic else None
     config = read_config(wanted.config, wanted.preset, wanted.overrides, given, base)
@@ -151,6 +152,12 @@ def make_request(wanted: Wanted, *, with_weights: bool = True, **how: Any) -> Re
         weights=weights,
         **how,
     )
+
+
+def _known_source(wanted: Wanted, access: Access) -> str | None:
+    """What the same input was read with before: it must not turn into another format overnight."""
+    images = absolute(wanted.images or "")
+    return pinned_source(Store(wanted.output, access), images, absolute(wanted.masks)) if wanted.images else None
 
 
 def _weights(wanted: Wanted, config: Config, access: Access) -> Weights:

@@ -113,6 +113,8 @@ class Operation(_Frozen):
     endpoint_url: str | None = None
     fetch_threads: int = Field(default=8, ge=1)
     max_failed_share: float = Field(default=0.0, ge=0, le=1)
+    max_unread: int = Field(default=0, ge=0, description="files and entries of the input that may be left unread")
+    ignore: tuple[str, ...] = Field(default=(), description="patterns of files that are meant to be left unread")
     log_format: Literal["text", "json"] = "text"
     metrics_port: int | None = Field(default=None, ge=1, le=65535, description="serve Prometheus metrics there")
     metrics_linger_s: float = Field(default=60.0, ge=0, description="wait at the end for one more scrape, this long")

@@ -7,6 +7,8 @@
       plan/<n>/superseded.parquet               rows of earlier increments that it replaces or prunes
       plan/<n>/_COMMITTED                       written last: without it the increment is discarded
       scans/<digest>.json                       what a planning pass covered, and what it could not use
+      scans/<digest>.unread.parquet             the names of the latter
+      scans/current.json                        the last pass, and the source and rules that each input is read by
       leases/<n>.json                           who may plan and seal
       reviews/<n>-<hash>.json                   what people said of the masks
       runs/<fingerprint>/                       the results of one method
@@ -34,6 +36,8 @@ from typing import NamedTuple
 
 CURRENT = "current.json"
 PLAN, SCANS, LEASES, REVIEWS, RUNS = "plan", "scans", "leases", "reviews", "runs"
+MANIFEST_NAME = "manifest.json"
+LAST_SCAN = f"{SCANS}/current.json"
 
 CONFIG = "config.yaml"
 PARTS, RETRIES, SEALS = "parts", "retries", "seals"
@@ -86,7 +90,7 @@ class Seal:
 
     @property
     def manifest(self) -> str:
-        return f"{SEALS}/{self.generation}/manifest.json"
+        return f"{SEALS}/{self.generation}/{MANIFEST_NAME}"
 
     @property
     def parts(self) -> str:
@@ -199,6 +203,16 @@ def lease(number: int) -> str:
 def scan(digest: str) -> str:
     """What a planning pass covered."""
     return f"{SCANS}/{digest}.json"
+
+
+def unread(digest: str) -> str:
+    """The names that a planning pass left unread."""
+    return f"{SCANS}/{digest}.unread.parquet"
+
+
+def is_scan(path: str) -> bool:
+    """Whether a path is of a planning pass, the pointer to the last one included."""
+    return path.startswith(f"{SCANS}/") and path.endswith((".json", ".unread.parquet"))
 
 
 def review(number: int, sha256: str) -> str:

@@ -134,6 +134,14 @@ class Retries(Document):
     sha256: list[str]
 
 
+class Scanned(Document):
+    """The planning pass before the seal. unread: files and entries of the input that it could not use."""
+
+    path: str
+    sha256: str
+    unread: int
+
+
 class Manifest(Document):
     """One generation of one method's results.
 
@@ -163,6 +171,12 @@ class Manifest(Document):
     groups: list[ShardGroup]
     parts: PartsListing
     retries: Retries
+    scan: Scanned | None = None  # of outputs that were planned before there was one
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it; without a scan there is no such key."""
+        content = super().as_dict()
+        return content if self.scan else {key: value for key, value in content.items() if key != "scan"}
 
     def shards(self, kind: str) -> list[Shard]:
         """kind: masks or images."""

@@ -43,7 +43,14 @@ _IDENTITY = [
     ("category", pa.string()),
 ]
 
-PLANNED_MASK = pa.struct([*_IDENTITY, ("geometry", pa.string())])
+_CARRIED: list[tuple[str, pa.DataType]] = [
+    ("detail", pa.string()),  # what and where, of a mask that failed or is odd
+    ("crowd", pa.bool_()),  # a region of many objects (COCO's iscrowd): kept as it came
+    ("extra", pa.string()),  # JSON of the annotation's fields that are not used here
+]
+"""Of a mask, beside what is done with it; no part of its digest."""
+
+PLANNED_MASK = pa.struct([*_IDENTITY, ("geometry", pa.string()), *_CARRIED])
 """`geometry` is JSON: what the source says (polygons, RLE, or a file and the value in it), decoded when loaded."""
 
 MEMBER = pa.struct(
@@ -65,6 +72,8 @@ PLAN = pa.schema(
         ("member", MEMBER),  # null where the image is a file of its own
         ("masks", pa.list_(PLANNED_MASK)),
         ("masks_digest", pa.string()),
+        ("detail", pa.string()),  # what and where, of an image that cannot be looked for or is odd
+        ("extra", pa.string()),  # JSON of the image's fields that are not used here
     ]
 )
 
@@ -79,8 +88,10 @@ CHUNKS = pa.schema(
 )
 """An increment's chunks in plan order: where their rows stand."""
 
-PART_MASK = pa.struct([*_IDENTITY, ("reason", pa.string()), ("coarse_rle", RLE), ("refined_rle", RLE), *SCORES])
-"""`reason` is null where the mask was refined, else why it failed."""
+PART_MASK = pa.struct(
+    [*_IDENTITY, ("reason", pa.string()), ("coarse_rle", RLE), ("refined_rle", RLE), *SCORES, *_CARRIED]
+)
+"""`reason` is null where the mask was refined (or is a crowd, which never is), else why it failed."""
 
 PARTS = pa.schema(
     [
@@ -93,6 +104,8 @@ PARTS = pa.schema(
         ("reason", pa.string()),
         ("attempt", pa.int32()),
         ("masks", pa.list_(PART_MASK)),
+        ("detail", pa.string()),
+        ("extra", pa.string()),
     ]
 )
 
@@ -123,6 +136,7 @@ MASKS = pa.schema(
         ("quality_refined", pa.float32()),
         ("calibration_id", pa.string()),
         *SCORES,
+        *_CARRIED,
     ]
 )
 
@@ -137,8 +151,22 @@ IMAGES = pa.schema(
         ("reason", pa.string()),
         ("masks", pa.int32()),
         ("attempt", pa.int32()),
+        ("detail", pa.string()),
+        ("extra", pa.string()),
     ]
 )
+
+UNREAD = pa.schema(
+    [
+        ("root", pa.string()),  # masks or images: below which of the two
+        ("state", pa.string()),  # unread, ignored, or unnamed: an image that no mask belongs to
+        ("name", pa.string()),  # path, or place in a file
+        ("kind", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+"""What a planning pass found and did not read (`scans/`)."""
 
 SEALED_PARTS = pa.schema(
     [
@@ -153,6 +181,68 @@ SEALED_PARTS = pa.schema(
 
 SUPERSEDED = pa.schema([("image_id", pa.string()), ("chunk_id", pa.string())])
 """Rows of earlier increments that an increment replaces or prunes."""
+
+
+def widen(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` of an earlier version with the columns, and fields within them, that `schema` has since; they are null.
+
+    Columns that `schema` does not have stay as they are.
+    """
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+        elif table.schema.field(field.name).type != field.type:
+            place = table.column_names.index(field.name)
+            chunks = [_widened(chunk, field.type) for chunk in table[field.name].chunks]
+            table = table.set_column(place, field, pa.chunked_array(chunks, field.type))
+    return table
+
+
+LATER = frozenset(("member", "detail", "crowd", "extra"))
+"""Columns and fields that files of earlier versions lack."""
+
+
+def is_version_of(found: pa.Schema, schema: pa.Schema) -> bool:
+    """Whether a file's columns are those of `schema`, or of an earlier version of it."""
+    return _is_version(list(found), list(schema))
+
+
+def _is_version(found: list[pa.Field], fields: list[pa.Field]) -> bool:
+    names = {field.name for field in found}
+    wanted = [field for field in fields if field.name in names or field.name not in LATER]
+    return [field.name for field in found] == [field.name for field in wanted] and all(
+        _is_part(one.type, other.type) for one, other in zip(found, wanted, strict=True)
+    )
+
+
+def _is_part(found: pa.DataType, kind: pa.DataType) -> bool:
+    if pa.types.is_list(found) and pa.types.is_list(kind):
+        return _is_part(found.value_type, kind.value_type)
+    if pa.types.is_struct(found) and pa.types.is_struct(kind):
+        return _is_version(list(found), list(kind))
+    return bool(found == kind)
+
+
+def _widened(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    if values.offset:  # Arrow takes no nulls beside a slice
+        values = values.take(pa.array(range(len(values)), pa.int64()))
+    if pa.types.is_list(kind) and pa.types.is_list(values.type):
+        inner = _widened(values.values, kind.value_type)
+        return pa.ListArray.from_arrays(values.offsets, inner, kind, mask=_nulls(values))
+    if pa.types.is_struct(kind) and pa.types.is_struct(values.type):
+        known = {field.name: index for index, field in enumerate(values.type)}
+        arrays = [
+            _widened(values.field(known[field.name]), field.type)
+            if field.name in known
+            else pa.nulls(len(values), field.type)
+            for field in kind
+        ]
+        return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=_nulls(values))
+    return values.cast(kind)
+
+
+def _nulls(values: pa.Array) -> pa.Array | None:
+    return values.is_null() if values.null_count else None
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

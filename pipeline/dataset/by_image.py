@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset import Result
 from pipeline.errors import JobError
+from schemas.records import MASKS, widen
 
 Row = dict[str, Any]
 BATCH_ROWS = 4096
@@ -59,9 +60,11 @@ def read_group(
 
 
 def read_batches(result: Result, path: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """A Parquet file of the result in batches of at most BATCH_ROWS rows."""
+    """A Parquet file of the result in batches of at most BATCH_ROWS rows, without columns that it does not have."""
     with result.store.open(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=columns):
+        parquet = pq.ParquetFile(file)
+        present = None if columns is None else [name for name in columns if name in parquet.schema_arrow.names]
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=present):
             yield pa.Table.from_batches([batch])
 
 
@@ -90,11 +93,16 @@ class _Masks:
     def _read(result: Result, group: Group, columns: list[str], where: pc.Expression | None) -> Iterator[Row]:
         number = group.first_mask
         wanted = list(dict.fromkeys(["image_id", *columns]))
-        for batch in read_batches(result, group.masks):
+        for batch in map(_widened, read_batches(result, group.masks)):
             taken = _taken(batch, where)
             for row, is_taken in zip(batch.select(wanted).to_pylist(), taken, strict=True):
                 yield {**row, "number": number, "taken": is_taken}
                 number += 1
+
+
+def _widened(batch: pa.Table) -> pa.Table:
+    """Rows of an earlier version, with the columns that there are now."""
+    return widen(batch, MASKS)
 
 
 def _taken(batch: pa.Table, where: pc.Expression | None) -> list[bool]:

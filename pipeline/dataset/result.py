@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,14 @@ class Result:
 
     store: Store
     manifest: Manifest
+
+    def scan(self) -> dict[str, Any]:
+        """What the planning pass before the seal covered (`scans/<digest>.json`); empty where none was recorded."""
+        named = self.manifest.scan
+        try:
+            return dict(json.loads(self.store.read(named.path))) if named else {}
+        except (FileNotFoundError, ValueError):
+            return {}
 
     def files(self, kind: str = "masks") -> list[str]:
         """Paths of the live shards, relative to the output. kind: masks or images."""
@@ -61,7 +70,8 @@ class Result:
 
     def _read(self, kind: str, schema: pa.Schema, where: pc.Expression | None, columns: list[str] | None) -> pa.Table:
         names = columns or schema.names
-        tables = [self.store.scan(path, {name: pc.field(name) for name in names}, where) for path in self.files(kind)]
+        columns_of = {name: pc.field(name) for name in names}
+        tables = [self.store.scan(path, columns_of, where, schema) for path in self.files(kind)]
         return pa.concat_tables(tables) if tables else schema.empty_table().select(names)
 
 

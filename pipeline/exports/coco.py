@@ -1,7 +1,8 @@
 """COCO instances JSON: RLE, which loses nothing, or polygons, which fill holes (counted).
 
 https://cocodataset.org/#format-data. `instances.json`, or one `instances_<split>.json` each. An annotation also has
-`quality`, `decision`, `mask_id` and `source_mask_id`.
+`quality`, `decision`, `mask_id` and `source_mask_id`. What a COCO source says beside what is used here (attributes,
+licenses, supercategories, ...) is written as it came; crowd regions are RLE.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pipeline.exports import fragments
 from pipeline.exports.types import Export, ExportImage, Job, Piece, named
 from pipeline.masks import binary
 from pipeline.masks.outlines import outlines
+from pipeline.sources.fields import as_int, as_name
 
 
 def write(job: Job, group: Group, index: int) -> Piece:
@@ -31,8 +33,24 @@ def write(job: Job, group: Group, index: int) -> Piece:
 
 def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - others need the pieces
     """One file a split."""
-    categories = [{"id": number, "name": name} for number, name in sorted(job.survey.categories.items())]
-    return write_files(job, categories)
+    return write_files(job, categories(job))
+
+
+def categories(job: Job, **defaults: Any) -> list[Row]:
+    """Every class, with the fields that the source has for it; and the source's classes that no mask has."""
+    entries = [entry for entry in job.survey.dataset.get("categories", []) if isinstance(entry, dict)]
+    own = {as_int(entry.get("id")): entry for entry in entries}
+    named = {as_name(entry.get("name")): entry for entry in entries}
+    found = {}
+    for number, name in job.survey.categories.items():
+        entry = own.get(number, {})
+        entry = entry if as_name(entry.get("name")) == name else named.get(name, {})
+        found[number] = {**defaults, **entry, "id": number, "name": name}
+    if all(pair[0] == number for pair, number in job.survey.class_ids.items()):
+        for unused, entry in own.items():
+            if unused is not None and unused not in found:
+                found[unused] = {**defaults, **entry, "id": unused}
+    return [found[number] for number in sorted(found)]
 
 
 def write_files(job: Job, categories: Sequence[dict[str, Any]], stem: str = "instances") -> Piece:
@@ -41,8 +59,9 @@ def write_files(job: Job, categories: Sequence[dict[str, Any]], stem: str = "ins
     for split in job.splits:
         path = named(stem, split, ".json")
         with job.target.writer(path) as sink:
-            sink.write(b'{"info": {"description": "refined by relabel"}, "licenses": [], "categories": ')
-            sink.write(json.dumps(categories).encode())
+            info = job.survey.dataset.get("info") or {"description": "refined by relabel"}
+            head = {"info": info, "licenses": job.survey.dataset.get("licenses", []), "categories": list(categories)}
+            sink.write(json.dumps(head)[:-1].encode())
             for kind in ("images", "annotations"):
                 sink.write(f',\n"{kind}": '.encode())
                 fragments.write_list(sink, fragments.lines(job, kind, split))
@@ -53,20 +72,21 @@ def write_files(job: Job, categories: Sequence[dict[str, Any]], stem: str = "ins
 
 def image_entry(image: ExportImage) -> Row:
     """An entry of `images`."""
-    return {"id": image.number, "file_name": image.uri, "height": image.height, "width": image.width}
+    return {**image.extra, "id": image.number, "file_name": image.uri, "height": image.height, "width": image.width}
 
 
 def annotation(mask: Row, image: ExportImage, job: Job, piece: Piece) -> Row:
     """An entry of `annotations`; what polygons lose is counted in `piece`."""
-    segmentation = polygons(mask, piece) if job.options.polygons else mask["mask_rle"]
+    as_polygons = job.options.polygons and not mask["crowd"]
     return {
+        **mask["extra"],
         "id": mask["number"],
         "image_id": image.number,
         "category_id": mask["class_id"],
-        "segmentation": segmentation,
+        "segmentation": polygons(mask, piece) if as_polygons else mask["mask_rle"],
         "area": mask["area"],
         "bbox": mask["bbox_xywh"],
-        "iscrowd": 0,
+        "iscrowd": int(mask["crowd"] or 0),
         **provenance(mask),
     }
 

@@ -45,11 +45,12 @@ def write(job: Job, group: Group, index: int) -> Piece:
 
 def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - others need the pieces
     """One file a split."""
-    categories = [
-        {"id": number, "name": name, "supercategory": name, "isthing": 1}
-        for number, name in sorted(job.survey.categories.items())
-    ]
+    categories = [{**entry, "supercategory": entry["supercategory"] or entry["name"]} for entry in _categories(job)]
     return coco.write_files(job, categories, STEM)
+
+
+def _categories(job: Job) -> list[Row]:
+    return coco.categories(job, supercategory="", isthing=1)
 
 
 def paint(image: ExportImage) -> npt.NDArray[np.uint32]:
@@ -79,11 +80,12 @@ def _segment(number: int, mask: Row, ids: npt.NDArray[np.uint32], piece: Piece) 
     piece.lose("pixels under another mask", mask["area"] - area)
     piece.lose("masks wholly under others", int(area == 0))
     return {
+        **mask["extra"],
         "id": number,
         "category_id": mask["class_id"],
         "area": area,
         "bbox": [int(side) for side in binary.bbox_xywh(visible)],
-        "iscrowd": 0,
+        "iscrowd": int(mask["crowd"] or 0),
         **coco.provenance(mask),
     }
 

@@ -32,6 +32,7 @@ OBJECT = pa.struct(
         ("segmentation", pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])),
         ("bbox", pa.list_(pa.float32())),
         ("area", pa.int64()),
+        ("iscrowd", pa.int32()),
         ("quality", pa.float32()),
         ("decision", pa.string()),
         ("mask_id", pa.string()),

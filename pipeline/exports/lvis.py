@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pipeline.dataset.by_image import Group, Row
 from pipeline.exports import coco, fragments
 from pipeline.exports.types import Export, ExportImage, Job, Piece
+from pipeline.sources.fields import as_list
 
 RARE, COMMON = 10, 100  # images that have the category: up to so many
 
@@ -25,6 +26,7 @@ def write(job: Job, group: Group, index: int) -> Piece:
             for mask in image.masks:
                 entry = coco.annotation(mask, image, job, piece)
                 lines.add("annotations", image.split, {k: v for k, v in entry.items() if k != "iscrowd"})
+                piece.lose("marks of crowd regions", int(mask["crowd"] or 0))
             piece.count(image)
     return piece
 
@@ -35,28 +37,32 @@ def finish(job: Job, pieces: Sequence[Piece]) -> Piece:
     for piece in pieces:
         total.images_of.update(piece.images_of)
         total.masks_of.update(piece.masks_of)
-    categories = [_category(number, name, total, job.splits) for number, name in sorted(job.survey.categories.items())]
+    categories = [{**entry, **_counts(entry, total, job.splits)} for entry in coco.categories(job)]
     return coco.write_files(job, categories, "lvis")
 
 
 def image_entry(image: ExportImage) -> Row:
-    """An entry of `images`; the package wants a `coco_url`, whose last two parts it takes for folder and name."""
+    """An entry of `images`; the package wants a `coco_url`, whose last two parts it takes for folder and name.
+
+    What the source says of categories that were looked for, and not annotated exhaustively, stays.
+    """
+    not_exhaustive = {*as_list(image.extra.get("not_exhaustive_category_ids")), *image.left_out}
     return {
-        **coco.image_entry(image),
         "coco_url": image.uri,
         "neg_category_ids": [],
-        "not_exhaustive_category_ids": image.left_out,
+        **coco.image_entry(image),
+        "not_exhaustive_category_ids": sorted(not_exhaustive),
     }
 
 
-def _category(number: int, name: str, total: Piece, splits: Sequence[str]) -> Row:
+def _counts(entry: Row, total: Piece, splits: Sequence[str]) -> Row:
+    """What LVIS has of a category; its words are the source's, its counts those of the export."""
+    number = entry["id"]
     images = sum(total.images_of[f"{split}/{number}"] for split in splits)
     return {
-        "id": number,
-        "name": name,
-        "synset": "",
-        "synonyms": [name],
-        "def": "",
+        "synset": entry.get("synset", ""),
+        "synonyms": entry.get("synonyms", [entry["name"]]),
+        "def": entry.get("def", ""),
         "frequency": "r" if images <= RARE else "c" if images <= COMMON else "f",
         "image_count": images,
         "instance_count": sum(total.masks_of[f"{split}/{number}"] for split in splits),

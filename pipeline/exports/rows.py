@@ -15,5 +15,6 @@ def mask_row(mask: Row, job: Job) -> Row:
         "segmentation": mask["mask_rle"],
         "bbox": mask["bbox_xywh"],
         "area": mask["area"],
+        "iscrowd": int(mask["crowd"] or 0),
         **provenance(mask),
     }

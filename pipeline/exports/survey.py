@@ -31,8 +31,9 @@ def survey(result: Result) -> Survey:
             distinct = batch.group_by(["category_id", "category"]).aggregate([])
             pairs |= {(row["category_id"], row["category"] or "") for row in distinct.to_pylist()}
     categories, class_ids = number_classes(pairs)
-    own_ids = image_ids.usable and mask_ids.usable
-    return Survey(categories, class_ids, own_ids, stems.differ)
+    return Survey(
+        categories, class_ids, image_ids.usable, mask_ids.usable, stems.differ, result.scan().get("dataset", {})
+    )
 
 
 def number_classes(pairs: set[tuple[int, str]]) -> tuple[dict[int, str], dict[tuple[int, str], int]]:

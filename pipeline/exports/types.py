@@ -1,14 +1,15 @@
 """What exports take and give.
 
-The numbers of images and masks in an export are the source's where those are integers and all differ, so that a COCO
-result can be held against its ground truth; else they count from 1 in the result's order.
+The numbers of images, and those of masks, in an export are the source's where they are integers and all differ, so
+that a COCO result can be held against its ground truth; else they count from 1 in the result's order.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ MASK_COLUMNS = [
     "area",
     "decision",
     "quality",
+    "crowd",
+    "extra",
 ]
 
 
@@ -59,20 +62,24 @@ class Survey:
     """What an export must know of the whole result before its first file.
 
     categories: class id -> name; class_ids: (category_id, category) of a mask -> class id (they differ where one id has
-    several names). own_ids: the source's ids serve as numbers. stems_differ: no two images differ in suffix alone.
+    several names). own_image_ids, own_mask_ids: the source's ids serve as numbers. stems_differ: no two images differ
+    in suffix alone. dataset: what the source said of it as a whole.
     """
 
     categories: dict[int, str]
     class_ids: dict[tuple[int, str], int]
-    own_ids: bool
+    own_image_ids: bool
+    own_mask_ids: bool
     stems_differ: bool
+    dataset: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ExportImage:
-    """One image and its selected masks, rows of MASK_COLUMNS with `number` and `class_id` added.
+    """One image and its selected masks, rows of MASK_COLUMNS with `number` and `class_id` added and
+    `extra` parsed.
 
-    left_out: class ids of masks that the image has and the selection does not take.
+    left_out: class ids of masks that the image has and the selection does not take. extra: the source's other fields.
     """
 
     number: int
@@ -82,6 +89,7 @@ class ExportImage:
     split: str
     masks: list[Row]
     left_out: list[int]
+    extra: Row = field(default_factory=dict)
 
 
 @dataclass
@@ -145,18 +153,20 @@ class Job:
             if not is_ok or dropped:
                 continue
             yield ExportImage(
-                number=int(image["source_image_id"]) if self.survey.own_ids else number + 1,
+                number=int(image["source_image_id"]) if self.survey.own_image_ids else number + 1,
                 uri=image["image_uri"],
                 height=image["height"],
                 width=image["width"],
                 split=split_of(image["image_id"], self.options.splits),
                 masks=taken,
                 left_out=sorted({self._class_id(mask) for mask in masks if not mask["taken"]}),
+                extra=parse_extra(image.get("extra")),
             )
 
     def _numbered(self, mask: Row) -> Row:
-        number = int(mask["source_mask_id"]) if self.survey.own_ids else mask["number"] + 1
-        return {**mask, "number": number, "class_id": self._class_id(mask)}
+        number = int(mask["source_mask_id"]) if self.survey.own_mask_ids else mask["number"] + 1
+        extra = parse_extra(mask["extra"])
+        return {**mask, "number": number, "class_id": self._class_id(mask), "extra": extra}
 
     def _class_id(self, mask: Row) -> int:
         return self.survey.class_ids[mask["category_id"], mask["category"] or ""]
@@ -183,6 +193,11 @@ def selection(options: Options) -> pc.Expression:
     if options.rejected:
         taken &= ~pc.field("mask_id").isin(list(options.rejected))
     return taken if options.where is None else taken & filter_expression.parse(options.where)
+
+
+def parse_extra(text: str | None) -> Row:
+    """The fields that a source carried."""
+    return dict(json.loads(text)) if text else {}
 
 
 def split_of(image_id: str, splits: Sequence[tuple[str, float]]) -> str:

@@ -29,7 +29,9 @@ def write(job: Job, group: Group, index: int) -> Piece:  # noqa: ARG001 - files 
         if not job.survey.stems_differ:  # a.jpg and a.png would have one label file
             path = path.with_name(f"{path.name.replace('.', '_')}{path.suffix}")
         split = image.split or WHOLE
-        lines = [line(mask, image, classes, piece) for mask in image.masks]
+        crowds = [mask for mask in image.masks if mask["crowd"]]
+        piece.lose("crowd regions, which would be objects", len(crowds))
+        lines = [line(mask, image, classes, piece) for mask in image.masks if not mask["crowd"]]
         label = f"labels/{split}/{path.with_suffix('.txt')}"
         job.target.put(label, "".join(lines).encode())
         piece.files.append(label)

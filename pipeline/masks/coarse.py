@@ -1,30 +1,29 @@
 """A planned mask's geometry -> its coarse mask: the decoding half of the sources, run where the images are loaded.
 
 `geometry` is JSON text, one of
-    [[x1, y1, x2, y2, ...], ...]                       COCO polygons
+    [[x1, y1, x2, y2, ...], ...]                       COCO polygons, or any other form of `segmentation.py`
     {"size": [h, w], "counts": [..] or "..."}          COCO RLE, uncompressed or compressed
-    {"file": "relative/path.png", "value": 3 or null}  pixels of a mask image equal to `value`, or all non-zero ones
-    {"file": ..., "value": 70000, "packed": true}      the same, where the value is always R + 256 G + 65536 B
+    {"file": "relative/path.png", "value": 3 or null}  pixels of a mask image equal to `value`, or all that are set
+    {"file": ..., "value": null, "cut": 128}           pixels of that level and more: a mask with soft edges
+    {"file": ..., "value": 70000, "packed": true}      as `value`, where that is always R + 256 G + 65536 B
     {"normalized": [[x1, y1, ...], ...]}               polygons in shares of the image's width and height
     {"file": ..., "channel": 3, "cam": {...}}          pixels where that channel of class scores wins (`cams.py`)
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from pipeline.errors import MaskError
-from pipeline.masks import binary, cams
+from pipeline.masks import binary, cams, label_image, raster, segmentation
 from pipeline.masks.binary import Rle
 from pipeline.masks.cams import CamRule
+from pipeline.masks.label_image import Labels
+from pipeline.masks.segmentation import Drawn
 
 MaskFiles = Mapping[str, bytes | MaskError]
 """Content of mask files by path, or why one could not be read."""
@@ -43,17 +42,23 @@ def mask_file(geometry: str) -> str | None:
 
 
 def coarse_rle(geometry: str, size_hw: tuple[int, int], declared_hw: tuple[int, int], files: MaskFiles) -> Rle:
+    """As `coarse_mask`, the mask alone."""
+    return coarse_mask(geometry, size_hw, declared_hw, files).rle
+
+
+def coarse_mask(geometry: str, size_hw: tuple[int, int], declared_hw: tuple[int, int], files: MaskFiles) -> Drawn:
     """Geometry JSON -> Rle of exactly `size_hw`; raises MaskError with a reason code.
 
     size_hw: the decoded image; declared_hw: what the source says it is, the frame of polygons; files: of `mask_file`.
     An Rle of another size or with no pixel travels in the error's `rle`, so that what came in is kept.
     """
-    rle = _decode(geometry, size_hw, declared_hw, files)
+    drawn = _decode(geometry, declared_hw, size_hw, files)
+    rle = drawn.rle
     if tuple(rle["size"]) != size_hw:
         raise UnusableMaskError("mask_size_mismatch", f"mask {_by(rle['size'])}, image {_by(size_hw)}", rle)
     if binary.area(rle) == 0:
         raise UnusableMaskError("mask_empty", "no pixel is set", rle)
-    return rle
+    return drawn
 
 
 class UnusableMaskError(MaskError):
@@ -64,73 +69,56 @@ class UnusableMaskError(MaskError):
         self.rle = rle
 
 
-@lru_cache(maxsize=2)
-def read_label_image(data: bytes, packed: bool = False) -> npt.NDArray[np.int64]:
-    """A mask image -> (H, W) int64 labels, read-only: palette indices, grey values, or packed RGB where they differ.
+def read_label_image(data: bytes, packed: bool = False) -> Labels:
+    """A mask image -> (H, W) labels, read-only: palette indices, grey values, or packed RGB where they differ.
 
-    packed: RGB is R + 256 G + 65536 B even where the three are equal. Raises MaskError when it cannot be decoded. The
-    last images are remembered: each mask of an image asks for the same file.
+    packed: RGB is R + 256 G + 65536 B even where the three are equal. A mask with soft edges is 0 and 1. Raises
+    MaskError when it cannot be decoded.
     """
-    labels = _read_label_image(data, packed)
-    labels.flags.writeable = False
-    return labels
+    found = label_image.read(data, packed)
+    return found.labels if found.cut is None else found.mask().astype(np.uint8)
 
 
-def _read_label_image(data: bytes, packed: bool) -> npt.NDArray[np.int64]:
+def frame_of_masks(geometries: Iterable[str], files: MaskFiles) -> tuple[int, int] | None:
+    """(H, W) of the masks, where all that have a size of their own have the same: the frame that they were drawn in."""
+    sizes = {size for geometry in geometries if (size := _own_size(geometry, files))}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _own_size(geometry: str, files: MaskFiles) -> tuple[int, int] | None:
+    path = mask_file(geometry)
+    if path is not None:
+        data = files.get(path)
+        return raster.size_hw(data) if isinstance(data, bytes) else None
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            if image.mode == "RGBA":
-                image = image.convert("RGB")  # noqa: PLW2901 - the same picture without its alpha
-            pixels = np.asarray(image).astype(np.int64)
-    except MemoryError:  # no property of the file
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
-        raise MaskError("mask_unreadable", f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]) from None
-    if pixels.ndim == 2:
-        return pixels
-    if pixels.shape[2] == 2:
-        return np.asarray(pixels[..., 0])
-    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-    grey = not packed and bool((red == green).all() and (green == blue).all())
-    return np.asarray(red if grey else red + 256 * green + 65536 * blue)
+        size: list[Any] = json.loads(geometry)["size"] if geometry.startswith("{") else []
+        height, width = size
+        return int(height), int(width)
+    except (TypeError, KeyError, ValueError, RecursionError, OverflowError):
+        return None
 
 
-def _decode(geometry: str, size_hw: tuple[int, int], declared_hw: tuple[int, int], files: MaskFiles) -> Rle:
+def _decode(geometry: str, declared_hw: tuple[int, int], size_hw: tuple[int, int], files: MaskFiles) -> Drawn:
     try:
         content = json.loads(geometry)
     except (ValueError, RecursionError) as error:
         raise MaskError("mask_unreadable", f"geometry is not JSON: {error}") from None
     try:
-        if isinstance(content, list):
-            return binary.from_polygons(content, declared_hw)
         if isinstance(content, dict) and "file" in content:
-            return _from_file(content, size_hw, files)
+            return Drawn(_from_file(content, size_hw, files))
         if isinstance(content, dict) and "normalized" in content:
             sides = np.asarray(declared_hw[::-1], np.float64)
             rings = [(np.asarray(ring, np.float64).reshape(-1, 2) * sides).ravel() for ring in content["normalized"]]
-            return binary.from_polygons([ring.tolist() for ring in rings], declared_hw)
-        if isinstance(content, dict):
-            return _from_rle(content)
+            return Drawn(binary.from_polygons([ring.tolist() for ring in rings], declared_hw))
+        return segmentation.draw(content, declared_hw)
     except MaskError:
         raise
     except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
         raise MaskError("mask_unreadable", f"{type(error).__name__}: {error}"[:200]) from None
-    raise MaskError("mask_unreadable", f"no polygons, RLE or file, but {type(content).__name__}")
-
-
-def _from_rle(content: dict[str, Any]) -> Rle:
-    height, width = (int(side) for side in content["size"])
-    counts = content["counts"]
-    if isinstance(counts, list):
-        return binary.from_run_lengths(counts, (height, width))
-    rle: Rle = {"size": [height, width], "counts": counts}
-    binary.check(rle)
-    return rle
 
 
 def _from_file(content: dict[str, Any], size_hw: tuple[int, int], files: MaskFiles) -> Rle:
-    data = files.get(content["file"], MaskError("mask_missing", str(content["file"])))
+    data = files.get(content["file"], MaskError("mask_missing", f"{content['file']} is not there"))
     if isinstance(data, MaskError):
         raise data
     if "cam" in content:
@@ -138,7 +126,9 @@ def _from_file(content: dict[str, Any], size_hw: tuple[int, int], files: MaskFil
         return binary.encode(
             cams.class_map(cams.read(data, rule.layout).scores, rule, size_hw) == content["channel"] + 1
         )
-    labels, value = read_label_image(data, bool(content.get("packed"))), content.get("value")
+    labels, value = label_image.read(data, bool(content.get("packed"))).labels, content.get("value")
+    if "cut" in content:
+        return binary.encode(labels >= int(content["cut"]))
     return binary.encode(labels != 0 if value is None else labels == int(value))
 
 

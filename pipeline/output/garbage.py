@@ -7,15 +7,19 @@ that are still planned, and files that are not ours.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
+from pipeline.errors import JobError
 from pipeline.output.manifest import Retention, kept, latest, read_sealed_parts, unlisted
 from pipeline.planning.increment import Plan, all_chunk_ids, committed, read_plan, uncommitted_files
+from pipeline.planning.scans import current_digest
 from pipeline.refining.parts import find_parts
 from pipeline.storage import Store, StoredFile
-from pipeline.storage.documents import read_current, run_store
+from pipeline.storage.documents import parse, read_current, run_store
 from schemas import layout
+from schemas.manifest import Manifest
 
 TEMPORARY_AGE_S = 3600.0
 """A temporary file so old belongs to a process that is no more."""
@@ -59,8 +63,22 @@ def find_garbage(output: Store, retention: Retention, other_methods: bool = Fals
         needed = {part.path for number in keep for part in read_sealed_parts(run, number)}
         spent = [path for path in _spent_parts(run, plan, known) if path not in needed]
         note("a part of no use", [layout.in_run(name, path) for path in spent])
+    note("an earlier planning pass", old_scans(output, sizes))
     garbage = [Garbage(path, sizes.get(path, 0), why) for path, why in found.items()]
     return garbage + [Garbage(file.path, file.size, "an unfinished write") for file in _abandoned(output)]
+
+
+def old_scans(output: Store, paths: Iterable[str]) -> list[str]:
+    """Scans that are not the last pass's and that no manifest names."""
+    kept = {current_digest(output)}
+    for path in paths:
+        within = layout.split_run(path)
+        if within and path.endswith(layout.MANIFEST_NAME):
+            with suppress(JobError):  # no manifest: nothing that it could name
+                named = parse(Manifest, output.read(path), path).scan
+                kept.add(named.sha256 if named else None)
+    keep = {name(digest) for digest in kept if digest for name in (layout.scan, layout.unread)} | {layout.LAST_SCAN}
+    return [path for path in sorted(paths) if layout.is_scan(path) and path not in keep]
 
 
 def _spent_parts(run: Store, plan: Plan, known: frozenset[str]) -> Iterator[str]:

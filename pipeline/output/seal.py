@@ -23,6 +23,7 @@ from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, commit, parts_
 from pipeline.output.shard_groups import Group, SealedGroup, group_parts, sealed_before
 from pipeline.output.shard_rows import Row, add_counts, add_drift, count, seal_masks
 from pipeline.planning.increment import Plan, read_plan
+from pipeline.planning.scans import scan_entry
 from pipeline.progress.events import OnEvent, Sealing, nobody
 from pipeline.refining.parts import FinishedPart, find_parts, read_part
 from pipeline.refining.retry_rounds import read_rounds, rounds_done
@@ -110,7 +111,7 @@ def seal_group(request: SealRequest, group: Group) -> SealedGroup:
         _check_accounting(request.output, part, content.rows)
         for row in content.rows:
             if (part.chunk.chunk_id, row["image_id"]) not in group.superseded:
-                image_rows.append({**row, "masks": len(row["masks"])})
+                image_rows.append({"detail": None, "extra": None, **row, "masks": len(row["masks"])})
                 part_masks += [(row, mask) for mask in row["masks"]]
     mask_rows, drift = seal_masks(part_masks, request.gate, request.calibration)
     return SealedGroup(
@@ -184,4 +185,5 @@ def _manifest(
         groups=[entry.entry(key) for key, entry in groups.items()],
         parts=PartsListing(files=files, bytes=len(listing), sha256=hashlib.sha256(listing).hexdigest()),
         retries=Retries(done=rounds_done(rounds, plan, parts), sha256=[one.sha256 for one in rounds]),
+        scan=scan_entry(request.output),
     )

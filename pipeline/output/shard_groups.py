@@ -24,7 +24,7 @@ from schemas.config import Gate
 from schemas.manifest import Counts, Shard, ShardGroup
 from schemas.records import SCHEMA_VERSION
 
-SEAL_VERSION = 1
+SEAL_VERSION = 2
 """To be raised with every change of what the same parts become."""
 PART_TO_SHARD = 1.5  # a shard is about this much larger than its parts: it adds the chosen mask
 SHARD_ROWS = 1 << 17

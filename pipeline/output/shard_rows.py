@@ -22,38 +22,47 @@ def seal_masks(
     part_masks: Sequence[tuple[Row, Row]], gate: Gate, calibration: Calibration | None
 ) -> tuple[list[Row], dict[str, list[int]]]:
     """(image, mask) rows of parts -> rows of the shard, and how the scores are distributed (`drift_counts`)."""
-    refined = [mask for _, mask in part_masks if mask["reason"] is None]
+    refined = [mask for _, mask in part_masks if is_refined(mask)]
     judged = iter(judge(refined, gate, calibration))
-    rows = [seal_mask(image, mask, next(judged) if mask["reason"] is None else None) for image, mask in part_masks]
+    rows = [seal_mask(image, mask, next(judged) if is_refined(mask) else None) for image, mask in part_masks]
     return rows, drift_counts(columns_of(refined), calibration)
+
+
+def is_refined(mask: Row) -> bool:
+    """Whether a part's mask was refined: it did not fail, and is no crowd."""
+    return mask["reason"] is None and not mask.get("crowd")
 
 
 def seal_mask(image: Row, mask: Row, judged: Judgement | None) -> Row:
     """A part's mask -> a row of the shard: decision, quality, and the geometry of the mask that was kept.
 
-    judged: None for a mask that failed.
+    judged: None for a mask that failed, or is a crowd.
     """
     row = {name: mask[name] for name in ("mask_id", "source_mask_id", "category_id", "category")}
     row |= {name: image[name] for name in ("image_id", "image_uri", "source_image_id", "height", "width")}
     row |= {name: mask.get(name) for name in ("coarse_rle", "refined_rle", *(name for name, _ in SCORES))}
+    row |= {"detail": mask.get("detail"), "crowd": bool(mask.get("crowd")), "extra": mask.get("extra")}
     row |= dict.fromkeys(["mask_rle", "bbox_xywh", "area", "quality", "quality_lower"])
     row |= {"quality_coarse": None, "quality_refined": None, "calibration_id": None}
-    if judged is None:
+    if judged is None and mask["reason"] is not None:
         return {**row, "decision": "failed", "reason": mask["reason"]}
-    kept = mask[f"{judged.decision.kept}_rle"]
+    if judged is None:
+        return {**row, "decision": "kept_coarse", "reason": "crowd", **_geometry(mask["coarse_rle"])}
     return {
         **row,
         "decision": judged.decision.decision,
         "reason": judged.decision.reason,
-        "mask_rle": kept,
-        "bbox_xywh": binary.bbox_xywh(kept),
-        "area": binary.area(kept),
+        **_geometry(mask[f"{judged.decision.kept}_rle"]),
         "quality": _known(judged.kept),
         "quality_lower": judged.lower,
         "quality_coarse": _known(judged.quality.coarse),
         "quality_refined": _known(judged.quality.refined),
         "calibration_id": judged.calibration_id,
     }
+
+
+def _geometry(kept: binary.Rle) -> Row:
+    return {"mask_rle": kept, "bbox_xywh": binary.bbox_xywh(kept), "area": binary.area(kept)}
 
 
 def _known(value: float) -> float | None:

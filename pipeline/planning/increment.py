@@ -26,7 +26,7 @@ from pipeline.storage.documents import parse
 from pipeline.storage.lease import Fence, Hold, unguarded
 from schemas import layout
 from schemas.manifest import IncrementHash, Marker, to_json
-from schemas.records import CHUNKS, MEMBER, PLAN, SUPERSEDED, conform
+from schemas.records import CHUNKS, PLAN, SUPERSEDED, conform, widen
 
 ROW_GROUP_ROWS = 256
 
@@ -210,9 +210,7 @@ def read_chunk(output: Store, chunk: Chunk) -> pa.Table:
     table = output.read_rows(chunk.file, chunk.row_start, chunk.images)
     if table.num_rows != chunk.images or pc.unique(table["chunk_id"]).to_pylist() != [chunk.chunk_id]:
         raise RefusedError(f"the plan is damaged: {chunk.file} does not hold chunk {chunk.chunk_id}")
-    if "member" not in table.column_names:  # a plan from before images in containers were known
-        table = table.append_column("member", pa.nulls(table.num_rows, MEMBER))
-    return conform(table, PLAN)
+    return conform(widen(table, PLAN), PLAN)
 
 
 def committed(output: Store) -> list[int]:

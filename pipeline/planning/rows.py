@@ -14,6 +14,9 @@ from pipeline.sources import PlannedImage, mask_id
 from pipeline.storage import StoredFile
 from schemas.records import PLAN, conform
 
+DIGESTED = ("source_mask_id", "category_id", "category", "geometry", "mask_id")
+"""What of a mask tells whether it has changed. Carried fields do not: one more would refine every dataset again."""
+
 
 def to_row(image: PlannedImage, file: StoredFile | None) -> Row:
     """What a source says of an image, with size and etag of its file; not numbered, not digested (see `finish`)."""
@@ -36,10 +39,15 @@ def to_row(image: PlannedImage, file: StoredFile | None) -> Row:
                 "category_id": mask.category_id,
                 "category": as_text(mask.category),
                 "geometry": as_text(mask.geometry),
+                "detail": as_text(mask.detail) or None,
+                "crowd": mask.crowd,
+                "extra": as_text(mask.extra) or None,
             }
             for mask in image.masks
         ],
         "masks_digest": image.digest_extra,
+        "detail": as_text(image.detail) or None,
+        "extra": as_text(image.extra) or None,
     }
 
 
@@ -62,7 +70,8 @@ def finish(rows: list[Row]) -> list[Row]:
             source_id = mask["source_mask_id"]
             mask["mask_id"] = mask_id(row["image_id"], source_id, seen[source_id])
             seen[source_id] += 1
-        content = [row["masks"], row["masks_digest"], row["height"], row["width"], row["problem"]]
+        masks = [{name: mask[name] for name in DIGESTED} for mask in row["masks"]]
+        content = [masks, row["masks_digest"], row["height"], row["width"], row["problem"]]
         row["masks_digest"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return sorted(merged.values(), key=lambda row: str(row["image_id"]))
 

@@ -6,7 +6,7 @@ Not here: measuring (`refining/ray_pipeline.py`), showing (`jobs/`), a model's o
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ class ChunkFinished:
     """A chunk whose part is written: rows, failed rows and their reasons, and what its time went into (seconds).
 
     fetch_s is the part of load_s that waited for files; wait_s is how long its actor, and so its GPU, had nothing to do
-    before it.
+    before it. examples: a few of the failed rows in words.
     """
 
     chunk_id: str
@@ -44,6 +44,7 @@ class ChunkFinished:
     wait_s: float
     refine_s: float
     write_s: float
+    examples: Sequence[str] = ()
 
     @property
     def failed(self) -> int:

@@ -10,8 +10,9 @@ The command line draws them (`jobs/console.py`), logs them (`jobs/json_log.py`) 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.planning.increment import Planned
 from pipeline.progress.breakdown import Breakdown, ChunkFinished
@@ -22,6 +23,13 @@ class Planning:
     """The source is read: so many images by now. The first one has 0."""
 
     images: int
+
+
+@dataclass(frozen=True)
+class Covered:
+    """What lies below --masks and --images, and what of it was read (planning/coverage.py)."""
+
+    scan: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class Sealing:
     chunks: int
 
 
-Event = Planning | Planned | Refining | ChunkFinished | Refined | Retrying | Waiting | Sealing
+Event = Planning | Covered | Planned | Refining | ChunkFinished | Refined | Retrying | Waiting | Sealing
 
 """`Planned` is what the plan step returns, `ChunkFinished` what each chunk brings back."""
 

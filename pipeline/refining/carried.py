@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.dataset.failures import place_of
 from pipeline.errors import RelabelError
 from pipeline.planning.increment import Chunk
 from pipeline.progress.breakdown import ChunkFinished
@@ -14,6 +17,7 @@ from pipeline.refining.chunk import Task
 from pipeline.storage import brief
 from schemas.records import CHUNKS, PARTS
 
+MAX_EXAMPLES = 3
 SECONDS = ("load_s", "fetch_s", "wait_s", "refine_s", "write_s")
 """What a chunk's time went into. `fetch_s` is the part of `load_s` that waited for files; `wait_s` is how long
 its actor, and so its GPU, had nothing to do before it."""
@@ -27,13 +31,14 @@ STATUS = pa.schema(
         ("failed_masks", pa.int32()),
         ("image_reasons", pa.map_(pa.string(), pa.int32())),
         ("mask_reasons", pa.map_(pa.string(), pa.int32())),
+        ("examples", pa.list_(pa.string())),
         *((name, pa.float64()) for name in SECONDS),
         ("error", pa.string()),
         ("fatal", pa.bool_()),
     ]
 )
-"""What comes back to the driver for each chunk. Where its part is written: a ChunkFinished. Else the error; a fatal one
-is one that every chunk would meet."""
+"""What comes back to the driver for each chunk. Where its part is written: a ChunkFinished, with the first failed rows
+in words. Else the error; a fatal one is one that every chunk would meet."""
 
 TASK = pa.struct(
     [
@@ -98,9 +103,21 @@ def without_images(carried: Carried) -> Carried:
     return carried._replace(images=PARTS.empty_table())
 
 
+def _examples(images: list[dict[str, Any]]) -> Iterator[str]:
+    """Failed images, and failed masks of the others: reason, place and what is wrong."""
+    for image in images:
+        if image["status"] == "failed":
+            yield f"{image['reason']}: {place_of(image['image_uri'], None, image['detail'])}"
+            continue
+        for mask in image["masks"]:
+            if mask["reason"] is not None:
+                yield f"{mask['reason']}: {place_of(image['image_uri'], mask['source_mask_id'], mask['detail'])}"
+
+
 def status(carried: Carried) -> pa.Table:
     """The chunk's row of STATUS."""
-    images: list[dict[str, Any]] = carried.images.select(["status", "reason", "masks"]).to_pylist()
+    columns = ["image_uri", "status", "reason", "detail", "masks"]
+    images: list[dict[str, Any]] = carried.images.select(columns).to_pylist()
     masks = [mask for image in images for mask in image["masks"]]
     row = {
         "chunk_id": carried.task.chunk.chunk_id,
@@ -110,6 +127,7 @@ def status(carried: Carried) -> pa.Table:
         "failed_masks": sum(mask["reason"] is not None for mask in masks),
         "image_reasons": list(Counter(image["reason"] for image in images if image["status"] == "failed").items()),
         "mask_reasons": list(Counter(mask["reason"] for mask in masks if mask["reason"]).items()),
+        "examples": list(islice(_examples(images), MAX_EXAMPLES)),
         **{name: carried.seconds.get(name, 0.0) for name in SECONDS},
         "error": carried.error,
         "fatal": carried.fatal,

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from pipeline import models, refiners
 from pipeline.errors import ImageError, JobError, MaskError, RowError, StorageError
-from pipeline.masks.coarse import UnusableMaskError, coarse_rle, mask_file
+from pipeline.masks.coarse import UnusableMaskError, coarse_mask, frame_of_masks, mask_file
 from pipeline.masks.decode import decode_reduced
 from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.models import Model, ModelSpec
@@ -38,6 +38,8 @@ from schemas.records import LOADED, PARTS, SCORES
 
 Row = dict[str, Any]
 
+KEPT_OF_IMAGE = ("image_id", "image_uri", "source_image_id", "height", "width", "extra", "detail")
+KEPT_OF_MASK = ("mask_id", "source_mask_id", "category_id", "category", "detail", "extra")
 INPUT_SIDES_DECODED = 2
 """A JPEG is decoded to no fewer pixels a side than so many times the model's: the last reduction is a fine filter's."""
 
@@ -203,7 +205,7 @@ def write(part: pa.Table, task: Task, run: Store, execution: str) -> None:
 
 
 def _usable(row: Row) -> list[Row]:
-    return [mask for mask in row["masks"] if mask["reason"] is None]
+    return [mask for mask in row["masks"] if mask["reason"] is None and not mask["crowd"]]
 
 
 def _refine_image(row: Row, pixels: npt.NDArray[np.uint8], input_side: int) -> RefineImage:
@@ -247,17 +249,17 @@ def _read_mask_file(store: Store | None, path: str) -> bytes | MaskError:
 
 def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) -> Row:
     declared = (row["height"], row["width"]) if row["height"] and row["width"] else None
-    loaded = {name: row[name] for name in ("image_id", "image_uri", "source_image_id", "height", "width")}
+    loaded = {name: row[name] for name in KEPT_OF_IMAGE}
     try:
         if isinstance(fetched.image, ImageError):
             raise fetched.image
-        image, size_hw = decode_reduced(
-            fetched.image, method.max_image_pixels, declared, input_side * INPUT_SIDES_DECODED
-        )
+        frame = declared or frame_of_masks((mask["geometry"] for mask in row["masks"]), fetched.mask_files)
+        side = input_side * INPUT_SIDES_DECODED
+        image, size_hw, how = decode_reduced(fetched.image, method.max_image_pixels, frame, side)
     except ImageError as error:
         masks = [_mask_row(mask, error) for mask in row["masks"]]
-        failed = {"status": "failed", "reason": error.reason, "attempt": 0, "masks": masks}
-        return {**loaded, **failed, "pixels": None, "pixels_hw": None}
+        failed = {"status": "failed", "reason": error.reason, "detail": row["detail"] or error.detail or None}
+        return {**loaded, **failed, "attempt": 0, "masks": masks, "pixels": None, "pixels_hw": None}
     pixels = resize_to_input(image, input_side, size_hw)
     return {
         **loaded,
@@ -265,6 +267,7 @@ def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) ->
         "width": size_hw[1],
         "status": "ok",
         "reason": None,
+        "detail": row["detail"] or how or None,
         "attempt": 0,
         "masks": [_load_mask(mask, size_hw, declared or size_hw, fetched.mask_files) for mask in row["masks"]],
         "pixels": pixels.tobytes(),
@@ -274,7 +277,8 @@ def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) ->
 
 def _load_mask(mask: Row, size_hw: tuple[int, int], declared_hw: tuple[int, int], files: _MaskFiles) -> Row:
     try:
-        return {**_mask_row(mask), "coarse_rle": coarse_rle(mask["geometry"], size_hw, declared_hw, files)}
+        rle, detail = coarse_mask(mask["geometry"], size_hw, declared_hw, files)
+        return {**_mask_row(mask), "coarse_rle": rle, "detail": mask["detail"] or detail or None}
     except UnusableMaskError as error:
         return {**_mask_row(mask, error), "coarse_rle": error.rle}
     except MaskError as error:
@@ -282,9 +286,9 @@ def _load_mask(mask: Row, size_hw: tuple[int, int], declared_hw: tuple[int, int]
 
 
 def _mask_row(mask: Row, error: RowError | None = None) -> Row:
-    row = {name: mask[name] for name in ("mask_id", "source_mask_id", "category_id", "category")}
-    empty = dict.fromkeys(["coarse_rle", "refined_rle", *(name for name, _ in SCORES)])
-    return {**row, **empty, "reason": error.reason if error else None}
+    row = {name: mask[name] for name in KEPT_OF_MASK} | {"crowd": bool(mask["crowd"]), "reason": None}
+    row |= {"reason": error.reason, "detail": mask["detail"] or error.detail or None} if error else {}
+    return row | dict.fromkeys(["coarse_rle", "refined_rle", *(name for name, _ in SCORES)])
 
 
 def _fill(mask: Row, result: RefinedMask) -> None:

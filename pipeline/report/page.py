@@ -16,9 +16,10 @@ from importlib import resources
 from typing import Any
 
 from pipeline.dataset import verdicts
+from pipeline.dataset.failures import failures
 from pipeline.dataset.result import Result, open_result
 from pipeline.errors import REASONS
-from pipeline.report import charts, risk
+from pipeline.report import charts, coverage, risk
 from pipeline.report.gallery import gallery
 from pipeline.report.survey import STRATA, Category, Survey, survey
 from pipeline.review.verdicts import judged
@@ -92,6 +93,7 @@ def render(
             _header(result),
             "<main>",
             _totals(result, found, truth),
+            coverage.section(result.scan(), failures(result)),
             _decisions(manifest.counts),
             _quality(found, curve, manifest.calibration_id),
             _categories(found.categories),

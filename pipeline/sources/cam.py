@@ -60,9 +60,9 @@ def _masks(path: str, data: bytes, rule: CamRule) -> list[PlannedMask]:
     try:
         found = cams.read(data, rule.layout)
         winners = np.unique(cams.class_map(found.scores, rule))
-    except MaskError:
+    except MaskError as error:
         # fails again, and is counted, when it is loaded
-        return [PlannedMask(name, -1, "", _geometry(path, rule, 0))]
+        return [PlannedMask(name, -1, "", _geometry(path, rule, 0), f"unreadable: {error.detail}")]
     return [
         PlannedMask(
             f"{name}#{found.categories[channel]}", found.categories[channel], "", _geometry(path, rule, channel)

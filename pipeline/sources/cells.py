@@ -1,114 +1,184 @@
 """Masks as datasets keep them in a cell of a table or in a sample's JSON -> planned masks.
 
 What is understood:
-    a COCO RLE {size, counts}, a PNG (bytes, or {bytes, path}), polygons [[x1, y1, ...], ...]
+    a COCO RLE {size, counts}, a PNG (bytes, or {bytes, path}), polygons [[x1, y1, ...], ...], the path of a mask image
     an annotation: one of these under `segmentation`, `rle`, `mask`, ..., with `category_id`, `label`, `id`, ...
     a list of any of these; a struct of lists, one list a field; a struct that has such a list (`annotations`, ...)
     JSON text of any of these
-A PNG that is black and white is one mask; of others each value is one, and its category id; 255 is void.
+A PNG that is black and white is one mask; of others each value is one, and its category id; 255 is void. An annotation
+with a box alone is the box's rectangle, as in COCO.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from pipeline.errors import MaskError
-from pipeline.masks import binary
-from pipeline.masks.coarse import read_label_image
+from pipeline.masks import binary, label_image
+from pipeline.masks.label_image import LabelImage
+from pipeline.sources import coco, png
+from pipeline.sources.fields import as_flag, as_id, as_int, brief_value, extra_of
 from pipeline.sources.files import UNREADABLE
+from pipeline.sources.mask_files import MaskFiles
 from pipeline.sources.types import PlannedMask
 
 LISTS = ("annotations", "objects", "instances", "masks", "segments")
 GEOMETRIES = ("segmentation", "mask_rle", "rle", "mask", "segmentation_mask", "polygon", "polygons", "coarse_rle")
+FILES = ("mask_file_name", "segmentation_file_name", "mask_path", "mask_file", "label_file_name", "segmentation_path")
+BOXES = ("bbox", "box", "bboxes", "boxes")
 CATEGORY_IDS = ("category_id", "label_id", "class_id", "category", "label", "class")
 CATEGORIES = ("category_name", "category", "label", "class", "class_name")
 IDS = ("source_mask_id", "id", "mask_id", "annotation_id")
+USED = frozenset((*GEOMETRIES, *FILES, *BOXES, *CATEGORY_IDS, *CATEGORIES, *IDS, "area", "iscrowd", "image_id"))
+PLURALS = {
+    "categories": "category",
+    "labels": "label",
+    "classes": "class",
+    "ids": "id",
+    "bboxes": "bbox",
+    "boxes": "bbox",
+}
 VOID = 255
 MAX_DEPTH = 4
 
 
-def masks_in(cell: Any, prefix: str, names: Mapping[int, str], depth: int = 0) -> list[PlannedMask]:
-    """The masks of one image's cell. prefix: of the source ids of masks that have none; names: of category ids."""
-    if cell is None or depth > MAX_DEPTH:
-        return []
-    if isinstance(cell, str | bytes) and (parsed := _parsed(cell)) is not None:
-        return masks_in(parsed, prefix, names, depth + 1)
-    if isinstance(cell, Mapping):
-        inner = next((cell[name] for name in LISTS if isinstance(cell.get(name), list | dict)), None)
-        if inner is not None:
-            return masks_in(inner, prefix, names, depth + 1)
-        if (columns := _columns(cell)) is not None:
-            return masks_in(columns, prefix, names, depth + 1)
-    if isinstance(cell, list) and not is_polygons(cell):
-        found = [masks_in(entry, f"{prefix}#{number}", names, depth + 1) for number, entry in enumerate(cell)]
-        return [mask for some in found for mask in some]
-    if isinstance(cell, Mapping) and not _is_png(cell) and "counts" not in cell:
-        return _annotation(cell, prefix, names)
-    return [_mask(text, prefix, 1 if value is None else value, names, value) for text, value in _geometries(cell)]
+class _Geometry(NamedTuple):
+    """JSON of one mask; the value that it is of an image of labels; what is odd."""
+
+    text: str
+    value: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """How cells are read. names: of category ids; files: the mask images that cells may name, None for none."""
+
+    names: Mapping[int, str] = field(default_factory=dict)
+    files: MaskFiles | None = None
+
+    def masks_in(self, cell: Any, prefix: str, depth: int = 0) -> list[PlannedMask]:
+        """The masks of one image's cell. prefix: of the source ids of masks that have none."""
+        if cell is None:
+            return []
+        if depth > MAX_DEPTH:
+            return [PlannedMask(prefix, -1, "", UNREADABLE, "nesting: the cell is nested too deep")]
+        if isinstance(cell, str | bytes) and (parsed := _parsed(cell)) is not None:
+            return self.masks_in(parsed, prefix, depth + 1)
+        if isinstance(cell, Mapping):
+            inner = next((cell[name] for name in LISTS if isinstance(cell.get(name), list | dict)), None)
+            if inner is not None:
+                return self.masks_in(inner, prefix, depth + 1)
+            if (columns := _columns(cell)) is not None:
+                return self.masks_in(columns, prefix, depth + 1)
+        if isinstance(cell, list) and not is_polygons(cell) and not _is_ring(cell):
+            found = [self.masks_in(entry, f"{prefix}#{number}", depth + 1) for number, entry in enumerate(cell)]
+            return [mask for some in found for mask in some]
+        if isinstance(cell, Mapping) and not _is_png(cell) and "counts" not in cell:
+            return self._annotation(cell, prefix)
+        return [self._mask(one, prefix) for one in self._geometries(cell)]
+
+    def _annotation(self, cell: Mapping[str, Any], prefix: str) -> list[PlannedMask]:
+        geometry = next((cell[name] for name in (*GEOMETRIES, *FILES) if cell.get(name) is not None), None)
+        category_id, category = category_of(cell, self.names)
+        source_id = next((as_id(cell[name]) for name in IDS if cell.get(name) is not None), prefix)
+        crowd, extra = as_flag(cell.get("iscrowd")), extra_of(cell, USED)
+        found = []
+        for text, value, detail in self._geometries_or_box(geometry, cell):
+            number = category_id if category_id is not None else (value or (-1 if category else 1))
+            own_id = source_id if value is None else f"{source_id}#{value}"
+            name = self.names.get(number, "") if category is None else category
+            found.append(PlannedMask(own_id, number, name, text, detail, crowd, extra))
+        return found
+
+    def _geometries_or_box(self, geometry: Any, cell: Mapping[str, Any]) -> Iterator[_Geometry]:
+        if not geometry:
+            box = next((cell[name] for name in BOXES if isinstance(cell.get(name), list)), None)
+            text, detail = coco.geometry({"segmentation": geometry, "bbox": box})
+            yield _Geometry(text, detail=detail or f"no mask: the annotation has {', '.join(map(str, cell))[:80]}")
+        else:
+            yield from self._geometries(geometry)
+
+    def _mask(self, one: _Geometry, prefix: str) -> PlannedMask:
+        number = 1 if one.value is None else one.value
+        own_id = prefix if one.value is None else f"{prefix}#{one.value}"
+        return PlannedMask(own_id, number, self.names.get(number, ""), one.text, one.detail)
+
+    def _geometries(self, cell: Any) -> Iterator[_Geometry]:
+        """One mask, or one for each value of an image of labels."""
+        if isinstance(cell, str) and (parsed := _parsed(cell)) is not None:
+            cell = parsed
+        if isinstance(cell, Mapping) and _is_png(cell):
+            cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, bytes):
+            yield from _of_image(cell)
+        elif isinstance(cell, Mapping) and "counts" in cell:
+            counts = cell["counts"].decode("ascii", "replace") if isinstance(cell["counts"], bytes) else cell["counts"]
+            yield _Geometry(json.dumps({"size": cell.get("size"), "counts": counts}, separators=(",", ":")))
+        elif isinstance(cell, list) and _is_ring(cell):
+            yield _Geometry(json.dumps([cell]))
+        elif isinstance(cell, list) and cell:
+            yield _Geometry(json.dumps(cell, separators=(",", ":"), default=str))
+        elif isinstance(cell, str) and self.files is not None:
+            yield from self._of_file(cell, self.files)
+        else:
+            yield _Geometry(UNREADABLE, detail=f"no mask: {brief_value(cell)} where a mask should be")
+
+    def _of_file(self, name: str, files: MaskFiles) -> Iterator[_Geometry]:
+        data, path = files.read(name), files.path(name)
+        if data is None:
+            text = json.dumps({"file": path, "value": None})
+            yield _Geometry(text, detail=f"no file: {name}, which the row names, is not there")
+            return
+        for mask in png.masks_of_file(path, data):
+            yield _Geometry(mask.geometry, json.loads(mask.geometry)["value"], mask.detail)
+
+
+def masks_in(cell: Any, prefix: str, names: Mapping[int, str]) -> list[PlannedMask]:
+    """As `Cells.masks_in`, of cells that name no files."""
+    return Cells(names).masks_in(cell, prefix)
+
+
+def category_of(cell: Mapping[str, Any], names: Mapping[int, str]) -> tuple[int | None, str | None]:
+    """Category id and name that an annotation states, None where it does not."""
+    numbers = (as_int(cell[name]) for name in CATEGORY_IDS if cell.get(name) is not None)
+    number = next((number for number in numbers if number is not None), None)
+    texts = (cell[name] for name in CATEGORIES if isinstance(cell.get(name), str))
+    category = next((text for text in texts if as_int(text) is None), None)
+    if number is None and category is not None:
+        number = next((known for known, name in names.items() if name == category), None)
+    return number, category
 
 
 def is_polygons(cell: Any) -> bool:
     """Whether a list is [[x1, y1, ...], ...]."""
-    return (
-        isinstance(cell, list)
-        and bool(cell)
-        and all(isinstance(ring, list) and ring and all(isinstance(v, int | float) for v in ring) for ring in cell)
-    )
+    return isinstance(cell, list) and bool(cell) and all(isinstance(ring, list) and _is_ring(ring) for ring in cell)
 
 
-def _annotation(cell: Mapping[str, Any], prefix: str, names: Mapping[int, str]) -> list[PlannedMask]:
-    geometry = next((cell[name] for name in GEOMETRIES if cell.get(name) is not None), None)
-    category_id = next((cell[name] for name in CATEGORY_IDS if _is_int(cell.get(name))), None)
-    category = next((cell[name] for name in CATEGORIES if isinstance(cell.get(name), str)), None)
-    source_id = next((str(cell[name]) for name in IDS if cell.get(name) is not None), prefix)
-    found = []
-    for text, value in _geometries(geometry):
-        number = category_id if category_id is not None else (value or (-1 if category else 1))
-        own_id = source_id if value is None else f"{source_id}#{value}"
-        found.append(PlannedMask(own_id, number, names.get(number, "") if category is None else category, text))
-    return found
+def _is_ring(cell: list[Any]) -> bool:
+    return bool(cell) and all(isinstance(value, int | float) for value in cell)
 
 
-def _mask(text: str, prefix: str, number: int, names: Mapping[int, str], value: int | None) -> PlannedMask:
-    return PlannedMask(prefix if value is None else f"{prefix}#{value}", number, names.get(number, ""), text)
-
-
-def _geometries(cell: Any) -> Iterator[tuple[str, int | None]]:
-    """(geometry JSON, the PNG's value where it has several) of one mask, or of each value of a PNG."""
-    if isinstance(cell, str) and (parsed := _parsed(cell)) is not None:
-        cell = parsed
-    if isinstance(cell, Mapping) and _is_png(cell):
-        cell = cell.get("bytes")
-    if isinstance(cell, bytes):
-        yield from _of_png(cell)
-    elif isinstance(cell, Mapping) and "counts" in cell:
-        counts = cell["counts"].decode("ascii", "replace") if isinstance(cell["counts"], bytes) else cell["counts"]
-        yield json.dumps({"size": cell.get("size"), "counts": counts}, separators=(",", ":")), None
-    elif isinstance(cell, list) and cell and all(isinstance(value, int | float) for value in cell):
-        yield json.dumps([cell]), None
-    elif is_polygons(cell):
-        yield json.dumps(cell, separators=(",", ":")), None
-    else:
-        yield UNREADABLE, None
-
-
-def _of_png(data: bytes) -> Iterator[tuple[str, int | None]]:
+def _of_image(data: bytes) -> Iterator[_Geometry]:
     try:
-        labels = read_label_image(data)
-    except MaskError:
-        yield UNREADABLE, None
+        image = label_image.read(data)
+    except MaskError as error:
+        yield _Geometry(UNREADABLE, detail=f"unreadable: {error.detail}")
         return
-    values = [int(value) for value in np.unique(labels) if value != 0]
-    if len(values) <= 1:
-        yield json.dumps(binary.encode(labels != 0)), None
+    yield from _of_labels(image)
+
+
+def _of_labels(image: LabelImage) -> Iterator[_Geometry]:
+    values = image.values
+    if image.cut is not None or len(values) <= 1:
+        yield _Geometry(json.dumps(binary.encode(image.mask())), detail=image.note)
         return
     for value in values:
-        if value != VOID:
-            yield json.dumps(binary.encode(labels == value)), value
+        if value != VOID or image.colours:
+            yield _Geometry(json.dumps(binary.encode(image.labels == value)), value, image.note)
 
 
 def _parsed(text: str | bytes) -> Any:
@@ -123,12 +193,13 @@ def _parsed(text: str | bytes) -> Any:
 
 def _columns(cell: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """A struct of equally long lists, one of them of geometries -> a list of structs."""
-    fields = {name: value for name, value in cell.items() if isinstance(value, list)}
-    geometry = next((name for name in GEOMETRIES if name in fields), None)
-    beside = [cell[name] for name in (*IDS, *CATEGORY_IDS, *CATEGORIES) if cell.get(name) is not None]
-    if geometry is None or not all(isinstance(value, list) for value in beside):
+    fields = {PLURALS.get(name, name): value for name, value in cell.items() if isinstance(value, list)}
+    geometry = next((name for name in (*GEOMETRIES, *FILES, "bbox") if name in fields), None)
+    beside = [fields.get(name, cell.get(name)) for name in (*IDS, *CATEGORY_IDS, *CATEGORIES)]
+    if geometry is None or not all(isinstance(value, list) for value in beside if value is not None):
         return None
-    if (not beside and is_polygons(fields[geometry])) or any(isinstance(v, int | float) for v in fields[geometry]):
+    stated = any(value is not None for value in beside)
+    if (not stated and is_polygons(fields[geometry])) or any(isinstance(v, int | float) for v in fields[geometry]):
         return None  # one annotation
     length = len(fields[geometry])
     even = {name: value for name, value in fields.items() if len(value) == length}
@@ -137,7 +208,3 @@ def _columns(cell: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 def _is_png(cell: Mapping[str, Any]) -> bool:
     return "bytes" in cell and set(cell) <= {"bytes", "path"}
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63

@@ -1,6 +1,8 @@
-"""COCO instances JSON: polygons, uncompressed and compressed RLE, crowd regions; of any size.
+"""COCO instances JSON: polygons, uncompressed and compressed RLE, and crowd regions.
 
-https://cocodataset.org/#format-data. Images, annotations and categories may stand in any order.
+https://cocodataset.org/#format-data. Images, annotations and categories may stand in any order. Ids may be integers,
+floats or text; a name that is no path in the image root is taken by the rule that makes the others paths (`names.py`).
+An annotation with a box and no segmentation becomes the box's rectangle. Fields that are not used here are carried.
 """
 
 from __future__ import annotations
@@ -10,93 +12,172 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.sources import json_stream
+from pipeline.sources import json_stream, names
 from pipeline.sources.by_image import ByImage, Entry
+from pipeline.sources.fields import (
+    as_flag,
+    as_float,
+    as_id,
+    as_int,
+    as_label,
+    as_list,
+    as_name,
+    as_size,
+    brief_value,
+    extra_of,
+)
+from pipeline.sources.names import NameRule, NameSample
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage.disk_table import scratch_folder
 from pipeline.storage.paths import safe_relative
 
-Names = dict[Any, str]
+Names = dict[str, str]
+"""Category id, as `as_id` writes it -> name."""
 FileName = Callable[[dict[str, Any]], str]
+
+IMAGE_FIELDS = frozenset(("id", "file_name", "height", "width"))
+MASK_FIELDS = frozenset(("id", "image_id", "category_id", "segmentation", "area", "bbox", "iscrowd"))
+DATASET_FIELDS = ("info", "licenses", "categories")
 
 
 def file_name(image: dict[str, Any]) -> str:
-    """An image's path in the image root, "" where it has none."""
-    return str(image.get("file_name") or "")
+    """An image's path as the file has it, "" where it has none."""
+    return as_name(image.get("file_name"))
 
 
 def scan(given: SourceInput, name_of: FileName = file_name) -> Iterator[PlannedImage]:
     """Every image of `images`, with its annotations, then those of images that `images` does not have."""
     with scratch_folder("coco") as folder:
-        spill = ByImage(folder)
-        names = _read(given, spill, name_of)
-        for image_key, images, masks in spill.groups():
-            planned = [_planned_mask(mask, names) for mask in masks]
-            if not images:
-                yield PlannedImage(f"unknown-image-{image_key}", image_key, None, planned, problem="image_missing")
-            for number, image in enumerate(images):
-                yield planned_image(image, image_key, planned if number == 0 else [])
+        reader = Reader(given, ByImage(folder), name_of)
+        lists = reader.read(given.masks_uri)
+        if "images" not in lists:
+            raise RefusedError(f"{given.masks_uri} is not a COCO file: it has no list of images")
+        yield from reader.planned(lambda entries: [planned_mask(entry, reader.names) for entry in entries])
 
 
-def _read(given: SourceInput, spill: ByImage, name_of: FileName) -> Names:
-    names: Names = {}
-    lists = set()
-    for key, entry in json_stream.entries(given.masks_uri, given.access):
-        if entry is json_stream.LIST:
-            lists.add(key)
-        elif not isinstance(entry, dict):
-            continue
-        elif key == "images":
-            spill.add(str(entry.get("id")), False, image_entry(entry, name_of))
+class Reader:
+    """What the files of the COCO family have in common: their lists, brought together by image."""
+
+    def __init__(self, given: SourceInput, spill: ByImage, name_of: FileName = file_name) -> None:
+        self.given, self.spill, self.names = given, spill, Names()
+        self._name_of, self._sample = name_of, NameSample(given.images)
+        self._file = given.masks_uri.rpartition("/")[2]
+
+    def read(self, uri: str, annotation: Callable[[dict[str, Any]], Entry] | None = None) -> set[str]:
+        """The keys of the lists that a file has. annotation: what of an annotation is kept (`mask_entry`)."""
+        lists = set()
+        numbers: dict[str, int] = {}
+        for key, entry in json_stream.entries(uri, self.given.access):
+            if entry is json_stream.LIST:
+                lists.add(key)
+            elif isinstance(entry, dict) and key in ("images", "annotations", "categories"):
+                self._take(key, entry, annotation or mask_entry)
+            elif key in DATASET_FIELDS and isinstance(entry, dict):
+                self.given.coverage.describe(key, entry)
+            elif key in lists:
+                numbers[key] = numbers.get(key, -1) + 1
+                place = f"{self._file}: {key}, entry {numbers[key]} that is no object"
+                self.given.coverage.leave(place, "no object", brief_value(entry), kind=f"entry of {key}")
+        self.given.coverage.take(uri.rpartition("/")[2])
+        return lists
+
+    def _take(self, key: str, entry: dict[str, Any], annotation: Callable[[dict[str, Any]], Entry]) -> None:
+        coverage = self.given.coverage
+        if key == "images":
+            image = image_entry(entry, self._name_of)
+            self._sample.add(image[0])
+            self.spill.add(as_id(entry.get("id")), False, image)
         elif key == "annotations":
-            category = entry.get("category_id")
-            spill.add(str(entry.get("image_id")), True, [str(entry.get("id")), category, geometry(entry)])
-        elif key == "categories":
-            names[hashable(entry.get("id"))] = str(entry.get("name", ""))
-    if "images" not in lists:
-        raise RefusedError(f"{given.masks_uri} is not a COCO file: it has no list of images")
-    return names
+            self.spill.add(as_id(entry.get("image_id")), True, annotation(entry))
+        else:
+            name = self.names[as_id(entry.get("id"))] = as_label(entry.get("name"))
+            coverage.describe(key, entry if extra_of(entry, ()) else {"id": entry.get("id"), "name": name})
+        if key != "categories":
+            coverage.take(as_id(entry.get("id", "")), f"entry of {key}")
+
+    def planned(self, masks_of: Callable[[list[Entry]], list[PlannedMask]]) -> Iterator[PlannedImage]:
+        """The images with their masks, then masks of images that there are not."""
+        coverage, images = self.given.coverage, self.given.images
+        rule = names.rule_for(self._sample, images, coverage, "--masks")
+        matched = 0
+        for image_key, entries, own in self.spill.groups():
+            masks = masks_of(own)
+            if not entries:
+                detail = f"the file has no image of the id {image_key}"
+                yield PlannedImage(
+                    f"unknown-image-{image_key}", image_key, None, masks, problem="image_missing", detail=detail
+                )
+            for number, entry in enumerate(entries):
+                planned = self._image(entry, image_key, masks if number == 0 else [], rule)
+                matched += planned.image_uri in images
+                yield planned
+        if len(images):
+            names.say_matches(matched, self._sample.names, "names of images", coverage)
+
+    def _image(self, entry: Entry, image_key: str, masks: list[PlannedMask], rule: NameRule) -> PlannedImage:
+        name, height, width, extra = entry
+        path = rule.resolve(name, self.given.images) if name else ""
+        is_safe = safe_relative(path)
+        detail = names.hint(path, self.given.images) if is_safe else f"{brief_value(path)} is no path in --images"
+        return PlannedImage(
+            image_uri=path or f"unnamed-image-{image_key}",
+            source_image_id=image_key,
+            declared_hw=as_size(height, width),
+            masks=masks,
+            problem=None if is_safe else "image_outside_root",
+            detail=detail,
+            extra=extra,
+        )
 
 
 def image_entry(image: dict[str, Any], name_of: FileName = file_name) -> Entry:
-    """What of an entry of `images` is needed: path, height, width."""
-    return [name_of(image), image.get("height"), image.get("width")]
+    """What of an entry of `images` is needed: path, height, width, and JSON of the rest."""
+    return [name_of(image), image.get("height"), image.get("width"), extra_of(image, IMAGE_FIELDS)]
 
 
-def planned_image(image: Entry, image_key: str, masks: list[PlannedMask]) -> PlannedImage:
-    """An image of which `image_entry` is known."""
-    name, height, width = image
-    return PlannedImage(
-        image_uri=name or f"unnamed-image-{image_key}",
-        source_image_id=image_key,
-        declared_hw=_size(height, width),
-        masks=masks,
-        problem=None if safe_relative(name) else "image_outside_root",
-    )
+def mask_entry(annotation: dict[str, Any]) -> Entry:
+    """What of an entry of `annotations` is needed: id, category id, geometry, what is odd, crowd, JSON of the rest."""
+    text, detail = geometry(annotation)
+    return [
+        as_id(annotation.get("id")),
+        annotation.get("category_id"),
+        text,
+        detail,
+        as_flag(annotation.get("iscrowd")),
+        extra_of(annotation, MASK_FIELDS),
+    ]
 
 
-def geometry(annotation: dict[str, Any]) -> str:
-    """The `segmentation` as text."""
-    return json.dumps(annotation.get("segmentation"), separators=(",", ":"))
+def planned_mask(entry: Entry, names: Names) -> PlannedMask:
+    """A mask of which `mask_entry` is known."""
+    source_mask_id, category, text, detail, crowd, extra = entry
+    number, name, wrong = category_of(category, names)
+    return PlannedMask(source_mask_id, number, name, text, detail or wrong, crowd, extra)
 
 
-def category_of(category: Any, names: Names) -> tuple[int, str]:
-    """A `category_id` as it stands in the file -> category id and name; -1 and "" where it makes no sense."""
-    category_id = category if type(category) is int and abs(category) < 2**63 else -1  # True is an int too
-    return category_id, names.get(category, "") if type(category) is int else ""
+def geometry(annotation: dict[str, Any]) -> tuple[str, str]:
+    """The `segmentation` as text, of a box alone its rectangle; and what is odd about it."""
+    segmentation = annotation.get("segmentation")
+    if not segmentation and (box := _box(annotation.get("bbox"))):
+        return json.dumps([box]), "boxes: no segmentation; the rectangle of its bbox stands for the object"
+    return json.dumps(segmentation, separators=(",", ":")), ""
 
 
-def _planned_mask(mask: Entry, names: Names) -> PlannedMask:
-    source_mask_id, category, text = mask
-    return PlannedMask(source_mask_id, *category_of(category, names), geometry=text)
+def _box(value: Any) -> list[float] | None:
+    """[x, y, width, height] -> its corners as a polygon."""
+    sides = [as_float(side) for side in as_list(value)]
+    if len(sides) != 4 or any(side is None for side in sides):
+        return None
+    x, y, width, height = (float(side or 0) for side in sides)
+    return [x, y, x + width, y, x + width, y + height, x, y + height] if width > 0 and height > 0 else None
 
 
-def _size(height: Any, width: Any) -> tuple[int, int] | None:
-    if type(height) is int and type(width) is int and 0 < height < 2**31 and 0 < width < 2**31:
-        return height, width
-    return None
-
-
-def hashable(value: Any) -> Any:
-    """An id as a key of a dict, whatever stands in the file."""
-    return value if isinstance(value, int | str | float) else str(value)
+def category_of(category: Any, names: Names) -> tuple[int, str, str]:
+    """A `category_id` of a file -> category id, -1 where it is no number; name; and what is wrong with it."""
+    number = as_int(category)
+    if number is None and isinstance(category, str):
+        number = next((as_int(key) for key, name in names.items() if name == category), None)
+    name = names.get(as_id(category if number is None else number), "")
+    if number is None:
+        return -1, name, f"category: {brief_value(category)} is no category id"
+    return number, name, "" if name or not names or str(number) in names else f"category: {number} is not in the file"

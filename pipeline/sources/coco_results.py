@@ -1,10 +1,10 @@
-"""COCO results JSON, as detectron2, mmdetection and pycocotools write it: a list of detections with `score`.
+"""COCO results JSON: the list of detections that detectron2, mmdetection and others write.
 
 https://cocodataset.org/#format-results. A detection names its image by id alone. Options of this source:
     images=URI       COCO JSON whose `images` and `categories` the ids are of; without it, the image is the one whose
                      name is the id (`000000000139.jpg` for 139, `cat.jpg` for "cat")
-    min_score=S      only detections of at least this score (0)
-A detection's source id is its place in the list, from 0.
+    min_score=S      only detections of at least this score (all)
+A detection's source id is its place in the list, from 0; its score is carried.
 """
 
 from __future__ import annotations
@@ -16,41 +16,40 @@ from typing import Any
 from pipeline.errors import RefusedError
 from pipeline.sources import json_stream
 from pipeline.sources.by_image import ByImage
-from pipeline.sources.coco import Names, category_of, geometry, hashable, image_entry, planned_image
-from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
+from pipeline.sources.coco import Reader, geometry, planned_mask
+from pipeline.sources.fields import as_float, as_id, brief_value, extra_of
+from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, SourceInput
 from pipeline.storage import StoredFile
 from pipeline.storage.disk_table import scratch_folder
+
+USED = frozenset(("image_id", "category_id", "segmentation", "area", "bbox"))
 
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image that has detections, and all others that the `images` file names."""
     min_score = parse(given.options)
     with scratch_folder("coco") as folder:
-        spill = ByImage(folder)
-        _read_detections(given, spill, min_score)
-        index = given.options.get("images")
-        names = _read_index(index, given, spill) if index else {}
-        by_name = {} if index else _by_name(given.images)
-        for image_key, images, masks in spill.groups():
-            planned = [PlannedMask(str(number), *category_of(found, names), text) for number, found, text in masks]
-            own = [[by_name[image_key], None, None]] if image_key in by_name else images
-            if not own:
-                yield PlannedImage(f"unknown-image-{image_key}", image_key, None, planned, problem="image_missing")
-            for number, image in enumerate(own):
-                yield planned_image(image, image_key, planned if number == 0 else [])
+        reader = Reader(given, ByImage(folder))
+        if index := given.options.get("images"):
+            reader.read(index, lambda _annotation: [])
+        else:
+            _name_images(given, reader.spill)
+        _read_detections(given, reader.spill, min_score)
+        for image in reader.planned(lambda entries: [planned_mask(e, reader.names) for e in entries if e]):
+            if index or image.masks:
+                yield image
 
 
-def parse(options: Mapping[str, str]) -> float:
-    """The lowest score that is taken. Raises RefusedError for options that are none."""
-    try:
-        if options.keys() <= {"images", "min_score"}:
-            return float(options.get("min_score", 0))
-    except ValueError:
-        pass
-    raise RefusedError(f"source coco-results takes images=URI and min_score=NUMBER, not {dict(options)}")
+def parse(options: Mapping[str, str]) -> float | None:
+    """The lowest score that is taken, None for all. Raises RefusedError for options that are none."""
+    score = as_float(options.get("min_score", 0))
+    if score is None or not options.keys() <= {"images", "min_score"}:
+        raise RefusedError(f"source coco-results takes images=URI and min_score=NUMBER, not {dict(options)}")
+    return score if "min_score" in options else None
 
 
-def _read_detections(given: SourceInput, spill: ByImage, min_score: float) -> None:
+def _read_detections(given: SourceInput, spill: ByImage, min_score: float | None) -> None:
+    file = given.masks_uri.rpartition("/")[2]
     number = 0
     for key, entry in json_stream.entries(given.masks_uri, given.access):
         if key:
@@ -59,26 +58,32 @@ def _read_detections(given: SourceInput, spill: ByImage, min_score: float) -> No
             continue
         if number == 0 and not (isinstance(entry, dict) and "image_id" in entry):
             raise RefusedError(f"{given.masks_uri} is not a COCO results file: its first entry has no image_id")
-        if isinstance(entry, dict) and _score(entry) >= min_score:
-            spill.add(str(entry.get("image_id")), True, [number, entry.get("category_id"), geometry(entry)])
+        place = f"{file}: entry {number}"
+        if not isinstance(entry, dict):
+            given.coverage.leave(place, "no object", brief_value(entry), kind="detection")
+        elif min_score is not None and not _score(entry) >= min_score:
+            given.coverage.ignore(place, "a score below min_score", kind="detection")
+        else:
+            text, detail = geometry(entry)
+            mask = [str(number), entry.get("category_id"), text, detail, False, extra_of(entry, USED)]
+            spill.add(as_id(entry.get("image_id")), True, mask)
+            given.coverage.take(place, "detection")
         number += 1
     if number == 0:
         raise RefusedError(f"{given.masks_uri} holds no detection")
+    given.coverage.take(file)
 
 
 def _score(entry: dict[str, Any]) -> float:
-    score = entry.get("score")
-    return float(score) if isinstance(score, int | float) else 1.0
+    """NaN where it is no number: below every other."""
+    score = as_float(entry["score"]) if "score" in entry else 1.0
+    return float("nan") if score is None else score
 
 
-def _read_index(uri: str, given: SourceInput, spill: ByImage) -> Names:
-    names: Names = {}
-    for key, entry in json_stream.entries(uri, given.access):
-        if isinstance(entry, dict) and key == "images":
-            spill.add(str(entry.get("id")), False, image_entry(entry))
-        elif isinstance(entry, dict) and key == "categories":
-            names[hashable(entry.get("id"))] = str(entry.get("name", ""))
-    return names
+def _name_images(given: SourceInput, spill: ByImage) -> None:
+    """Entries for the images of the root, by the ids that their names are."""
+    for key, path in _by_name(given.images).items():
+        spill.add(key, False, [path, None, None, ""])
 
 
 def _by_name(images: Mapping[str, StoredFile]) -> dict[str, str]:

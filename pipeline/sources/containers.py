@@ -1,27 +1,44 @@
-"""Folders of Parquet files or tars, or one of them: which containers there are, and where they stand."""
+"""Files that hold many images or rows: which of them lie below `--masks`, and what lies there beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pipeline.errors import RefusedError
-from pipeline.sources.types import SourceInput
+from pipeline.sources import walks
+from pipeline.sources.types import IMAGE_SUFFIXES, SourceInput
 from pipeline.storage import Store, StoredFile, split_uri
 
+COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".xz", ".zip", ".7z", ".lz4")
 
-def find(given: SourceInput, suffix: str) -> tuple[Store, list[StoredFile]]:
+
+def find(given: SourceInput, suffix: str, beside: Collection[str] = ()) -> tuple[Store, list[StoredFile]]:
     """The store of the containers and those in it, in order; of one file, its folder and itself.
 
-    Raises RefusedError when there is none.
+    beside: suffixes of files that belong to such a dataset and hold no masks. Raises RefusedError when there is none.
     """
     if given.masks_uri.endswith(suffix):
         store, name = split_uri(given.masks_uri, given.access)
         return store, [StoredFile(name, store.size(name), None)]
     store = Store(given.masks_uri, given.access)
-    found = [file for file in store.list() if file.path.endswith(suffix) and not hidden(file.path)]
+    found = []
+    for file in walks.listed(given):
+        if file.path.endswith(suffix) and not hidden(file.path):
+            found.append(file)
+        elif walks.has_suffix(file.path, beside):
+            given.coverage.ignore(file.path, "part of the dataset, no masks")
+        elif walks.is_same_folder(given) and walks.has_suffix(file.path, IMAGE_SUFFIXES):
+            given.coverage.ignore(file.path, walks.AN_IMAGE)
+        else:
+            given.coverage.leave(file.path, _why_not(file.path, suffix))
     if not found:
         raise RefusedError(f"{given.masks_uri} holds no {suffix} file")
-    return store, found
+    return store, sorted(found)
+
+
+def is_alone(given: SourceInput, suffix: str) -> bool:
+    """Whether `--masks` is one container: then what is wrong with it is wrong with the command."""
+    return given.masks_uri.endswith(suffix)
 
 
 def hidden(path: str) -> bool:
@@ -32,3 +49,11 @@ def hidden(path: str) -> bool:
 def problem_of(container: str, images: Mapping[str, StoredFile]) -> str | None:
     """Reason code where the image root (if it can be listed) does not have the container."""
     return "image_missing" if images and container not in images else None
+
+
+def _why_not(path: str, suffix: str) -> str:
+    if path.lower().endswith(COMPRESSED):
+        return "compressed: it cannot be read in place; decompress it"
+    if path.endswith(suffix):
+        return "hidden: its name, or a folder's, starts with . or _"
+    return f"no {suffix} file"

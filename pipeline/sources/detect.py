@@ -1,23 +1,27 @@
-"""Which format lies at a URI: by its name, by what a folder holds, and by how a JSON file begins.
+"""Which source reads the masks at a URI, by what lies there.
 
-What looks alike is told apart by `--source`: class maps, instance ids and binary masks are all PNGs.
+What looks alike is told apart by `--source`: class maps, instance ids and binary masks are all images. A folder that
+two formats fit is refused.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from pipeline.errors import RefusedError
-from pipeline.sources import json_stream
+from pipeline.sources import cityscapes, coverage, image_folder, json_stream, walks, yolo
+from pipeline.sources.types import IMAGE_SUFFIXES
 from pipeline.sources.voc import OBJECTS
 from pipeline.storage import Access, Store, split_uri
 from schemas import layout
 
-LOOKED_AT = 1000
 YOLO_FILES = ("data.yaml", "dataset.yaml", "labels")
 BY_SUFFIX = {
     ".json": None,
+    ".jsonl": "image-folder",
+    ".csv": "image-folder",
     ".parquet": "parquet",
     ".tar": "webdataset",
     ".yaml": "yolo",
@@ -25,12 +29,16 @@ BY_SUFFIX = {
 }
 COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|zip|gz|zst|bz2|xz|7z)$", re.IGNORECASE)
 PICKLED = re.compile(r"\.(pkl|pickle|pt|pth)$", re.IGNORECASE)
-BY_CONTENT = {".png": "png", ".parquet": "parquet", ".tar": "webdataset", ".txt": "yolo", ".npy": "cam", ".npz": "cam"}
-"""Of folders: the first of these that a folder's files have."""
+BY_CONTENT = {".parquet": "parquet", ".tar": "webdataset", ".txt": "yolo", ".npy": "cam", ".npz": "cam"}
+"""Of folders: what these files are."""
+SAMPLED_TEXTS = 8
 
 
-def detect(masks_uri: str, access: Access | None = None) -> str:
-    """The source for the masks at a URI. Raises RefusedError where no source reads it."""
+def detect(masks_uri: str, access: Access | None = None, images_uri: str | None = None) -> str:
+    """The source for the masks at a URI. Raises RefusedError where no source reads it, or two do.
+
+    images_uri: the image root, whose images are no masks.
+    """
     uri = masks_uri.rstrip("/")
     access = access or Access()
     if COMPRESSED.search(uri) or PICKLED.search(uri):
@@ -39,10 +47,19 @@ def detect(masks_uri: str, access: Access | None = None) -> str:
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in BY_SUFFIX:
         return BY_SUFFIX[suffix] or _json(uri, access)
-    return _folder(uri, access)
+    return _folder(uri, access, images_uri)
 
 
-def _folder(uri: str, access: Access) -> str:
+def holds(paths: Iterable[str]) -> str:
+    """What lies in a folder, in words: `12 .json (a.json), 3 .jpg (b.jpg)`."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        found.setdefault(coverage.kind_of(path), []).append(path)
+    counted = sorted(found.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    return ", ".join(f"{len(names)} {kind} ({min(names)})" for kind, names in counted[:4]) or "nothing"
+
+
+def _folder(uri: str, access: Access, images_uri: str | None) -> str:
     store = Store(uri, access)
     if store.exists(layout.CURRENT):
         return "result"
@@ -50,8 +67,69 @@ def _folder(uri: str, access: Access) -> str:
         return "voc"
     if any(store.exists(name) for name in YOLO_FILES):
         return "yolo"
-    found = {PurePosixPath(path).suffix.lower() for path in store.some(LOOKED_AT)}
-    return next((source for suffix, source in BY_CONTENT.items() if suffix in found), "png")
+    paths = [path for path in walks.some(store, walks.LOOKED_AT) if not coverage.ignored_by_name(path)]
+    own = _without_images(paths, uri, images_uri)
+    fitting = _fitting(own, store)
+    if len(fitting) > 1:
+        sides = " and ".join(f"{name} ({example})" for name, example in fitting.items())
+        raise RefusedError(f"--masks {uri} fits two formats, {sides}: say which with --source")
+    return next(iter(fitting), "png")
+
+
+def _without_images(paths: Sequence[str], uri: str, images_uri: str | None) -> list[str]:
+    """The paths that are no images of `--images`."""
+    if not images_uri:
+        return list(paths)
+    masks, images = walks.location(uri), walks.location(images_uri)
+    below = f"{images[len(masks) + 1 :]}/" if images.startswith(f"{masks}/") else None
+    known = set(paths)
+    return [
+        path
+        for path in paths
+        if not (below is not None and path.startswith(below))
+        and not (masks == images and _is_image(path) and not walks.is_mask_among(path, known))
+    ]
+
+
+def _fitting(paths: Sequence[str], store: Store) -> dict[str, str]:
+    """The sources that files of a folder fit, each with one of them."""
+    found: dict[str, str] = {}
+    metadata = next((path for path in paths if path.rpartition("/")[2] in image_folder.METADATA), None)
+    if metadata is not None:
+        return {"image-folder": metadata}
+    for path in paths:
+        source = BY_CONTENT.get(PurePosixPath(path).suffix.lower())
+        if source is None and _is_image(path):
+            source = "png"
+        if source is not None:
+            found.setdefault(source, path)
+    if "yolo" in found and not _are_labels([path for path in paths if path.endswith(".txt")], store):
+        del found["yolo"]
+    if "png" in found:
+        found = {_of_images(paths) if name == "png" else name: path for name, path in found.items()}
+    return found
+
+
+def _of_images(paths: Sequence[str]) -> str:
+    """Mask images are binary masks or instances by their values; Cityscapes' names say what they are."""
+    kind = cityscapes.best_kind(paths, cityscapes.KINDS)
+    return {None: "png", "instanceIds": "instances"}.get(kind, "class-maps")
+
+
+def _are_labels(paths: Sequence[str], store: Store) -> bool:
+    """Whether text files hold lines of numbers, as YOLO's do."""
+    for path in [path for path in paths if yolo.beside(path) is None][:SAMPLED_TEXTS]:
+        try:
+            lines = store.read(path)[: 1 << 16].decode("utf-8", "replace").splitlines()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            continue
+        if words := next((line.split() for line in lines if line.strip()), None):
+            return len(words) >= 5 and all(yolo.loose_float(word) is not None for word in words)
+    return False
+
+
+def _is_image(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _json(uri: str, access: Access) -> str:
@@ -67,9 +145,13 @@ def _json(uri: str, access: Access) -> str:
             continue
         if "segments_info" in entry:
             return "coco-panoptic"
-        if {"neg_category_ids", "not_exhaustive_category_ids", "coco_url"} & entry.keys() and "file_name" not in entry:
+        if {"neg_category_ids", "not_exhaustive_category_ids"} & entry.keys() or _has_url_alone(entry):
             return "lvis"
         seen.add(key)
         if {"images", "annotations"} <= seen:
             break
     return "coco"
+
+
+def _has_url_alone(entry: dict[str, object]) -> bool:
+    return "coco_url" in entry and "file_name" not in entry

@@ -1,18 +1,22 @@
-"""Folders of mask files beside a folder of images: `masks/NAME.png` or `masks/NAME/*.png` for `images/NAME.jpg`.
+"""Mask files beside images: read ahead, in order, with everything that is not read named.
 
 What one file holds is its source's business (`png.py`, `class_maps.py`, `cam.py`); which image it belongs to is that of
-`pairs.py`. A file that is too large is not read: it becomes one mask that fails, and is counted, when it is loaded.
+`pairing.py`. A file that is too large is not read: it becomes one mask that fails, and is counted, when it is loaded;
+so does one that is gone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePosixPath
+from typing import NamedTuple
 
+from pipeline.sources import names, pairing, walks
 from pipeline.sources.pairs import MaskFile, pairs, stem
-from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
+from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
+from pipeline.sources.walks import Beside
 from pipeline.storage import Store
 
 ReadFile = Callable[[str, bytes], list[PlannedMask]]
@@ -23,54 +27,120 @@ MAX_FILE_BYTES = 1 << 29
 UNREADABLE = "null"
 """A geometry that fails as `mask_unreadable`."""
 
-_Group = tuple[str, list[MaskFile], str | None]
+
+class _Group(NamedTuple):
+    """An image's path with its mask files; and what is wrong with it, if it is not there."""
+
+    image: str
+    files: list[MaskFile]
+    problem: str | None = None
+    detail: str = ""
 
 
 def scan(
-    given: SourceInput, suffixes: Collection[str], read: ReadFile, *, images_without_files: bool
+    given: SourceInput,
+    suffixes: Collection[str],
+    read: ReadFile,
+    *,
+    images_without_files: bool,
+    beside: Beside = walks.nothing_beside,
 ) -> Iterator[PlannedImage]:
-    """The images of the image root with the masks of their files, then the files that belong to no image."""
+    """The images of the image root with the masks of their files, then the files that belong to no image.
+
+    beside: why other files of these suffixes are no mask files, by their paths.
+    """
     store = Store(given.masks_uri, given.access)
-    images = (path for path in given.images if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES)
-    files = (file for file in store.walk() if PurePosixPath(file.path).suffix.lower() in suffixes)
+    images = walks.ImageFiles(given, suffixes)
+    reads = _reads(given, suffixes, beside)
+    rule = pairing.rule_for(images, lambda: (f.path for f in store.walk() if reads(f.path)), given.coverage, "files")
+    reader = _Reader(given, store, read)
+    files = walks.mask_files(given, suffixes, beside)
+    with pairs(images, files, rule.of_image, rule.of_file) as paired:
+        known = (_Group(path, own) for path, own in paired.images() if own or images_without_files)
+        yield from reader.plan_all(known)
+        orphans = (_orphan(own, given) for _, own in paired.orphans())
+        yield from reader.plan_all(orphans)
+    names.say_matches(reader.matched, reader.files, "mask files", given.coverage)
 
-    def masks_of(file: MaskFile) -> tuple[list[PlannedMask], str]:
+
+def _reads(given: SourceInput, suffixes: Collection[str], beside: Beside) -> Callable[[str], bool]:
+    """Whether a path is that of a mask file."""
+    among = walks.is_same_folder(given) and ".png" in suffixes
+
+    def reads(path: str) -> bool:
+        is_mask = not among or walks.is_mask_among(path, given.images)
+        return walks.has_suffix(path, suffixes) and beside(path) is None and is_mask
+
+    return reads
+
+
+def _orphan(files: list[MaskFile], given: SourceInput) -> _Group:
+    path = files[0].path
+    return _Group(
+        path, files, "image_missing", f"--images has no image of the name {stem(path)}" if given.images else ""
+    )
+
+
+class _Reader:
+    """Mask files, read ahead and counted."""
+
+    def __init__(self, given: SourceInput, store: Store, read: ReadFile) -> None:
+        self._given, self._store, self._read = given, store, read
+        self.files = self.matched = 0
+
+    def plan_all(self, groups: Iterable[_Group]) -> Iterator[PlannedImage]:
+        """Reads a bounded number of files at a time, and keeps the order."""
+        with ThreadPoolExecutor(self._given.threads) as pool:
+            for batch in _batches(groups):
+                read = pool.map(self._masks_of, [file for group in batch for file in group.files])
+                for group in batch:
+                    yield self._planned(group, [next(read) for _ in group.files])
+
+    def _masks_of(self, file: MaskFile) -> tuple[list[PlannedMask], str]:
+        """The masks of a file, and its part of the digest."""
         if file.size > MAX_FILE_BYTES:
-            return [PlannedMask(stem(file.path), -1, "", UNREADABLE)], f"{file.size} bytes"
-        data = store.read(file.path)
-        return read(file.path, data), hashlib.sha256(data).hexdigest()
+            detail = f"{file.path} has {file.size} bytes, more than {MAX_FILE_BYTES}"
+            return [PlannedMask(stem(file.path), -1, "", UNREADABLE, detail)], f"{file.size} bytes"
+        try:
+            data = self._store.read(file.path)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return [_gone(file.path)], "missing"
+        return self._read(file.path, data), hashlib.sha256(data).hexdigest()
 
-    with pairs(images, files) as paired:
-        known = ((path, own, None) for path, own in paired.images() if own or images_without_files)
-        yield from _plan_all(masks_of, known, given.threads)
-        orphans = ((own[0].path, own, "image_missing") for _, own in paired.orphans())
-        yield from _plan_all(masks_of, orphans, given.threads)
-
-
-def _plan_all(
-    masks_of: Callable[[MaskFile], tuple[list[PlannedMask], str]], images: Iterable[_Group], threads: int
-) -> Iterator[PlannedImage]:
-    """Reads mask files ahead, a bounded number at a time, and keeps the order."""
-    with ThreadPoolExecutor(threads) as pool:
-        for batch in _batches(images):
-            read = pool.map(masks_of, [file for _, files, _ in batch for file in files])
-            for image, files, problem in batch:
-                masks, digests = zip(*[next(read) for _ in files], strict=True) if files else ((), ())
-                yield PlannedImage(
-                    image_uri=image,
-                    source_image_id=stem(image),
-                    declared_hw=None,
-                    masks=[mask for found in masks for mask in found],
-                    problem=problem,
-                    digest_extra=",".join(digests),
-                )
+    def _planned(self, group: _Group, found: list[tuple[list[PlannedMask], str]]) -> PlannedImage:
+        for file, (masks, _) in zip(group.files, found, strict=True):
+            self._given.coverage.take(file.path)
+            for note in {mask.detail for mask in masks if mask.detail}:
+                self._given.coverage.remark(file.path, _kind_of_note(note))
+        self.files += len(group.files)
+        self.matched += len(group.files) if group.problem is None else 0
+        return PlannedImage(
+            image_uri=group.image,
+            source_image_id=stem(group.image),
+            declared_hw=None,
+            masks=[mask for masks, _ in found for mask in masks],
+            problem=group.problem,
+            digest_extra=",".join(digest for _, digest in found),
+            detail=group.detail,
+        )
 
 
-def _batches(images: Iterable[_Group]) -> Iterator[list[_Group]]:
+def _gone(path: str) -> PlannedMask:
+    """A file that was listed and is not there: it fails as `mask_missing` when it is loaded."""
+    geometry = json.dumps({"file": path, "value": None})
+    return PlannedMask(stem(path), 1, "", geometry, f"gone: {path} is listed and cannot be opened; a link to nothing?")
+
+
+def _kind_of_note(note: str) -> str:
+    """What a note says of all such files; what comes after the colon is of the one."""
+    return note.partition(":")[0]
+
+
+def _batches(groups: Iterable[_Group]) -> Iterator[list[_Group]]:
     batch: list[_Group] = []
-    for image in images:
-        batch.append(image)
-        if sum(len(files) or 1 for _, files, _ in batch) >= BATCH_FILES:
+    for group in groups:
+        batch.append(group)
+        if sum(len(one.files) or 1 for one in batch) >= BATCH_FILES:
             yield batch
             batch = []
     if batch:

@@ -9,7 +9,7 @@ The names of millions of files are not held in memory: they stand in a temporary
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -59,30 +59,41 @@ class Pairs:
             yield to_path(name), [MaskFile(to_path(path), size) for _, path, size in rows if path is not None]
 
 
+Key = Callable[[str], str]
+"""A path without its suffix -> what an image and its files have in common."""
+
+
+def same(name: str) -> str:
+    """The name itself."""
+    return name
+
+
 @contextmanager
-def pairs(images: Iterable[str], files: Iterable[StoredFile]) -> Iterator[Pairs]:
+def pairs(
+    images: Iterable[str], files: Iterable[StoredFile], of_image: Key = same, of_file: Key = same
+) -> Iterator[Pairs]:
     """Paths of images and the mask files of a store's `walk`, for as long as the context lasts."""
     with temporary_database(*_TABLES) as database:
         database.execute("BEGIN")
-        database.executemany(_ADD_IMAGE, (_image_row(path) for path in images))
-        rows = ((to_key(_image_stem(file.path, database)), to_key(file.path), file.size) for file in files)
+        database.executemany(_ADD_IMAGE, (_image_row(path, of_image) for path in images))
+        rows = ((to_key(_image_stem(file.path, of_file, database)), to_key(file.path), file.size) for file in files)
         database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
         database.execute("COMMIT")
         yield Pairs(database)
 
 
 def stem(path: str) -> str:
-    """The path without its suffix."""
-    return str(PurePosixPath(path).with_suffix(""))
+    """The path without its suffix; the path itself where it is no name of a file."""
+    return str(PurePosixPath(path).with_suffix("")) if PurePosixPath(path).name else path
 
 
-def _image_row(path: str) -> tuple[bytes, bool, bytes]:
-    return to_key(stem(path)), PurePosixPath(path).suffix.lower() == ".png", to_key(path)
+def _image_row(path: str, of_image: Key) -> tuple[bytes, bool, bytes]:
+    return to_key(of_image(stem(path))), PurePosixPath(path).suffix.lower() == ".png", to_key(path)
 
 
-def _image_stem(path: str, database: sqlite3.Connection) -> str:
+def _image_stem(path: str, of_file: Key, database: sqlite3.Connection) -> str:
     """The image that a mask file belongs to: the one of its own name, else the one of its folder's."""
-    own, folder = stem(path), str(PurePosixPath(path).parent)
+    own, folder = of_file(stem(path)), of_file(str(PurePosixPath(path).parent))
     return folder if not _is_image(own, database) and _is_image(folder, database) else own
 
 

@@ -1,8 +1,10 @@
 """Parquet files, as Hugging Face datasets write them: a row an image, or a row a mask.
 
     image      a column of bytes or {bytes, path} (`image`, ...): read in place, its URI is `file.parquet#000000000012`;
-               else a column of paths below the image root (`image_uri`, `file_name`, ...)
-    masks      a column as `cells.py` understands it (`objects`, `annotations`, `masks`, `mask`, `segmentation`, ...)
+               else a column of paths below the image root (`image_uri`, `file_name`, ...), or the paths of {bytes,
+               path} where no bytes are stored
+    masks      a column as `cells.py` understands it (`objects`, `annotations`, `masks`, `mask`, `segmentation`, ...);
+               paths of mask images are relative to the folder of the Parquet files
     category   beside a column that is one mask: `category_id`, `category`, `label`
 Options, where the columns have other names: `parquet:image=photo,masks=labels`. Names of class labels come from the
 features that Hugging Face writes into the schema. `--masks` is a file or a folder; `--images` the same folder where the
@@ -13,36 +15,48 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import RefusedError
+from pipeline.errors import MaskError, RefusedError
+from pipeline.masks import label_image
 from pipeline.sources import containers
-from pipeline.sources.cells import CATEGORIES, CATEGORY_IDS, GEOMETRIES, IDS, LISTS, masks_in
+from pipeline.sources.cells import CATEGORIES, CATEGORY_IDS, FILES, GEOMETRIES, IDS, LISTS, Cells
+from pipeline.sources.fields import as_id, as_name, as_size
+from pipeline.sources.mask_files import MaskFiles
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
-from pipeline.storage import brief
+from pipeline.storage import Store, brief
 from pipeline.storage.containers import PARQUET, URI_COLUMNS, image_column, member_uri
 from pipeline.storage.paths import safe_relative
 
-MASK_COLUMNS = (*LISTS, *GEOMETRIES, "label_map", "annotation")
+MASK_COLUMNS = (*LISTS, *GEOMETRIES, *FILES, "label_map", "annotation")
+BESIDE = frozenset((".json", ".jsonl", ".yaml", ".yml", ".md", ".arrow", ".lock"))
 ID_COLUMNS = ("source_image_id", "image_id", "id")
 SIDES = ("height", "width")
 BATCH_ROWS = 64
 
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
-    """Every row of every file. Raises RefusedError for files without the columns that are needed."""
-    store, found = containers.find(given, PARQUET)
+    """Every row of every file. Raises RefusedError for files without the columns that are needed.
+
+    A damaged file among others is named and left, from the row on where it is.
+    """
+    store, found = containers.find(given, PARQUET, BESIDE)
     for container in found:
         problem = containers.problem_of(container.path, given.images)
         try:
             with store.open(container.path) as file:
                 yield from _scan_file(pq.ParquetFile(file), container.path, given, problem)
-        except pa.ArrowInvalid as error:
-            raise RefusedError(f"{store.uri}/{container.path} is not a Parquet file: {brief(error)}") from None
+            given.coverage.take(container.path)
+        except (pa.ArrowException, OSError) as error:
+            if containers.is_alone(given, PARQUET):
+                raise RefusedError(
+                    f"{store.uri}/{container.path} is not a Parquet file, or is damaged: {brief(error)}"
+                ) from None
+            given.coverage.leave(container.path, "damaged", brief(error))
 
 
 def parse(options: Mapping[str, str]) -> None:
@@ -60,21 +74,33 @@ class _Columns:
     masks: str
     beside: list[str]
     names: dict[int, str]
+    uri_field: str | None = None  # of the struct `uri`, where it is one
 
     def read(self) -> list[str]:
         masks = [] if self.masks in self.beside else [self.masks]
-        return [*masks, *self.beside, *([self.uri] if self.uri else [])]
+        uri = f"{self.uri}.{self.uri_field}" if self.uri_field else self.uri
+        return [*masks, *self.beside, *([uri] if uri else [])]
+
+    def path(self, row: Mapping[str, Any]) -> str:
+        """The image's path, "" for none."""
+        value = row.get(self.uri or "")
+        return as_name(value.get(self.uri_field) if isinstance(value, Mapping) else value)
 
 
 def _scan_file(
     parquet: pq.ParquetFile, container: str, given: SourceInput, problem: str | None
 ) -> Iterator[PlannedImage]:
-    columns = _columns(parquet.schema_arrow, container, given.options)
+    columns = _with_paths(_columns(parquet.schema_arrow, container, given.options), parquet)
+    files = MaskFiles(Store(files_root(given.masks_uri), given.access))
     number = 0
     for batch in parquet.iter_batches(BATCH_ROWS, columns=columns.read()):
         for row in batch.to_pylist():
-            yield _planned(row, number, container, columns, problem)
+            planned = _planned(row, number, container, columns, problem, files)
+            if not planned.masks:
+                given.coverage.remark(f"{container}, row {number}", "a row without a mask")
+            yield replace(planned, digest_extra=files.take_digest())
             number += 1
+    given.coverage.take_many(f"{container}, row", number, "row")
 
 
 def _columns(schema: pa.Schema, container: str, options: Mapping[str, str]) -> _Columns:
@@ -99,33 +125,69 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return not (pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _planned(row: dict[str, Any], number: int, container: str, columns: _Columns, problem: str | None) -> PlannedImage:
-    image_id = next((str(row[name]) for name in ID_COLUMNS if row.get(name) is not None), str(number))
-    uri = member_uri(container, number) if columns.own else str(row[columns.uri or ""] or "")
+def _with_paths(columns: _Columns, parquet: pq.ParquetFile) -> _Columns:
+    """The columns, with the paths of {bytes, path} for images where no row stores bytes."""
+    if columns.own is None or not pa.types.is_struct(kind := parquet.schema_arrow.field(columns.own).type):
+        return columns
+    has_path = any(kind.field(index).name == "path" for index in range(kind.num_fields))
+    if not has_path or not _all_null(parquet, f"{columns.own}.bytes"):
+        return columns
+    return replace(columns, own=None, uri=columns.own, uri_field="path")
+
+
+def _all_null(parquet: pq.ParquetFile, path: str) -> bool:
+    """Whether the statistics of a column say that it holds nothing."""
+    chunks = [
+        chunk
+        for group in range(parquet.num_row_groups)
+        for chunk in map(parquet.metadata.row_group(group).column, range(parquet.metadata.num_columns))
+        if chunk.path_in_schema == path
+    ]
+    known = [chunk.statistics for chunk in chunks]
+    return bool(chunks) and all(one is not None and one.has_null_count and not one.num_values for one in known)
+
+
+def files_root(masks_uri: str) -> str:
+    """The folder that paths of mask images are relative to."""
+    return masks_uri.rpartition("/")[0] or "." if masks_uri.endswith(PARQUET) else masks_uri
+
+
+def _planned(
+    row: dict[str, Any], number: int, container: str, columns: _Columns, problem: str | None, files: MaskFiles
+) -> PlannedImage:
+    image_id = next((as_id(row[name]) for name in ID_COLUMNS if row.get(name) is not None), str(number))
+    uri = member_uri(container, number) if columns.own else columns.path(row)
     if not columns.own:
         problem = None if safe_relative(uri) else "image_outside_root"
-    height, width = (row.get(side) for side in SIDES)
-    has_size = isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0
     return PlannedImage(
         image_uri=uri or f"unnamed-image-{image_id}",
         source_image_id=image_id,
-        declared_hw=(height, width) if has_size else None,  # type: ignore[arg-type]
-        masks=_masks(row, columns, image_id),
+        declared_hw=as_size(*(row.get(side) for side in SIDES)),
+        masks=_masks(row, columns, image_id, Cells(columns.names, files)),
         problem=problem,
         member={"container": container, "offset": number, "length": 0, "column": columns.own} if columns.own else None,
+        detail=f"row {number} of {container} names no image" if not uri else "",
     )
 
 
-def _masks(row: dict[str, Any], columns: _Columns, image_id: str) -> list[PlannedMask]:
+def _masks(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) -> list[PlannedMask]:
     """A cell that is one mask has its category and id in the columns beside it."""
     cell = row[columns.masks]
     beside = {name: row[name] for name in columns.beside if row[name] is not None}
     alone = columns.masks not in LISTS and cell is not None and not isinstance(cell, list)
     is_named = any(name in beside for name in (*CATEGORY_IDS, *CATEGORIES))
-    if alone and is_named and not isinstance(cell, bytes):
+    if alone and is_named and not _has_labels(cell):
         single = {**{k: v for k, v in beside.items() if k not in ID_COLUMNS or k in IDS}, "segmentation": cell}
-        return masks_in(single, image_id, columns.names)
-    return masks_in(cell, image_id, columns.names)
+        return cells.masks_in(single, image_id)
+    return cells.masks_in(cell, image_id)
+
+
+def _has_labels(cell: Any) -> bool:
+    """Whether a cell is an image of several values, which are its categories."""
+    try:
+        return isinstance(cell, bytes) and len(label_image.read(cell).values) > 1
+    except MaskError:
+        return False
 
 
 def _class_names(schema: pa.Schema, masks: str) -> dict[int, str]:

@@ -1,7 +1,8 @@
-"""A folder of mask PNGs beside a folder of images: `masks/NAME.png` or `masks/NAME/*.png` for `images/NAME.jpg`.
+"""A folder of mask images beside a folder of images: `cat.png`, or `cat/1.png`, `cat/2.png`, ..., for `cat.jpg`.
 
-What the pixels of one file mean:
+PNG, GIF, BMP, TIFF, WebP, JPEG and whatever else Pillow decodes. What the pixels of one file mean:
     mode 1, or at most one non-zero value      a binary mask: every non-zero pixel, one mask
+    soft edges, alpha, JPEG                    a binary mask, cut half-way (see `label_image.py`)
     several values (indexed, grey, packed RGB) one mask for each non-zero value; 255 is void when there are others
 A mask's source id is the file's path without suffix, then `#value` for labels; the value is also the category id.
 Files whose values are classes, always, are another source: `class_maps.py`.
@@ -11,45 +12,67 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-
-import numpy as np
+from dataclasses import replace
 
 from pipeline.errors import MaskError
-from pipeline.masks.coarse import read_label_image
-from pipeline.sources import files
+from pipeline.masks import label_image
+from pipeline.masks.label_image import LabelImage
+from pipeline.sources import files, walks
+from pipeline.sources.label_maps import is_label_map
 from pipeline.sources.pairs import stem
-from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
+from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
 
 VOID = 255
 
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image of the image root with its mask files, then the mask files that belong to no image."""
-    return files.scan(given, {".png"}, _masks, images_without_files=True)
+    yield from files.scan(given, suffixes(given), masks_of_file, images_without_files=True, beside=beside)
 
 
-def values(data: bytes) -> list[int] | None:
-    """The non-zero values of a mask image, sorted; None when it cannot be decoded."""
+def suffixes(given: SourceInput) -> frozenset[str]:
+    """Of mask images: all, but PNG alone where they lie among the images."""
+    return frozenset({".png"}) if walks.is_same_folder(given) else IMAGE_SUFFIXES
+
+
+def beside(path: str) -> str | None:
+    """As walks.Beside: a label map is no mask."""
+    return "names and colours of classes" if is_label_map(path) else None
+
+
+def masks_of_file(path: str, data: bytes) -> list[PlannedMask]:
+    """The masks in a mask image of which nothing else is known."""
+    found = read(path, data)
+    if isinstance(found, PlannedMask):
+        return [found]
+    values = found.values
+    if found.cut is not None or len(values) <= 1:
+        return [of_whole(path, found)]
+    return [mask_of(path, value, found) for value in values if value != VOID or found.colours]
+
+
+def read(path: str, data: bytes, packed: bool = False) -> LabelImage | PlannedMask:
+    """A mask image's labels; else the one mask that stands for the file, fails when it is loaded, and is counted."""
     try:
-        found = np.unique(read_label_image(data)).tolist()
-    except MaskError:
-        return None
-    return [int(value) for value in found if value != 0]
+        return label_image.read(data, packed)
+    except MaskError as error:
+        return replace(mask_of(path, None), detail=f"unreadable: {error.detail}")
 
 
-def mask_of(path: str, value: int | None) -> PlannedMask:
+def of_whole(path: str, image: LabelImage) -> PlannedMask:
+    """All of an image that is not background as one mask."""
+    geometry = {"file": path, "value": None} if image.cut is None else {"file": path, "value": None, "cut": image.cut}
+    return PlannedMask(stem(path), 1, "", json.dumps(geometry), image.note)
+
+
+def mask_of(path: str, value: int | None, image: LabelImage | None = None, packed: bool = False) -> PlannedMask:
     """The mask of a file's pixels that equal `value`, or of all that are not zero."""
     name = stem(path)
+    geometry = {"file": path, "value": value, "packed": True} if packed else {"file": path, "value": value}
     return PlannedMask(
         source_mask_id=name if value is None else f"{name}#{value}",
         category_id=1 if value is None else value,
         category="",
-        geometry=json.dumps({"file": path, "value": value}),
+        geometry=json.dumps(geometry),
+        detail=image.note if image else "",
     )
-
-
-def _masks(path: str, data: bytes) -> list[PlannedMask]:
-    labels = values(data)
-    if labels is None or len(labels) <= 1:
-        return [mask_of(path, None)]  # a file that is broken fails again, and is counted, when it is loaded
-    return [mask_of(path, value) for value in labels if value != VOID]

@@ -12,6 +12,7 @@ what else is special about the format. A format that can be told by its content 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from pipeline.sources import (
     coco,
     coco_panoptic,
     coco_results,
+    image_folder,
     instances,
     lvis,
     parquet,
@@ -72,13 +74,14 @@ SOURCES: dict[str, Source] = {
     "coco-panoptic": Source(coco_panoptic.scan, files_root=coco_panoptic.root),
     "lvis": Source(lvis.scan),
     "png": Source(png.scan, files_root=str),
-    "instances": Source(instances.scan, files_root=str),
+    "instances": Source(instances.scan, files_root=str, parse=instances.parse),
     "voc": Source(voc.scan, files_root=voc.root),
-    "class-maps": Source(class_maps.scan, files_root=str, semantic=True),
+    "class-maps": Source(class_maps.scan, files_root=str, parse=class_maps.parse, semantic=True),
     "cam": Source(cam.scan, files_root=str, parse=cam.parse, semantic=True),
     "yolo": Source(yolo.scan),
-    "parquet": Source(parquet.scan, images_root=_beside_the_masks, parse=parquet.parse),
+    "parquet": Source(parquet.scan, files_root=parquet.files_root, images_root=_beside_the_masks, parse=parquet.parse),
     "webdataset": Source(webdataset.scan, images_root=_beside_the_masks),
+    "image-folder": Source(image_folder.scan, files_root=image_folder.root, images_root=_beside_the_masks),
     "result": Source(result.scan, images_root=_of_the_result),
 }
 
@@ -119,7 +122,7 @@ def images_root(source: str, images: str | None, masks_uri: str, access: Access)
     if images is None:
         name, _ = parse(source)
         raise RefusedError(f"--images is missing: masks of the source {name} do not say where their images are")
-    return images.rpartition("/")[0] or "." if images.endswith((TAR, PARQUET)) else images
+    return images.rpartition("/")[0] or "." if images.endswith((TAR, PARQUET, *image_folder.METADATA)) else images
 
 
 def scan(source: str, given: SourceInput) -> Iterator[PlannedImage]:
@@ -130,4 +133,7 @@ def scan(source: str, given: SourceInput) -> Iterator[PlannedImage]:
 
 def mask_id(image_id: str, source_mask_id: str, occurrence: int) -> str:
     """Stable id of a mask: 32 hex digits; `occurrence` tells apart masks that share a source id in one image."""
-    return hashlib.sha256(f"{image_id}\0{source_mask_id}\0{occurrence}".encode()).hexdigest()[:32]
+    text = f"{image_id}\0{source_mask_id}\0{occurrence}"
+    if text.count("\0") > 2:  # else the two could be parted in another place
+        text = json.dumps([image_id, source_mask_id, occurrence])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -14,7 +14,7 @@ from pipeline.dataset.by_image import Row, groups, read_group
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage.paths import safe_relative
 
-COLUMNS = ["source_mask_id", "category_id", "category", "mask_rle", "coarse_rle"]
+COLUMNS = ["source_mask_id", "category_id", "category", "mask_rle", "coarse_rle", "detail", "crowd", "extra"]
 
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
@@ -29,7 +29,9 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
                 declared_hw=(image["height"], image["width"]) if has_size else None,
                 masks=[_mask(mask) for mask in masks],
                 problem=None if safe_relative(image["image_uri"]) else "image_outside_root",
+                extra=image.get("extra") or "",
             )
+            given.coverage.take(image["image_id"], "image of a result")
 
 
 def _mask(row: Row) -> PlannedMask:
@@ -39,4 +41,7 @@ def _mask(row: Row) -> PlannedMask:
         category_id=row["category_id"],
         category=row["category"] or "",
         geometry=json.dumps(rle, separators=(",", ":")),
+        detail=(row["detail"] or "") if row["mask_rle"] is None else "",
+        crowd=bool(row["crowd"]),
+        extra=row["extra"] or "",
     )

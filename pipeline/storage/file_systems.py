@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -72,18 +73,41 @@ def modified_s(info: dict[str, Any]) -> float | None:
     return None
 
 
-def local_entries(root: str) -> Iterator[Entry]:
-    """Files below a folder of this machine, one at a time; links to files, but not what links to folders lead to."""
+SPECIAL = "special"
+"""Key of what a listing tells of an entry that is no file: why it is none."""
+
+
+def local_entries(root: str, follow_links: bool = False) -> Iterator[Entry]:
+    """Files below a folder of this machine, one at a time; links to files, and links that lead nowhere.
+
+    follow_links: what links to folders lead to, too, each folder once; and what is no file (SPECIAL), for whom nothing
+    may be left out.
+    """
     folders = [root]
+    seen = {os.path.realpath(root)}  # a link may lead back up
     while folders:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                    continue
-                with suppress(FileNotFoundError):  # gone since
-                    found = entry.stat(follow_symlinks=entry.is_file())
-                    yield entry.path, {"size": found.st_size, "mtime": found.st_mtime}
+                elif not (follow_links and entry.is_dir()):
+                    yield from _local_entry(entry, follow_links)
+                else:
+                    target = os.path.realpath(entry.path)
+                    if target in seen or root.startswith(f"{target}/"):
+                        yield entry.path, {SPECIAL: f"a link to {target}, which is listed already"}
+                    else:
+                        seen.add(target)
+                        folders.append(entry.path)
+
+
+def _local_entry(entry: os.DirEntry[str], with_special: bool) -> Iterator[Entry]:
+    with suppress(FileNotFoundError):  # gone since
+        found = entry.stat(follow_symlinks=entry.is_file())
+        if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
+            yield entry.path, {"size": found.st_size, "mtime": found.st_mtime}
+        elif with_special:
+            yield entry.path, {SPECIAL: "a pipe, socket or device"}
 
 
 def s3_entries(root: str, ask: Callable[..., dict[str, Any]]) -> Iterator[Entry]:

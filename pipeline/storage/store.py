@@ -26,7 +26,16 @@ import pyarrow.parquet as pq
 from pipeline.errors import JobError, StorageError
 from pipeline.storage.atomic import TEMPORARY_PREFIX, create_local, local_writer, put_local
 from pipeline.storage.backoff import ANSWERS, deadline_s, is_failure, retried
-from pipeline.storage.file_systems import Entry, connect, etag, found_entries, local_entries, modified_s, s3_entries
+from pipeline.storage.file_systems import (
+    SPECIAL,
+    Entry,
+    connect,
+    etag,
+    found_entries,
+    local_entries,
+    modified_s,
+    s3_entries,
+)
 from pipeline.storage.ranges import Ranges
 
 T = TypeVar("T")
@@ -38,13 +47,14 @@ BLOCK_BYTES = 1 << 20
 
 class StoredFile(NamedTuple):
     """One file of a listing: path relative to the store, size in bytes, the store's etag and time of writing (seconds
-    since 1970) where it has them.
+    since 1970) where it has them. special: why it is no file, "" for those that are.
     """
 
     path: str
     size: int
     etag: str | None
     modified_s: float | None = None
+    special: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,13 +157,22 @@ class Store:
         except (pa.ArrowException, OSError) as error:
             raise JobError(f"{self.uri}/{path} is damaged: {brief(error)}") from None
 
-    def scan(self, path: str, columns: dict[str, pc.Expression], where: pc.Expression | None = None) -> pa.Table:
-        """Columns of a Parquet file computed by expressions, rows in order; only what those need is fetched."""
+    def scan(
+        self,
+        path: str,
+        columns: dict[str, pc.Expression],
+        where: pc.Expression | None = None,
+        schema: pa.Schema | None = None,
+    ) -> pa.Table:
+        """Columns of a Parquet file computed by expressions, rows in order; only what those need is fetched.
+
+        schema: columns of it that the file does not have, because an earlier version wrote it, are null.
+        """
         import pyarrow.dataset as ds  # it imports pandas, which takes longer than all else that a command needs
 
         with self._undamaged(path), self.open(path) as file:
             fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
-            return fragment.to_table(columns=columns, filter=where)
+            return fragment.to_table(schema=schema, columns=columns, filter=where)
 
     def put(self, path: str, data: bytes) -> None:
         """Write the file so that readers see all of it or nothing (one PUT; or temporary file, fsync, rename)."""
@@ -248,19 +267,23 @@ class Store:
         """
         return sorted(self.walk(folder, temporary))
 
-    def walk(self, folder: str = "", temporary: bool = False) -> Iterator[StoredFile]:
-        """As `list`, one at a time and in no order: a listing of millions need not be held."""
+    def walk(self, folder: str = "", temporary: bool = False, follow_links: bool = False) -> Iterator[StoredFile]:
+        """As `list`, one at a time and in no order: a listing of millions need not be held.
+
+        follow_links: into folders that links on this machine lead to; what is no file comes too, and says so.
+        """
         prefix = self.full("").rstrip("/") + "/"
-        for path, info in self._entries(folder):
+        for path, info in self._entries(folder, follow_links):
             if path.rpartition("/")[2].startswith(TEMPORARY_PREFIX) == temporary:
                 size = int(info.get("size") or info.get("Size") or 0)
-                yield StoredFile(path.removeprefix(prefix), size, etag(info), modified_s(info))
+                special = str(info.get(SPECIAL, ""))
+                yield StoredFile(path.removeprefix(prefix), size, etag(info), modified_s(info), special)
 
-    def _entries(self, folder: str) -> Iterator[Entry]:
+    def _entries(self, folder: str, follow_links: bool) -> Iterator[Entry]:
         fs = self._fs_and_root[0]
         if self.is_local:
             try:
-                yield from local_entries(self.full(folder))
+                yield from local_entries(self.full(folder), follow_links)
             except OSError as error:  # a folder left out would be images left out
                 raise StorageError(f"cannot list {self.uri}/{folder}: {brief(error)}") from None
         elif hasattr(fs, "call_s3"):

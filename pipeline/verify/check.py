@@ -29,11 +29,12 @@ from pipeline.storage import Access, Store
 from pipeline.storage.disk_table import scratch_folder
 from pipeline.storage.documents import read_marker
 from pipeline.verify.accounting import Ledger
+from pipeline.verify.coverage import check_scans
 from pipeline.verify.files import Check, Report, check_extra, check_manifest, check_parts, check_run_files
 from pipeline.verify.rows import check_image, check_mask
 from schemas import layout
 from schemas.manifest import IncrementHash, Manifest, Marker
-from schemas.records import CHUNKS, IMAGES, MASKS, PLAN, SUPERSEDED
+from schemas.records import CHUNKS, IMAGES, MASKS, PLAN, SUPERSEDED, is_version_of
 
 BATCH_ROWS = 1024
 
@@ -67,6 +68,7 @@ def _is_sealed(path: str) -> bool:
 def _check_result(check: Check, manifest: Manifest) -> None:
     sealed = check_parts(check, manifest)
     check_run_files(check, manifest)
+    check_scans(check, manifest)
     chunks = _check_increments(check, manifest.plan)
     ledger = Ledger(check.folder)
     plan = _read_plan(check, manifest)
@@ -120,7 +122,7 @@ def _check_small_files(check: Check, increment: layout.Increment, marker: Marker
         if local is None:
             return []
         table = pq.read_table(local)
-        if not table.schema.equals(schema):
+        if not is_version_of(table.schema, schema):
             check.report.add("schema", path, "has other columns than documented")
             return []
         found[name] = table.num_rows
@@ -173,7 +175,7 @@ def _note_planned(
 def _chunk_rows(check: Check, path: str, local: Path, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Row]]]:
     """A plan file's chunks with their rows, each checked against the chunk's id and counts."""
     file = pq.ParquetFile(local)
-    if not file.schema_arrow.equals(PLAN):
+    if not is_version_of(file.schema_arrow, PLAN):
         check.report.add("schema", path, "has other columns than documented")
         return
     rows = _rows(file)
@@ -217,7 +219,7 @@ def _check_shards(check: Check, manifest: Manifest, ledger: Ledger) -> dict[str,
             if file.metadata.num_rows != shard.rows:
                 detail = f"has {file.metadata.num_rows} rows, the manifest {shard.rows}"
                 check.report.add("accounting", shard.path, detail)
-            if not file.schema_arrow.equals(schema):
+            if not is_version_of(file.schema_arrow, schema):
                 check.report.add("schema", shard.path, "has other columns than documented")
                 continue
             for row in _rows(file):

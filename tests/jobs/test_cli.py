@@ -94,7 +94,7 @@ def test_refine_one_image(tmp_path: Path, relabel: Cli) -> None:
         (["--config", "/no/such.yaml"], "the configuration /no/such.yaml does not exist"),
         (["--config", "UNKNOWN_KEY"], "unknown key 'method.iteratoins'"),
         (["--images", "/no/such/folder"], "the image folder /no/such/folder does not exist"),
-        (["--masks", "EMPTY"], "no image matched"),
+        (["--masks", "EMPTY"], "no mask at all"),
         (["--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
         (["--refiner", "magic"], "unknown refiner 'magic'; there are"),
     ],

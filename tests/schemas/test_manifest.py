@@ -45,7 +45,7 @@ def test_a_pointer_without_a_version_is_of_the_first_one(tmp_path: Path) -> None
 
 
 def test_keys_of_other_versions_are_kept() -> None:
-    content = {**make_manifest().as_dict(), "scan": {"digest": "abc", "unused": 3}}
+    content = {**make_manifest().as_dict(), "later": {"digest": "abc", "unused": 3}}
     manifest = parse(Manifest, json.dumps(content).encode())
     assert json.loads(manifest.to_json()) == content
     assert not manifest.says_the_same(make_manifest())

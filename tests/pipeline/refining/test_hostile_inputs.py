@@ -179,7 +179,7 @@ BAD_MASKS: dict[str, tuple[Any, str]] = {
     "odd polygon": ([[1, 2, 3, 4, 5, 6, 7]], "*"),
     "two points": ([[1, 2, 3, 4]], "mask_unreadable"),
     "text in polygon": ([["a", "b", "c", "d", "e", "f"]], "mask_unreadable"),
-    "nested too deep": ([[[1, 2, 3, 4, 5, 6]]], "mask_unreadable"),
+    "nested too deep": ([[[[[[[[1, 2, 3, 4, 5, 6]]]]]]]], "mask_unreadable"),
     "huge polygon": ([[-1e9, -1e9, 1e9, -1e9, 1e9, 1e9]], "mask_unreadable"),
     "beyond floats": ([[-1e300, -1e300, 1e300, -1e300, 1e300, 1e300]], "mask_unreadable"),
     "long way round": ([[0, 0, 1e7, 1e7] * 50], "mask_unreadable"),

@@ -1,0 +1,205 @@
+"""What a planning pass found, and what became of it: read, or not read and why. A pure accumulator; two can be merged.
+
+Whatever lies below `--masks` is read, unread, or ignored (by name, or because it is no mask by design); an image below
+`--images` is planned, or belongs to no mask. Sources tell as they go; the helpers that they share tell for them.
+
+Counts are held by kind and reason, with the first names of each; what was not read goes to a temporary file.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase, translate
+from hashlib import blake2b
+from heapq import nsmallest
+from typing import Any
+
+import numpy as np
+
+FIRST_NAMES = 3
+MAX_CATEGORIES = 10_000
+MASKS, IMAGES = "masks", "images"
+READ, UNREAD, IGNORED, UNNAMED, ODD = "read", "unread", "ignored", "unnamed", "odd"
+
+IGNORED_NAMES = (
+    *("README*", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "CHANGELOG*", "CITATION*", "AUTHORS*", "*.md"),
+    *(".*", "Thumbs.db", "desktop.ini", "_SUCCESS", "*.md5", "*.sha1", "*.sha256", "SHA256SUMS*", "MD5SUMS*"),
+)
+IGNORED_FOLDERS = (".git", "__MACOSX", ".ipynb_checkpoints", "@eaDir")
+_IGNORED = re.compile("|".join(translate(pattern) for pattern in IGNORED_NAMES))
+_TABLE = "CREATE TABLE left (root TEXT, state TEXT, name BLOB, kind TEXT, reason TEXT, detail TEXT)"
+_ORDERED = "SELECT * FROM left ORDER BY root, state, name, reason"
+
+Key = tuple[str, str, str, str]
+"""Root, state, kind, reason."""
+
+
+@dataclass
+class Tally:
+    """How many, and the first names of them in the order of names."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, names: Iterable[str], count: int = 1) -> None:
+        """`count` more, of which `names` may be among the first."""
+        self.count += count
+        for name in names:
+            if len(self.names) < FIRST_NAMES or name < self.names[-1]:
+                self.names = nsmallest(FIRST_NAMES, {*self.names, name})
+
+
+@dataclass(frozen=True)
+class Left:
+    """One thing that was not read."""
+
+    root: str
+    state: str
+    name: str
+    kind: str
+    reason: str
+    detail: str
+
+
+class Coverage:
+    """ignore: patterns of names (`*.txt`) that are meant to be left. pinned: what earlier passes over the same input
+    found out (see `decide`).
+    """
+
+    def __init__(self, ignore: Iterable[str] = (), pinned: Mapping[str, Any] | None = None) -> None:
+        self.tallies: dict[Key, Tally] = {}
+        self.categories: dict[tuple[int, str], int] = {}
+        self.pinned: dict[str, Any] = dict(pinned or {})
+        self.dataset: dict[str, list[Any] | dict[str, Any]] = {}
+        self._ignore = tuple(ignore)
+        self._planned = array("Q")
+        self._left = sqlite3.connect("", check_same_thread=False)  # a file of SQLite's own, gone with it
+        self._left.execute(_TABLE)
+
+    def take(self, name: str, kind: str | None = None, root: str = MASKS) -> None:
+        """A file or entry was read."""
+        self._tally(root, READ, kind or kind_of(name), "").add([name])
+
+    def take_many(self, names: str, count: int, kind: str) -> None:
+        """Numbered entries from 0 on were read; names: what stands before their numbers."""
+        if count:
+            first = (f"{names} {number}" for number in range(min(count, FIRST_NAMES)))
+            self._tally(MASKS, READ, kind, "").add(first, count)
+
+    def leave(self, name: str, reason: str, detail: str = "", kind: str | None = None, root: str = MASKS) -> None:
+        """A file or entry is not read; it is ignored where its name says so."""
+        if any(fnmatchcase(name, pattern) or fnmatchcase(_last(name), pattern) for pattern in self._ignore):
+            self._keep(root, IGNORED, name, kind, "--ignore", detail)
+        elif ignored_by_name(name):
+            self._keep(root, IGNORED, name, kind, "by its name", detail)
+        else:
+            self._keep(root, UNREAD, name, kind, reason, detail)
+
+    def ignore(self, name: str, reason: str, kind: str | None = None, root: str = MASKS) -> None:
+        """A file or entry that is no mask by design."""
+        self._keep(root, IGNORED, name, kind, reason, "")
+
+    def unnamed(self, name: str) -> None:
+        """An image to which no mask belongs."""
+        self._keep(IMAGES, UNNAMED, name, None, "no mask belongs to it", "")
+
+    def remark(self, name: str, what: str) -> None:
+        """Something was read, and is odd."""
+        self._tally(MASKS, ODD, "", what).add([name])
+
+    def plan(self, path: str) -> None:
+        """An image, or a container of images, is in the plan."""
+        self._planned.append(_hash(path))
+
+    def category(self, category_id: int, name: str) -> None:
+        """A mask of that category is in the plan."""
+        key = category_id, name
+        if key not in self.categories and len(self.categories) >= MAX_CATEGORIES:
+            key = -1, "(others)"
+        self.categories[key] = self.categories.get(key, 0) + 1
+
+    def describe(self, name: str, entry: Any) -> None:
+        """What a source says of the dataset as a whole: `info`, or one more of `categories` or `licenses`."""
+        if isinstance(entry, dict) and name == "info":
+            self.dataset[name] = entry
+        else:
+            found = self.dataset.setdefault(name, [])
+            if isinstance(found, list) and len(found) < MAX_CATEGORIES:
+                found.append(entry)
+
+    def decide(self, what: str, find: Callable[[], Any]) -> Any:
+        """What was found out once stays: `find` is called where no earlier pass has an answer. JSON in and out.
+
+        None is no answer, and does not stay.
+        """
+        if what not in self.pinned:
+            found = find()
+            if found is None:
+                return None
+            self.pinned[what] = found
+        return self.pinned[what]
+
+    def count(self, root: str, state: str) -> int:
+        """Of all kinds and reasons."""
+        return sum(tally.count for key, tally in self.tallies.items() if key[:2] == (root, state))
+
+    def merge(self, other: Coverage) -> None:
+        """Add what another pass, over another part of the same input, has found."""
+        for key, tally in other.tallies.items():
+            self._tally(*key).add(tally.names, tally.count)
+        for category, count in other.categories.items():
+            self.categories[category] = self.categories.get(category, 0) + count
+        self.pinned = {**other.pinned, **self.pinned}
+        self.dataset = {**other.dataset, **self.dataset}
+        self._planned.extend(other._planned)
+        rows = other._left.execute("SELECT * FROM left")
+        self._left.executemany("INSERT INTO left VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def left(self) -> Iterator[Left]:
+        """What was not read, in the order of root, state and name."""
+        for root, state, name, kind, reason, detail in self._left.execute(_ORDERED):
+            yield Left(root, state, name.decode("utf-8", "surrogatepass"), kind, reason, detail)
+
+    def planned_hashes(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        """Sorted hashes of what `plan` was called with; see `is_planned`."""
+        return np.unique(np.frombuffer(self._planned, np.uint64)) if self._planned else np.zeros(0, np.uint64)
+
+    def _keep(self, root: str, state: str, name: str, kind: str | None, reason: str, detail: str) -> None:
+        kind = kind or kind_of(name)
+        self._tally(root, state, kind, reason).add([name])
+        row = root, state, name.encode("utf-8", "surrogatepass"), kind, reason, detail
+        self._left.execute("INSERT INTO left VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def _tally(self, root: str, state: str, kind: str, reason: str) -> Tally:
+        return self.tallies.setdefault((root, state, kind, reason), Tally())
+
+
+def is_planned(path: str, hashes: np.ndarray[Any, np.dtype[np.uint64]]) -> bool:
+    """Whether `plan` was called with a path; hashes: of `planned_hashes`."""
+    wanted = np.uint64(_hash(path))
+    place = int(np.searchsorted(hashes, wanted))
+    return place < len(hashes) and hashes[place] == wanted
+
+
+def ignored_by_name(name: str) -> bool:
+    """README, LICENSE, .DS_Store and the like."""
+    *folders, last = name.split("/")
+    return bool(_IGNORED.fullmatch(last)) or any(folder in IGNORED_FOLDERS for folder in folders)
+
+
+def kind_of(name: str) -> str:
+    """A file's suffix in small letters, or that it has none."""
+    stem, dot, suffix = _last(name).rpartition(".")
+    return f".{suffix.lower()}" if dot and stem and suffix else "no suffix"
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _hash(path: str) -> int:
+    return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

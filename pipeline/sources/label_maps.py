@@ -1,0 +1,153 @@
+"""Files that say which value or colour of a mask image is which class, as tools put them beside the images.
+
+    labelmap.txt            CVAT, datumaro:  name:r,g,b:parts:actions, a line a class
+    class_dict.csv          CamVid:          name,r,g,b under a head
+    label_colors.txt        CamVid:          r g b name
+    config.json, config_v1.2.json, ...       Mapillary Vistas: {"labels": [{"name", "readable", "color", "instances"}]}
+    objectInfo150.txt       ADE20K:          tab-separated, id first and name last
+Classes are numbered from 0 where the first one is the background, else from 1; where a file gives ids, they are those.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from pipeline.errors import StorageError
+from pipeline.sources.fields import as_int, as_list, as_name
+from pipeline.storage import Access, Store
+
+FOLDERS_UP = 3
+MAX_BYTES = 1 << 24
+BACKGROUNDS = frozenset(("background", "void", "unlabelled", "unlabeled", "ignore", "_background_", "bg"))
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """names: category id -> name. colours: packed colour (R + 256 G + 65536 B) -> category id; 0 is background.
+
+    background: whether 0 stands for no class. file: where it comes from, "" for a map of nothing.
+    """
+
+    names: dict[int, str] = field(default_factory=dict)
+    colours: dict[int, int] = field(default_factory=dict)
+    background: bool = True
+    file: str = ""
+
+
+NOTHING = LabelMap()
+
+
+def find(folder: str, access: Access) -> LabelMap:
+    """The label map of a folder of masks: in it, or in one of the folders above."""
+    for up in range(FOLDERS_UP):
+        for name, parse in READERS.items():
+            data = _read(Store(folder, access), name, may_be_closed=up > 0)
+            if data and (found := parse(data[:MAX_BYTES].decode("utf-8-sig", "replace"), name)).names:
+                return found
+        folder = folder.rstrip("/").rpartition("/")[0]
+        if not folder or folder.endswith(("/", ":")):
+            break
+    return NOTHING
+
+
+def _read(store: Store, name: str, may_be_closed: bool) -> bytes:
+    """A file's bytes, b"" for none. may_be_closed: who reads the masks need not be allowed to read what is above."""
+    try:
+        return store.read(name)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return b""
+    except (StorageError, PermissionError):
+        if may_be_closed:
+            return b""
+        raise
+
+
+def is_label_map(path: str) -> bool:
+    """Whether a file is one of these by its name."""
+    return path.rpartition("/")[2] in READERS
+
+
+def packed(red: int, green: int, blue: int) -> int:
+    """A colour as one number."""
+    return red + 256 * green + 65536 * blue
+
+
+def _numbered(classes: Iterable[tuple[str, tuple[int, int, int] | None]], file: str) -> LabelMap:
+    """Classes in their order -> ids."""
+    found = list(classes)
+    first = bool(found) and found[0][0].strip().lower() in BACKGROUNDS
+    names: dict[int, str] = {}
+    colours: dict[int, int] = {}
+    for number, (name, colour) in enumerate(found, 0 if first else 1):
+        is_background = name.strip().lower() in BACKGROUNDS and (colour in (None, (0, 0, 0)) or number == 0)
+        if colour is not None:
+            colours[packed(*colour)] = 0 if is_background else number
+        if not is_background:
+            names[number] = name.strip()
+    return LabelMap(names, colours, True, file)
+
+
+def _rgb(words: Iterable[str]) -> tuple[int, int, int] | None:
+    values = [as_int(word) for word in words]
+    red, green, blue = [*values, None, None, None][:3]
+    if red is None or green is None or blue is None or not all(0 <= value <= 255 for value in (red, green, blue)):
+        return None
+    return red, green, blue
+
+
+def _labelmap(text: str, file: str) -> LabelMap:
+    lines = (line.split(":") for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    return _numbered(((parts[0], _rgb(parts[1].split(","))) for parts in lines if len(parts) > 1), file)
+
+
+def _class_dict(text: str, file: str) -> LabelMap:
+    rows = [row for row in csv.reader(text.splitlines()) if len(row) >= 4]
+    found = [(row[0], _rgb(row[1:4])) for row in rows]
+    return _numbered([one for one in found if one[1] is not None], file)
+
+
+def _label_colors(text: str, file: str) -> LabelMap:
+    lines = (re.split(r"\s+", line.strip(), maxsplit=3) for line in text.splitlines())
+    found = [(words[3], _rgb(words[:3])) for words in lines if len(words) == 4]
+    return _numbered([one for one in found if one[1] is not None], file)
+
+
+def _mapillary(text: str, file: str) -> LabelMap:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return NOTHING
+    labels = as_list(content.get("labels")) if isinstance(content, dict) else []
+    entries = [label if isinstance(label, dict) else {} for label in labels]
+    if not any("readable" in entry for entry in entries):
+        return NOTHING
+    names = {
+        number: as_name(entry.get("readable")) or as_name(entry.get("name")) for number, entry in enumerate(entries)
+    }
+    colours = {
+        packed(*colour): number
+        for number, entry in enumerate(entries)
+        if (colour := _rgb(map(str, as_list(entry.get("color")))))
+    }
+    return LabelMap(names, colours, False, file)
+
+
+def _object_info(text: str, file: str) -> LabelMap:
+    rows = [line.split("\t") for line in text.splitlines()]
+    names = {number: row[-1].strip() for row in rows if (number := as_int(row[0])) is not None and len(row) > 1}
+    return LabelMap(names, {}, True, file)
+
+
+READERS: dict[str, Callable[[str, str], LabelMap]] = {
+    "labelmap.txt": _labelmap,
+    "class_dict.csv": _class_dict,
+    "label_colors.txt": _label_colors,
+    "config_v1.2.json": _mapillary,
+    "config_v2.0.json": _mapillary,
+    "config.json": _mapillary,
+    "objectInfo150.txt": _object_info,
+}

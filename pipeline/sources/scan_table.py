@@ -1,0 +1,69 @@
+"""The coverage of a planning pass, as a scan keeps it (`scans/<digest>.json`), as a table for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.sources.coverage import IGNORED, IMAGES, MASKS, ODD, READ, UNNAMED, UNREAD
+from pipeline.sources.names import AS_THEY_ARE, NameRule
+from pipeline.sources.pairing import RULES
+
+FEW = 0.5
+"""A share of matched names below it is said loudly."""
+MAX_SHOWN = 12
+STATES = {
+    READ: "read",
+    UNREAD: "NOT read",
+    IGNORED: "ignored",
+    UNNAMED: "no mask belongs to it",
+    ODD: "odd",
+}
+
+
+def lines(scan: Mapping[str, Any]) -> list[str]:
+    """The coverage of a pass as a table for people, a row a line."""
+    found = [f"coverage ({scan['source']}): {_sum(scan, MASKS)}; {_sum(scan, IMAGES)}"]
+    for what, (matched, names) in scan["matches"].items():
+        few = "  ONLY " if matched < FEW * names else "  "
+        found.append(f"{few}{matched} of {names} {what} are those of images")
+    found += [f"  {rule}" for rule in _rules(scan["rules"])]
+    shown = [tally for tally in scan["found"] if tally["state"] != READ]
+    shown.sort(key=lambda tally: (list(STATES).index(tally["state"]), -tally["count"]))
+    found += [f"  {_line(tally)}" for tally in shown[:MAX_SHOWN]]
+    if len(shown) > MAX_SHOWN:
+        found.append(f"  and {len(shown) - MAX_SHOWN} more kinds")
+    found += [f"  masks: {_categories(scan['categories'])}"] if scan["categories"] else []
+    return found
+
+
+def _sum(scan: Mapping[str, Any], root: str) -> str:
+    counts = {
+        state: sum(tally["count"] for tally in scan["found"] if (tally["root"], tally["state"]) == (root, state))
+        for state in (READ, UNREAD, IGNORED, UNNAMED)
+    }
+    names = {READ: "planned" if root == IMAGES else "read", **{k: v for k, v in STATES.items() if k != READ}}
+    said = ", ".join(f"{count} {names[state]}" for state, count in counts.items() if count)
+    return f"--{root} {said or 'not listed'}"
+
+
+def _line(tally: Mapping[str, Any]) -> str:
+    names = ", ".join(tally["names"][: 1 if tally["count"] > 1 else None])
+    what = f"{tally['count']} {tally['kind']}" if tally["kind"] else str(tally["count"])
+    where = "" if tally["state"] == ODD else f"--{tally['root']}: "
+    return f"{where}{what} {STATES[tally['state']]}: {tally['reason']} ({'e.g. ' if tally['count'] > 1 else ''}{names})"
+
+
+def _rules(rules: Mapping[str, Any]) -> Iterator[str]:
+    """Rules that were found, in words; what is as it always is goes without saying."""
+    for name, value in rules.items():
+        if name.startswith("names of") and list(value) != AS_THEY_ARE:
+            yield f"{name} are read {NameRule(tuple(value[0]), *value[1:])}"
+        elif name.startswith("pairs of") and value != "same":
+            yield f"masks and images are paired by {RULES[value].what}"
+
+
+def _categories(categories: Sequence[Mapping[str, Any]]) -> str:
+    ranked = sorted(categories, key=lambda one: (-one["masks"], one["category_id"]))
+    said = [f"{one['masks']} of {one['category'] or 'category {}'.format(one['category_id'])}" for one in ranked[:8]]
+    return ", ".join([*said, *([f"and {len(ranked) - 8} more categories"] if len(ranked) > 8 else [])])
