@@ -15,7 +15,7 @@ import pytest
 import pipeline
 from pipeline.errors import RefusedError
 from pipeline.planning.increment import Planned
-from pipeline.progress.events import ChunkFinished, Event, Planning, Refined, Refining, Retrying, Sealing
+from pipeline.progress.events import ChunkFinished, Covered, Event, Planning, Refined, Refining, Retrying, Sealing
 from pipeline.storage import Access
 from pipeline.verify.check import verify
 from schemas.config import ConfigError
@@ -56,6 +56,7 @@ def test_a_run_in_a_thread_ends_in_a_sound_result_and_is_told_in_order(head: Ray
     events = [event for _, event in told]
     assert [type(event) for event in events] == [
         *[Planning] * 6,
+        Covered,
         Planned,
         Refining,
         *[ChunkFinished] * 3,
