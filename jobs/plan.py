@@ -107,6 +107,7 @@ def plan(
     }
     from pipeline.job import plan_increment  # these take a second to import
     from pipeline.planning.increment import read_plan
+    from pipeline.planning.scans import scan_entry
     from pipeline.refining.pending import pending
     from pipeline.request import Wanted, make_request
     from pipeline.storage.lease import check_store
@@ -124,8 +125,6 @@ def plan(
     )
     request = make_request(wanted, with_weights=estimate, prune=prune)
     device_gpus = _gpus(request, gpus, machines) if estimate else 0
-
-    from pipeline.planning.scans import scan_entry
 
     store, run_store = request.stores()
     if not request.config.operation.assume_exclusive:

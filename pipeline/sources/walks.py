@@ -38,7 +38,7 @@ def mask_files(given: SourceInput, suffixes: Collection[str], beside: Beside = n
         elif has_suffix(file.path, suffixes):
             yield file
         else:
-            given.coverage.leave(file.path, f"no file of this format, which reads {_named(suffixes)}")
+            given.coverage.leave(file.path, f"this format reads {_named(suffixes)} only")
 
 
 def _is_photograph(path: str, given: SourceInput, masks_in_png: bool) -> bool:
