@@ -22,6 +22,7 @@ from jobs.demo import demo
 from jobs.evaluate import evaluate
 from jobs.export import export
 from jobs.gc import gc
+from jobs.inspect import inspect
 from jobs.plan import plan
 from jobs.refine import refine
 from jobs.report import report, review
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 for command in (
     demo,
+    inspect,
     run,
     plan,
     refine,
