@@ -56,7 +56,7 @@ def line(mask: Row, image: ExportImage, classes: dict[int, int], piece: Piece) -
     pixels = binary.decode(mask["mask_rle"])
     outer, holes = outlines(pixels)
     largest = max(outer, key=signed_area)
-    ring: list[float] = largest.ravel().tolist()
+    ring: Sequence[float] = largest.ravel().tolist()
     kept = binary.decode(binary.from_polygons([ring], (image.height, image.width)))
     piece.lose("masks whose holes were filled", int(bool(holes)))
     piece.lose("hole pixels filled", int((kept & (1 - pixels)).sum()))
