@@ -7,11 +7,13 @@ two formats fit is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
+from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.sources import cityscapes, coverage, image_folder, json_stream, walks, yolo
+from pipeline.sources import cityscapes, coverage, image_folder, json_stream, labelme, sa1b, walks, yolo
 from pipeline.sources.types import IMAGE_SUFFIXES
 from pipeline.sources.voc import OBJECTS
 from pipeline.storage import Access, Store, split_uri
@@ -31,6 +33,11 @@ COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|zip|gz|zst|bz2|xz|7z)$", re.IGNORECASE
 PICKLED = re.compile(r"\.(pkl|pickle|pt|pth)$", re.IGNORECASE)
 BY_CONTENT = {".parquet": "parquet", ".tar": "webdataset", ".txt": "yolo", ".npy": "cam", ".npz": "cam"}
 """Of folders: what these files are."""
+DOCUMENTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "labelme": labelme.fits,
+    "sa-1b": sa1b.fits,
+}
+"""Sources of folders of JSON, by the keys of a document; of lists the first entry counts."""
 SAMPLED_TEXTS = 8
 
 
@@ -70,6 +77,8 @@ def _folder(uri: str, access: Access, images_uri: str | None) -> str:
     paths = [path for path in walks.some(store, walks.LOOKED_AT) if not coverage.ignored_by_name(path)]
     own = _without_images(paths, uri, images_uri)
     fitting = _fitting(own, store)
+    if images_uri is None and fitting.keys() & DOCUMENTS.keys():
+        fitting.pop("png", None)  # the images, beside their documents
     if len(fitting) > 1:
         sides = " and ".join(f"{name} ({example})" for name, example in fitting.items())
         raise RefusedError(f"--masks {uri} fits two formats, {sides}: say which with --source")
@@ -103,6 +112,8 @@ def _fitting(paths: Sequence[str], store: Store) -> dict[str, str]:
             source = "png"
         if source is not None:
             found.setdefault(source, path)
+    if (document := _document([path for path in paths if path.lower().endswith(".json")], store)) is not None:
+        found[document[0]] = document[1]
     if "yolo" in found and not _are_labels([path for path in paths if path.endswith(".txt")], store):
         del found["yolo"]
     if "png" in found:
@@ -128,6 +139,26 @@ def _are_labels(paths: Sequence[str], store: Store) -> bool:
     return False
 
 
+def _document(paths: Sequence[str], store: Store) -> tuple[str, str] | None:
+    """The source of the first of some JSON documents that one reads, and its path."""
+    for path in paths[:SAMPLED_TEXTS]:
+        keys = _keys(f"{store.uri.rstrip('/')}/{path}", store.access)
+        source = next((name for name, fits in DOCUMENTS.items() if fits(keys)), None)
+        if source is not None:
+            return source, path
+    return None
+
+
+def _keys(uri: str, access: Access) -> dict[str, Any]:
+    """The keys of a JSON object, of lists with their first entry; as far as the file can be read."""
+    found: dict[str, Any] = {}
+    with suppress(RefusedError, OSError):
+        for key, entry in json_stream.entries(uri, access):
+            if key not in found or found[key] is json_stream.LIST:
+                found[key] = entry
+    return found
+
+
 def _is_image(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
@@ -135,12 +166,15 @@ def _is_image(path: str) -> bool:
 def _json(uri: str, access: Access) -> str:
     """By the first entries of each list; the file is read as far as that takes."""
     seen: set[str] = set()
+    keys: dict[str, Any] = {}
     store, name = split_uri(uri, access)
     if not store.exists(name):
         return "coco"  # refused where it is read
     for key, entry in json_stream.entries(uri, access):
         if not key:
             return "coco-results"
+        if key not in keys or keys[key] is json_stream.LIST:
+            keys[key] = entry
         if not isinstance(entry, dict):
             continue
         if "segments_info" in entry:
@@ -149,8 +183,8 @@ def _json(uri: str, access: Access) -> str:
             return "lvis"
         seen.add(key)
         if {"images", "annotations"} <= seen:
-            break
-    return "coco"
+            return "coco"
+    return next((source for source, fits in DOCUMENTS.items() if fits(keys)), "coco")
 
 
 def _has_url_alone(entry: dict[str, object]) -> bool:
