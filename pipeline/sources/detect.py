@@ -7,13 +7,24 @@ two formats fit is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.sources import cityscapes, coverage, image_folder, json_stream, labelme, sa1b, walks, yolo
+from pipeline.sources import (
+    cityscapes,
+    coverage,
+    cvat,
+    image_folder,
+    json_stream,
+    labelme,
+    sa1b,
+    walks,
+    xml_stream,
+    yolo,
+)
 from pipeline.sources.types import IMAGE_SUFFIXES
 from pipeline.sources.voc import OBJECTS
 from pipeline.storage import Access, Store, split_uri
@@ -22,6 +33,7 @@ from schemas import layout
 YOLO_FILES = ("data.yaml", "dataset.yaml", "labels")
 BY_SUFFIX = {
     ".json": None,
+    ".xml": None,
     ".jsonl": "image-folder",
     ".csv": "image-folder",
     ".parquet": "parquet",
@@ -38,6 +50,8 @@ DOCUMENTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "sa-1b": sa1b.fits,
 }
 """Sources of folders of JSON, by the keys of a document; of lists the first entry counts."""
+XML_ROOTS = {cvat.ROOT: "cvat"}
+"""Outermost element of an XML file -> source."""
 SAMPLED_TEXTS = 8
 
 
@@ -53,7 +67,7 @@ def detect(masks_uri: str, access: Access | None = None, images_uri: str | None 
         raise RefusedError(f"--masks {masks_uri}: {why}")
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in BY_SUFFIX:
-        return BY_SUFFIX[suffix] or _json(uri, access)
+        return BY_SUFFIX[suffix] or (_xml(uri, access) if suffix == ".xml" else _json(uri, access))
     return _folder(uri, access, images_uri)
 
 
@@ -77,7 +91,7 @@ def _folder(uri: str, access: Access, images_uri: str | None) -> str:
     paths = [path for path in walks.some(store, walks.LOOKED_AT) if not coverage.ignored_by_name(path)]
     own = _without_images(paths, uri, images_uri)
     fitting = _fitting(own, store)
-    if images_uri is None and fitting.keys() & DOCUMENTS.keys():
+    if images_uri is None and fitting.keys() & {*DOCUMENTS, *XML_ROOTS.values()}:
         fitting.pop("png", None)  # the images, beside their documents
     if len(fitting) > 1:
         sides = " and ".join(f"{name} ({example})" for name, example in fitting.items())
@@ -112,8 +126,8 @@ def _fitting(paths: Sequence[str], store: Store) -> dict[str, str]:
             source = "png"
         if source is not None:
             found.setdefault(source, path)
-    if (document := _document([path for path in paths if path.lower().endswith(".json")], store)) is not None:
-        found[document[0]] = document[1]
+    for source, path in _documents(paths, store):
+        found.setdefault(source, path)
     if "yolo" in found and not _are_labels([path for path in paths if path.endswith(".txt")], store):
         del found["yolo"]
     if "png" in found:
@@ -139,14 +153,30 @@ def _are_labels(paths: Sequence[str], store: Store) -> bool:
     return False
 
 
-def _document(paths: Sequence[str], store: Store) -> tuple[str, str] | None:
-    """The source of the first of some JSON documents that one reads, and its path."""
-    for path in paths[:SAMPLED_TEXTS]:
-        keys = _keys(f"{store.uri.rstrip('/')}/{path}", store.access)
-        source = next((name for name, fits in DOCUMENTS.items() if fits(keys)), None)
-        if source is not None:
-            return source, path
-    return None
+def _documents(paths: Sequence[str], store: Store) -> Iterator[tuple[str, str]]:
+    """The sources of a few JSON and XML documents, with their paths."""
+    for suffix, source_of in ((".json", _of_keys), (".xml", _of_root)):
+        for path in [path for path in paths if path.lower().endswith(suffix)][:SAMPLED_TEXTS]:
+            source = source_of(f"{store.uri.rstrip('/')}/{path}", store.access)
+            if source is not None:
+                yield source, path
+
+
+def _of_keys(uri: str, access: Access) -> str | None:
+    keys = _keys(uri, access)
+    return next((name for name, fits in DOCUMENTS.items() if fits(keys)), None)
+
+
+def _of_root(uri: str, access: Access) -> str | None:
+    return XML_ROOTS.get(xml_stream.root_name(uri, access) or "")
+
+
+def _xml(uri: str, access: Access) -> str:
+    source = _of_root(uri, access)
+    if source is None:
+        known = ", ".join(f"<{root}> ({name})" for root, name in XML_ROOTS.items())
+        raise RefusedError(f"--masks {uri} is no XML of a format that is read: its first element is none of {known}")
+    return source
 
 
 def _keys(uri: str, access: Access) -> dict[str, Any]:
