@@ -19,6 +19,7 @@ from pipeline.sources import (
     cvat,
     image_folder,
     json_stream,
+    label_studio,
     labelme,
     sa1b,
     walks,
@@ -48,6 +49,7 @@ BY_CONTENT = {".parquet": "parquet", ".tar": "webdataset", ".txt": "yolo", ".npy
 DOCUMENTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "labelme": labelme.fits,
     "sa-1b": sa1b.fits,
+    "label-studio": label_studio.fits,
 }
 """Sources of folders of JSON, by the keys of a document; of lists the first entry counts."""
 XML_ROOTS = {cvat.ROOT: "cvat"}
@@ -196,13 +198,16 @@ def _is_image(path: str) -> bool:
 def _json(uri: str, access: Access) -> str:
     """By the first entries of each list; the file is read as far as that takes."""
     seen: set[str] = set()
+    is_list = False
     keys: dict[str, Any] = {}
     store, name = split_uri(uri, access)
     if not store.exists(name):
         return "coco"  # refused where it is read
     for key, entry in json_stream.entries(uri, access):
-        if not key:
-            return "coco-results"
+        if not key and entry is json_stream.LIST:
+            is_list = True
+        elif not key:
+            return "label-studio" if isinstance(entry, dict) and label_studio.fits(entry) else "coco-results"
         if key not in keys or keys[key] is json_stream.LIST:
             keys[key] = entry
         if not isinstance(entry, dict):
@@ -214,7 +219,7 @@ def _json(uri: str, access: Access) -> str:
         seen.add(key)
         if {"images", "annotations"} <= seen:
             return "coco"
-    return next((source for source, fits in DOCUMENTS.items() if fits(keys)), "coco")
+    return "coco-results" if is_list else next((source for source, fits in DOCUMENTS.items() if fits(keys)), "coco")
 
 
 def _has_url_alone(entry: dict[str, object]) -> bool:

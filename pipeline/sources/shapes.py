@@ -20,6 +20,7 @@ from pipeline.sources.fields import as_float, as_list, brief_value
 UNREADABLE = "null"
 BOX = "boxes: a box and no mask; its rectangle is the prompt, and the coarse mask"
 MAX_CORNERS = 1024
+FARTHEST_PX = 1e9
 SAGITTA_PX = 0.05
 """How far the outline of a disc may be from the polygon that stands for it."""
 
@@ -66,16 +67,18 @@ def turned(ring: Ring, about: tuple[float, float], degrees: float) -> Ring:
     """A ring turned clockwise (as seen with y down)."""
     angle = math.radians(degrees)
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    points = (np.asarray(ring, np.float64).reshape(-1, 2) - about) @ turn + about
+    with np.errstate(all="ignore"):  # what is not finite then fails when it is drawn
+        points = (np.asarray(ring, np.float64).reshape(-1, 2) - about) @ turn + about
     return [float(value) for value in points.ravel()]
 
 
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, degrees: float = 0.0) -> Ring:
     """A disc or ellipse as a polygon that nowhere leaves its outline visibly."""
-    largest = max(abs(radius_x), abs(radius_y), 1.0)
+    largest = min(max(abs(radius_x), abs(radius_y), 1.0), FARTHEST_PX)
     corners = min(MAX_CORNERS, max(16, math.ceil(math.pi * math.sqrt(largest / (2 * SAGITTA_PX)))))
     angles = np.arange(corners) * (2 * math.pi / corners)
-    ring = np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1).ravel()
+    with np.errstate(all="ignore"):
+        ring = np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1).ravel()
     found = [float(value) for value in ring]
     return turned(found, (x, y), degrees) if degrees else found
 
