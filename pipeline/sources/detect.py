@@ -26,6 +26,7 @@ from pipeline.sources import (
     xml_stream,
     yolo,
 )
+from pipeline.sources.label_maps import COLOURED
 from pipeline.sources.types import IMAGE_SUFFIXES
 from pipeline.sources.voc import OBJECTS
 from pipeline.storage import Access, Store, split_uri
@@ -138,7 +139,9 @@ def _fitting(paths: Sequence[str], store: Store) -> dict[str, str]:
 
 
 def _of_images(paths: Sequence[str]) -> str:
-    """Mask images are binary masks or instances by their values; Cityscapes' names say what they are."""
+    """Binary masks and instances are told by their values; class maps by Cityscapes' names, or by a label map."""
+    if any(path in COLOURED for path in paths):
+        return "class-maps"
     kind = cityscapes.best_kind(paths, cityscapes.KINDS)
     return {None: "png", "instanceIds": "instances"}.get(kind, "class-maps")
 

@@ -77,7 +77,7 @@ SOURCES: dict[str, Source] = {
     "coco-results": Source(coco_results.scan, parse=coco_results.parse),
     "coco-panoptic": Source(coco_panoptic.scan, files_root=coco_panoptic.root),
     "lvis": Source(lvis.scan),
-    "png": Source(png.scan, files_root=str),
+    "png": Source(png.scan, files_root=str, parse=png.parse),
     "instances": Source(instances.scan, files_root=str, parse=instances.parse),
     "voc": Source(voc.scan, files_root=voc.root),
     "class-maps": Source(class_maps.scan, files_root=str, parse=class_maps.parse, semantic=True),
