@@ -1,4 +1,4 @@
-# Everything sets itself up: a fresh machine needs Python >= 3.10 and make.
+# Everything sets itself up: a fresh machine needs Python >= 3.11 and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -81,7 +81,7 @@ format: setup ## Rewrite the code in style
 	$(BIN)/ruff format .
 
 constraints: setup ## Pin what the extras resolve to today
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 		--no-annotate --no-header --quiet --output-file constraints.txt
 
 clean: ## Remove what was built

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.planning.increment import Planned
@@ -22,7 +22,7 @@ RUN_ID_VARIABLE = "RELABEL_RUN_ID"
 
 def run_id() -> str:
     """$RELABEL_RUN_ID, which a scheduler sets to what it calls this attempt; else the time and the process."""
-    return os.environ.get(RUN_ID_VARIABLE) or f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}"
+    return os.environ.get(RUN_ID_VARIABLE) or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
 
 
 class JsonLog:
@@ -58,7 +58,7 @@ class JsonLog:
 
     def event(self, event: str, *, level: str = "info", **fields: Any) -> None:
         """Write one line. Values are what JSON knows; nothing secret is ever among them."""
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "level": level, "run": self._run, "event": event, **fields}
         sys.stderr.write(json.dumps(line) + "\n")
         sys.stderr.flush()

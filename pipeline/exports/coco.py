@@ -103,11 +103,11 @@ def provenance(mask: Row) -> Row:
     }
 
 
-def polygons(mask: Row, piece: Piece) -> list[list[float]]:
+def polygons(mask: Row, piece: Piece) -> list[Sequence[float]]:
     """The outer outlines, which pycocotools draws as exactly this mask with its holes filled."""
     pixels = binary.decode(mask["mask_rle"])
     outer, holes = outlines(pixels)
-    found: list[list[float]] = [outline.ravel().tolist() for outline in outer]
+    found: list[Sequence[float]] = [outline.ravel().tolist() for outline in outer]
     if holes:
         drawn = binary.area(binary.from_polygons(found, (pixels.shape[0], pixels.shape[1])))
         piece.lost.update({"masks whose holes were filled": 1, "hole pixels filled": drawn - mask["area"]})

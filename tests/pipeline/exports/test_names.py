@@ -31,11 +31,23 @@ ALIKE = [
     "Cafe\u0301.png",
     "x/d.png",
 ]
-HOSTILE = [
-    ".", "..", "/", "./", "//", "../../etc/passwd", "/etc/passwd", "a\0b.png", "a\nb\x1b[31m.png", "\x7f.png", "c:\\d.png",
-    "n" * 300 + ".png", "/".join(["deep"] * 400) + "/a.png", "a.png/b.png", "a.png", "images/a.png", "images_/a.png",
-    "data.yaml", "export.json", ".relabel-export/job.json", "renamed.jsonl", "x.tar#y.png", "x.tar/y.png", " ", "é\u2028.png",
-]  # fmt: skip
+NO_FILES = [
+    ".",
+    "..",
+    "/",
+    "./",
+    "//",
+    " ",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "a\0b.png",
+    "a\nb\x1b[31m.png",
+    "\x7f.png",
+]
+LONG = ["n" * 300 + ".png", "/".join(["deep"] * 400) + "/a.png"]
+FOLDERS = ["a.png/b.png", "a.png", "images/a.png", "images_/a.png", "x.tar#y.png", "x.tar/y.png", "c:\\d.png"]
+OUR_OWN = ["data.yaml", "export.json", ".relabel-export/job.json", "renamed.jsonl"]
+HOSTILE = [*NO_FILES, *LONG, *FOLDERS, *OUR_OWN]
 
 
 def cases(uris: list[str]) -> list[ImageCase]:
