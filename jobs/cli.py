@@ -25,6 +25,7 @@ from jobs.doctor import doctor
 from jobs.evaluate import evaluate
 from jobs.export import export
 from jobs.gc import gc
+from jobs.inspect import inspect
 from jobs.plan import plan
 from jobs.refine import refine
 from jobs.report import report, review
@@ -49,7 +50,7 @@ app = typer.Typer(
 )
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (demo, refine, doctor, config),
-    "Relabel a dataset": (plan, run, status, seal),
+    "Relabel a dataset": (inspect, plan, run, status, seal),
     "Look at the result": (report, review, verify, files),
     "Hand it on": (export, gc),
     "Make it better, and measure it": (calibrate, adapt, evaluate, bench, train_lite),
