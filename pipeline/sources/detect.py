@@ -22,6 +22,7 @@ from pipeline.sources import (
     label_studio,
     labelme,
     sa1b,
+    voc_boxes,
     walks,
     xml_stream,
     yolo,
@@ -53,7 +54,7 @@ DOCUMENTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "label-studio": label_studio.fits,
 }
 """Sources of folders of JSON, by the keys of a document; of lists the first entry counts."""
-XML_ROOTS = {cvat.ROOT: "cvat"}
+XML_ROOTS = {cvat.ROOT: "cvat", voc_boxes.ROOT: "voc-boxes"}
 """Outermost element of an XML file -> source."""
 SAMPLED_TEXTS = 8
 

@@ -36,6 +36,7 @@ from pipeline.sources import (
     result,
     sa1b,
     voc,
+    voc_boxes,
     webdataset,
     yolo,
 )
@@ -73,10 +74,10 @@ def _of_the_result(masks_uri: str, access: Access) -> str:
 
 
 SOURCES: dict[str, Source] = {
-    "coco": Source(coco.scan),
+    "coco": Source(coco.scan, parse=coco.parse),
     "coco-results": Source(coco_results.scan, parse=coco_results.parse),
     "coco-panoptic": Source(coco_panoptic.scan, files_root=coco_panoptic.root),
-    "lvis": Source(lvis.scan),
+    "lvis": Source(lvis.scan, parse=coco.parse),
     "png": Source(png.scan, files_root=str, parse=png.parse),
     "instances": Source(instances.scan, files_root=str, parse=instances.parse),
     "voc": Source(voc.scan, files_root=voc.root),
@@ -84,6 +85,7 @@ SOURCES: dict[str, Source] = {
     "cam": Source(cam.scan, files_root=str, parse=cam.parse, semantic=True),
     "yolo": Source(yolo.scan),
     "labelme": Source(labelme.scan, images_root=_beside_the_masks),
+    "voc-boxes": Source(voc_boxes.scan),
     "cvat": Source(cvat.scan),
     "label-studio": Source(label_studio.scan, parse=label_studio.parse),
     "sa-1b": Source(sa1b.scan, images_root=_beside_the_masks),

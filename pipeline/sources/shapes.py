@@ -18,7 +18,8 @@ from pipeline.masks.binary import Rle
 from pipeline.sources.fields import as_float, as_list, brief_value
 
 UNREADABLE = "null"
-BOX = "boxes: a box and no mask; its rectangle is the prompt, and the coarse mask"
+BOX = "boxes: no segmentation; the box is a prompt alone, and its rectangle stands in for the coarse mask"
+"""What is odd about a mask of which nothing but a box is known."""
 MAX_CORNERS = 1024
 FARTHEST_PX = 1e9
 SAGITTA_PX = 0.05
