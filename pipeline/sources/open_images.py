@@ -24,6 +24,14 @@ from pipeline.storage.disk_table import temporary_database, to_key, to_path
 
 COLUMNS = frozenset(("MaskPath", "ImageID", "LabelName"))
 DESCRIPTIONS = "class-descriptions"
+BESIDE = {
+    "images-with": "a list of images",
+    "image-ids": "a list of images",
+    "imagelabels": "labels of whole images",
+    "relationship": "relations of objects",
+    "hierarchy": "the hierarchy of classes",
+}
+"""Part of a name -> what such a table holds, which is no mask."""
 USED = (*COLUMNS, "BoxID")
 _TABLE = "CREATE TABLE files (name BLOB PRIMARY KEY, path BLOB, mark TEXT, used INTEGER) WITHOUT ROWID"
 _PUT = "INSERT OR IGNORE INTO files VALUES (?, ?, ?, 0)"
@@ -61,6 +69,8 @@ class _Tables:
         for file in walks.mask_files(self._given, {tables.SUFFIX, ".png"}):
             if walks.has_suffix(file.path, {".png"}):
                 self._keep(file.path, f"{file.size}:{file.etag}")
+            elif (why := next((why for part, why in BESIDE.items() if part in file.path), None)) is not None:
+                coverage.ignore(file.path, why)
             elif DESCRIPTIONS in file.path:
                 self._labels.update(_descriptions(self._store, file.path))
                 coverage.ignore(file.path, "names of classes")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from pipeline.sources import documents, shapes
+from pipeline.sources import documents, png, shapes
 from pipeline.sources.annotated import Annotated, Shape
 from pipeline.sources.documents import Form
 from pipeline.sources.fields import as_label, brief_value, extra_of
@@ -44,7 +44,7 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
 
 def _beside(path: str) -> str | None:
     folder = path.partition("/")[0]
-    return None if folder == "Annotations" else BESIDE.get(folder)
+    return png.beside(path) or (None if folder == "Annotations" else BESIDE.get(folder))
 
 
 def _read(path: str, content: Element, given: SourceInput) -> Annotated | None:
