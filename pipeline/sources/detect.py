@@ -15,15 +15,18 @@ from typing import Any
 from pipeline.errors import RefusedError
 from pipeline.sources import (
     cityscapes,
+    cityscapes_polygons,
     coverage,
     cvat,
     image_folder,
     json_stream,
     label_studio,
     labelme,
+    mmdet,
     open_images,
     rle_csv,
     sa1b,
+    supervisely,
     tables,
     voc_boxes,
     walks,
@@ -55,6 +58,9 @@ DOCUMENTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "labelme": labelme.fits,
     "sa-1b": sa1b.fits,
     "label-studio": label_studio.fits,
+    "supervisely": supervisely.fits,
+    "cityscapes-polygons": cityscapes_polygons.fits,
+    "mmdet": mmdet.fits,
 }
 """Sources of folders of JSON, by the keys of a document; of lists the first entry counts."""
 XML_ROOTS = {cvat.ROOT: "cvat", voc_boxes.ROOT: "voc-boxes"}
@@ -138,6 +144,8 @@ def _fitting(paths: Sequence[str], store: Store) -> dict[str, str]:
         found.setdefault(source, path)
     if "open-images" in found:
         found.pop("png", None)  # the masks that it names
+    if cityscapes.best_kind(paths, cityscapes.KINDS):
+        found.pop("cityscapes-polygons", None)  # its PNGs have the same, and ids
     if "yolo" in found and not _are_labels([path for path in paths if path.endswith(".txt")], store):
         del found["yolo"]
     if "png" in found:
