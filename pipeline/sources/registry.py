@@ -20,6 +20,7 @@ from pipeline.dataset import open_result
 from pipeline.errors import RefusedError
 from pipeline.registry import look_up
 from pipeline.sources import (
+    ade20k,
     cam,
     cityscapes_polygons,
     class_maps,
@@ -39,6 +40,7 @@ from pipeline.sources import (
     result,
     rle_csv,
     sa1b,
+    stacks,
     supervisely,
     voc,
     voc_boxes,
@@ -88,6 +90,8 @@ SOURCES: dict[str, Source] = {
     "voc": Source(voc.scan, files_root=voc.root),
     "class-maps": Source(class_maps.scan, files_root=str, parse=class_maps.parse, semantic=True),
     "cam": Source(cam.scan, files_root=str, parse=cam.parse, semantic=True),
+    "stacks": Source(stacks.scan, parse=stacks.parse),
+    "ade20k": Source(ade20k.scan, files_root=str, parse=ade20k.parse),
     "yolo": Source(yolo.scan),
     "labelme": Source(labelme.scan, images_root=_beside_the_masks),
     "voc-boxes": Source(voc_boxes.scan),
