@@ -1,4 +1,4 @@
-# Everything sets itself up: a fresh machine needs Python >= 3.10 and make.
+# Everything sets itself up: a fresh machine needs Python >= 3.11 and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,8 +28,9 @@ lint: setup ## Style and types
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# By file, since a file's tests share what they are slow to set up; at most four, since many start a Ray of their own.
 test: lint ## The gate: style, types, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup ## Tests that take minutes each; one of them submits a job to Ray, which takes the extra `cluster`
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,cluster]'
@@ -81,7 +82,7 @@ format: setup ## Rewrite the code in style
 	$(BIN)/ruff format .
 
 constraints: setup ## Pin what the extras resolve to today
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 		--no-annotate --no-header --quiet --output-file constraints.txt
 
 clean: ## Remove what was built

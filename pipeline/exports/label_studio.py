@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
 from pipeline.dataset.by_image import Group, Row
 from pipeline.exports import fragments
+from pipeline.exports.text import xml_attribute, xml_text
 from pipeline.exports.types import Export, ExportImage, Job, Piece, named
 from pipeline.masks import binary
 
@@ -25,9 +25,9 @@ RUN_BITS = (3, 4, 8, 16)
 def write(job: Job, group: Group, index: int) -> Piece:
     """The group's tasks, as lines."""
     piece = Piece()
-    with fragments.Fragments(job, index) as lines:
+    with fragments.Fragments(job, index, piece) as lines:
         for image in job.read(group, piece):
-            lines.add("tasks", image.split, task(image, job))
+            lines.add("tasks", image.split, task(image, job, piece))
             piece.count(image)
     return piece
 
@@ -40,21 +40,22 @@ def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - others
         with job.target.writer(path) as sink:
             fragments.write_list(sink, fragments.lines(job, "tasks", split))
         piece.files.append(path)
-    job.target.put(
-        "label_config.xml", label_config([name for _, name in sorted(job.survey.categories.items())]).encode()
-    )
+    job.target.put("label_config.xml", label_config(job.survey.labels, piece).encode())
     return piece
 
 
-def task(image: ExportImage, job: Job) -> Row:
+def task(image: ExportImage, job: Job, piece: Piece) -> Row:
     """One image with its masks as a prediction."""
     qualities = [mask["quality"] for mask in image.masks if mask["quality"] is not None]
     prediction = {
         "model_version": job.result.manifest.fingerprint,
         "score": min(qualities, default=0.0),
-        "result": [region(mask, image, job.survey.categories[mask["class_id"]]) for mask in image.masks],
+        "result": [
+            region(mask, image, xml_text(job.survey.categories[mask["class_id"]], piece)) for mask in image.masks
+        ],
     }
-    return {"data": {"image": address(job.images.uri, image.uri), "image_uri": image.uri}, "predictions": [prediction]}
+    data = {"image": address(job.images.uri, image.uri), "image_uri": image.uri, "image_id": image.source_id}
+    return {"data": data, "predictions": [prediction]}
 
 
 def region(mask: Row, image: ExportImage, label: str) -> Row:
@@ -101,9 +102,9 @@ def _run(length: int, value: int) -> list[str]:
     return found
 
 
-def label_config(names: Sequence[str]) -> str:
+def label_config(names: Sequence[str], piece: Piece) -> str:
     """The labeling interface: the image and a brush for each category."""
-    labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in names)
+    labels = "\n".join(f"    <Label value={xml_attribute(name, piece)}/>" for name in names)
     return (
         '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
         f'  <BrushLabels name="label" toName="image">\n{labels}\n  </BrushLabels>\n</View>\n'

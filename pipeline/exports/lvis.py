@@ -20,9 +20,9 @@ RARE, COMMON = 10, 100  # images that have the category: up to so many
 def write(job: Job, group: Group, index: int) -> Piece:
     """The group's images and annotations, as lines."""
     piece = Piece()
-    with fragments.Fragments(job, index) as lines:
+    with fragments.Fragments(job, index, piece) as lines:
         for image in job.read(group, piece):
-            lines.add("images", image.split, image_entry(image))
+            lines.add("images", image.split, image_entry(image, job))
             for mask in image.masks:
                 entry = coco.annotation(mask, image, job, piece)
                 lines.add("annotations", image.split, {k: v for k, v in entry.items() if k != "iscrowd"})
@@ -41,7 +41,7 @@ def finish(job: Job, pieces: Sequence[Piece]) -> Piece:
     return coco.write_files(job, categories, "lvis")
 
 
-def image_entry(image: ExportImage) -> Row:
+def image_entry(image: ExportImage, job: Job) -> Row:
     """An entry of `images`; the package wants a `coco_url`, whose last two parts it takes for folder and name.
 
     What the source says of categories that were looked for, and not annotated exhaustively, stays.
@@ -50,7 +50,7 @@ def image_entry(image: ExportImage) -> Row:
     return {
         "coco_url": image.uri,
         "neg_category_ids": [],
-        **coco.image_entry(image),
+        **coco.image_entry(image, job),
         "not_exhaustive_category_ids": sorted(not_exhaustive),
     }
 

@@ -8,6 +8,7 @@ Not here: anything that looks at the image (`scores.py`), anything that changes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import cv2
@@ -169,7 +170,7 @@ def from_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
     return rle
 
 
-def from_polygons(polygons: list[list[float]], size_hw: tuple[int, int]) -> Rle:
+def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Rle:
     """Union of COCO polygons [x1, y1, x2, y2, ...] in pixels -> Rle, rasterised as pycocotools does."""
     height, width = size_hw
     usable = [polygon for polygon in polygons if len(polygon) >= 6]

@@ -59,7 +59,8 @@ REGION = closed(
     }
 )
 PREDICTION = closed({"model_version": TEXT, "score": SCORE, "result": listed(REGION)})
-TASKS = listed(closed({"data": closed({"image": TEXT, "image_uri": TEXT}), "predictions": listed(PREDICTION, 1)}), 1)
+DATA = closed({"image": TEXT, "image_uri": TEXT, "image_id": TEXT})
+TASKS = listed(closed({"data": DATA, "predictions": listed(PREDICTION, 1)}), 1)
 ATTRIBUTE = closed(
     {
         "name": TEXT,
