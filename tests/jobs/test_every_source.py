@@ -95,7 +95,17 @@ def save(path: Path, pixels: Pixels) -> None:
     Image.fromarray(pixels).save(path)
 
 
-@pytest.mark.parametrize(("name", "masks_at"), [("coco", "instances.json"), ("lvis", "lvis.json"), ("webdataset", "")])
+WHOLE = {
+    "coco": "instances.json",
+    "lvis": "lvis.json",
+    "webdataset": "",
+    "cvat": "annotations.xml",
+    "label-studio": "tasks.json",
+}
+"""Exports that hold every pixel, and where their masks are."""
+
+
+@pytest.mark.parametrize(("name", "masks_at"), WHOLE.items())
 def test_what_an_export_holds_wholly(work: Work, tmp_path: Path, name: str, masks_at: str) -> None:
     lost = work.export(work.result, name, tmp_path / "to")["lost"]
     images = None if name == "webdataset" else DEMO / "images"
