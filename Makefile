@@ -28,8 +28,9 @@ lint: setup ## Style and types
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# By file, since a file's tests share what they are slow to set up; at most four, since many start a Ray of their own.
 test: lint ## The gate: style, types, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup ## Tests that take minutes each; one of them submits a job to Ray, which takes the extra `cluster`
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,cluster]'

@@ -21,7 +21,11 @@ from pipeline.sources import (
     json_stream,
     label_studio,
     labelme,
+    open_images,
+    rle_csv,
     sa1b,
+    tables,
+    voc_boxes,
     walks,
     xml_stream,
     yolo,
@@ -37,7 +41,7 @@ BY_SUFFIX = {
     ".json": None,
     ".xml": None,
     ".jsonl": "image-folder",
-    ".csv": "image-folder",
+    ".csv": None,
     ".parquet": "parquet",
     ".tar": "webdataset",
     ".yaml": "yolo",
@@ -53,7 +57,7 @@ DOCUMENTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "label-studio": label_studio.fits,
 }
 """Sources of folders of JSON, by the keys of a document; of lists the first entry counts."""
-XML_ROOTS = {cvat.ROOT: "cvat"}
+XML_ROOTS = {cvat.ROOT: "cvat", voc_boxes.ROOT: "voc-boxes"}
 """Outermost element of an XML file -> source."""
 SAMPLED_TEXTS = 8
 
@@ -70,7 +74,8 @@ def detect(masks_uri: str, access: Access | None = None, images_uri: str | None 
         raise RefusedError(f"--masks {masks_uri}: {why}")
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in BY_SUFFIX:
-        return BY_SUFFIX[suffix] or (_xml(uri, access) if suffix == ".xml" else _json(uri, access))
+        by_content = {".xml": _xml, ".csv": _csv, ".json": _json}
+        return BY_SUFFIX[suffix] or by_content[suffix](uri, access)
     return _folder(uri, access, images_uri)
 
 
@@ -131,6 +136,8 @@ def _fitting(paths: Sequence[str], store: Store) -> dict[str, str]:
             found.setdefault(source, path)
     for source, path in _documents(paths, store):
         found.setdefault(source, path)
+    if "open-images" in found:
+        found.pop("png", None)  # the masks that it names
     if "yolo" in found and not _are_labels([path for path in paths if path.endswith(".txt")], store):
         del found["yolo"]
     if "png" in found:
@@ -160,7 +167,7 @@ def _are_labels(paths: Sequence[str], store: Store) -> bool:
 
 def _documents(paths: Sequence[str], store: Store) -> Iterator[tuple[str, str]]:
     """The sources of a few JSON and XML documents, with their paths."""
-    for suffix, source_of in ((".json", _of_keys), (".xml", _of_root)):
+    for suffix, source_of in ((".json", _of_keys), (".xml", _of_root), (".csv", _of_head)):
         for path in [path for path in paths if path.lower().endswith(suffix)][:SAMPLED_TEXTS]:
             source = source_of(f"{store.uri.rstrip('/')}/{path}", store.access)
             if source is not None:
@@ -174,6 +181,17 @@ def _of_keys(uri: str, access: Access) -> str | None:
 
 def _of_root(uri: str, access: Access) -> str | None:
     return XML_ROOTS.get(xml_stream.root_name(uri, access) or "")
+
+
+def _of_head(uri: str, access: Access) -> str | None:
+    names = tables.head(*split_uri(uri, access))
+    if set(names) >= open_images.COLUMNS:
+        return "open-images"
+    return "rle-csv" if rle_csv.columns_of(names) else None
+
+
+def _csv(uri: str, access: Access) -> str:
+    return _of_head(uri, access) or "image-folder"
 
 
 def _xml(uri: str, access: Access) -> str:

@@ -18,7 +18,8 @@ from pipeline.masks.binary import Rle
 from pipeline.sources.fields import as_float, as_list, brief_value
 
 UNREADABLE = "null"
-BOX = "boxes: a box and no mask; its rectangle is the prompt, and the coarse mask"
+BOX = "boxes: no segmentation; the box is a prompt alone, and its rectangle stands in for the coarse mask"
+"""What is odd about a mask of which nothing but a box is known."""
 MAX_CORNERS = 1024
 FARTHEST_PX = 1e9
 SAGITTA_PX = 0.05
@@ -89,23 +90,7 @@ def placed(crop: npt.NDArray[Any], left: int, top: int, size_hw: tuple[int, int]
     columns, rows = np.nonzero(np.asarray(crop, bool).T)
     columns, rows = columns.astype(np.int64) + left, rows.astype(np.int64) + top
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    return of_places((columns * height + rows)[inside], size_hw)
-
-
-def of_places(places: npt.NDArray[np.int64], size_hw: tuple[int, int]) -> Rle:
-    """Rising column-major places of the pixels that are set -> Rle."""
-    first = np.flatnonzero(np.diff(places, prepend=-2) != 1)
-    starts, lengths = places[first], np.diff(first, append=len(places))
-    return of_runs(starts, lengths, size_hw)
-
-
-def of_runs(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], size_hw: tuple[int, int]) -> Rle:
-    """Column-major runs that are set, rising and apart from each other -> Rle."""
-    ends = starts + lengths
-    gaps = starts - np.concatenate([[0], ends[:-1]])
-    counts = np.stack([gaps, lengths], axis=1).ravel().tolist()
-    last = size_hw[0] * size_hw[1] - (int(ends[-1]) if len(ends) else 0)
-    return binary.from_run_lengths([*counts, *([last] if last or not counts else [])], size_hw)
+    return binary.from_places((columns * height + rows)[inside], size_hw)
 
 
 def of_rle(rle: Rle) -> Drawn:
