@@ -7,33 +7,15 @@ two formats fit is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.sources import (
-    cityscapes,
-    coverage,
-    cvat,
-    image_folder,
-    json_stream,
-    label_studio,
-    labelme,
-    open_images,
-    rle_csv,
-    sa1b,
-    tables,
-    voc_boxes,
-    walks,
-    xml_stream,
-    yolo,
-)
+from pipeline.sources import ade20k, cityscapes, contents, coverage, image_folder, stacks, walks, yolo
 from pipeline.sources.label_maps import COLOURED
 from pipeline.sources.types import IMAGE_SUFFIXES
 from pipeline.sources.voc import OBJECTS
-from pipeline.storage import Access, Store, split_uri
+from pipeline.storage import Access, Store
 from schemas import layout
 
 YOLO_FILES = ("data.yaml", "dataset.yaml", "labels")
@@ -51,14 +33,6 @@ COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|zip|gz|zst|bz2|xz|7z)$", re.IGNORECASE
 PICKLED = re.compile(r"\.(pkl|pickle|pt|pth)$", re.IGNORECASE)
 BY_CONTENT = {".parquet": "parquet", ".tar": "webdataset", ".txt": "yolo", ".npy": "cam", ".npz": "cam"}
 """Of folders: what these files are."""
-DOCUMENTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
-    "labelme": labelme.fits,
-    "sa-1b": sa1b.fits,
-    "label-studio": label_studio.fits,
-}
-"""Sources of folders of JSON, by the keys of a document; of lists the first entry counts."""
-XML_ROOTS = {cvat.ROOT: "cvat", voc_boxes.ROOT: "voc-boxes"}
-"""Outermost element of an XML file -> source."""
 SAMPLED_TEXTS = 8
 
 
@@ -74,8 +48,7 @@ def detect(masks_uri: str, access: Access | None = None, images_uri: str | None 
         raise RefusedError(f"--masks {masks_uri}: {why}")
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in BY_SUFFIX:
-        by_content = {".xml": _xml, ".csv": _csv, ".json": _json}
-        return BY_SUFFIX[suffix] or by_content[suffix](uri, access)
+        return BY_SUFFIX[suffix] or contents.of_file(uri, access, suffix)
     return _folder(uri, access, images_uri)
 
 
@@ -99,7 +72,7 @@ def _folder(uri: str, access: Access, images_uri: str | None) -> str:
     paths = [path for path in walks.some(store, walks.LOOKED_AT) if not coverage.ignored_by_name(path)]
     own = _without_images(paths, uri, images_uri)
     fitting = _fitting(own, store)
-    if images_uri is None and fitting.keys() & {*DOCUMENTS, *XML_ROOTS.values()}:
+    if images_uri is None and fitting.keys() & {*contents.DOCUMENTS, *contents.XML_ROOTS.values()}:
         fitting.pop("png", None)  # the images, beside their documents
     if len(fitting) > 1:
         sides = " and ".join(f"{name} ({example})" for name, example in fitting.items())
@@ -134,19 +107,30 @@ def _fitting(paths: Sequence[str], store: Store) -> dict[str, str]:
             source = "png"
         if source is not None:
             found.setdefault(source, path)
-    for source, path in _documents(paths, store):
+    for source, path in contents.of_documents(paths, store):
         found.setdefault(source, path)
-    if "open-images" in found:
-        found.pop("png", None)  # the masks that it names
     if "yolo" in found and not _are_labels([path for path in paths if path.endswith(".txt")], store):
         del found["yolo"]
-    if "png" in found:
-        found = {_of_images(paths) if name == "png" else name: path for name, path in found.items()}
-    return found
+    return _settled(found, paths, store)
+
+
+def _settled(found: dict[str, str], paths: Sequence[str], store: Store) -> dict[str, str]:
+    """What mask files are, by their names and content; without those that belong to another source."""
+    if "open-images" in found:
+        found.pop("png", None)  # the masks that it names
+    if cityscapes.best_kind(paths, cityscapes.KINDS):
+        found.pop("cityscapes-polygons", None)  # its PNGs have the same, and ids
+    if "cityscapes-polygons" in found and cityscapes.kind_of(found.get("png", "")):
+        del found["png"]  # colours for people
+    is_stack = "cam" in found and _is_stack(found["cam"], store)
+    names = {"png": _of_images(paths), "cam": "stacks" if is_stack else "cam"}
+    return {names.get(name, name): path for name, path in found.items()}
 
 
 def _of_images(paths: Sequence[str]) -> str:
     """Binary masks and instances are told by their values; class maps by Cityscapes' names, or by a label map."""
+    if ade20k.looks_like(frozenset(paths)):
+        return "ade20k"
     if any(path in COLOURED for path in paths):
         return "class-maps"
     kind = cityscapes.best_kind(paths, cityscapes.KINDS)
@@ -165,83 +149,12 @@ def _are_labels(paths: Sequence[str], store: Store) -> bool:
     return False
 
 
-def _documents(paths: Sequence[str], store: Store) -> Iterator[tuple[str, str]]:
-    """The sources of a few JSON and XML documents, with their paths."""
-    for suffix, source_of in ((".json", _of_keys), (".xml", _of_root), (".csv", _of_head)):
-        for path in [path for path in paths if path.lower().endswith(suffix)][:SAMPLED_TEXTS]:
-            source = source_of(f"{store.uri.rstrip('/')}/{path}", store.access)
-            if source is not None:
-                yield source, path
-
-
-def _of_keys(uri: str, access: Access) -> str | None:
-    keys = _keys(uri, access)
-    return next((name for name, fits in DOCUMENTS.items() if fits(keys)), None)
-
-
-def _of_root(uri: str, access: Access) -> str | None:
-    return XML_ROOTS.get(xml_stream.root_name(uri, access) or "")
-
-
-def _of_head(uri: str, access: Access) -> str | None:
-    names = tables.head(*split_uri(uri, access))
-    if set(names) >= open_images.COLUMNS:
-        return "open-images"
-    return "rle-csv" if rle_csv.columns_of(names) else None
-
-
-def _csv(uri: str, access: Access) -> str:
-    return _of_head(uri, access) or "image-folder"
-
-
-def _xml(uri: str, access: Access) -> str:
-    source = _of_root(uri, access)
-    if source is None:
-        known = ", ".join(f"<{root}> ({name})" for root, name in XML_ROOTS.items())
-        raise RefusedError(f"--masks {uri} is no XML of a format that is read: its first element is none of {known}")
-    return source
-
-
-def _keys(uri: str, access: Access) -> dict[str, Any]:
-    """The keys of a JSON object, of lists with their first entry; as far as the file can be read."""
-    found: dict[str, Any] = {}
-    with suppress(RefusedError, OSError):
-        for key, entry in json_stream.entries(uri, access):
-            if key not in found or found[key] is json_stream.LIST:
-                found[key] = entry
-    return found
+def _is_stack(path: str, store: Store) -> bool:
+    try:
+        return stacks.is_stack(store.read(path))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return False
 
 
 def _is_image(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _json(uri: str, access: Access) -> str:
-    """By the first entries of each list; the file is read as far as that takes."""
-    seen: set[str] = set()
-    is_list = False
-    keys: dict[str, Any] = {}
-    store, name = split_uri(uri, access)
-    if not store.exists(name):
-        return "coco"  # refused where it is read
-    for key, entry in json_stream.entries(uri, access):
-        if not key and entry is json_stream.LIST:
-            is_list = True
-        elif not key:
-            return "label-studio" if isinstance(entry, dict) and label_studio.fits(entry) else "coco-results"
-        if key not in keys or keys[key] is json_stream.LIST:
-            keys[key] = entry
-        if not isinstance(entry, dict):
-            continue
-        if "segments_info" in entry:
-            return "coco-panoptic"
-        if {"neg_category_ids", "not_exhaustive_category_ids"} & entry.keys() or _has_url_alone(entry):
-            return "lvis"
-        seen.add(key)
-        if {"images", "annotations"} <= seen:
-            return "coco"
-    return "coco-results" if is_list else next((source for source, fits in DOCUMENTS.items() if fits(keys)), "coco")
-
-
-def _has_url_alone(entry: dict[str, object]) -> bool:
-    return "coco_url" in entry and "file_name" not in entry

@@ -35,7 +35,7 @@ _FOLDERS = frozenset(_FOLDER_NAMES.split())
 _OF_MASKS = re.compile(
     r"(_gt(fine|coarse)(_polygons|_color|_labeltrainids|_labelids|_instanceids|_instancetrainids)?"
     r"|[_. -](masks?|seg|segmentation|labels?|lab|gt|groundtruth|ground_truth|annotations?|instances?|matte|alpha|l"
-    r"|manual1|target|labelids|instanceids|p))$",
+    r"|manual1|target|labelids|instanceids|p|parts_\d{1,3}))$",
     re.IGNORECASE,
 )
 _BEFORE_MASKS = re.compile(r"^(masks?|seg|segmentation|labels?|gt)[_. -]", re.IGNORECASE)

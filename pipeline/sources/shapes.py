@@ -10,9 +10,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import MaskError
 from pipeline.masks import binary
 from pipeline.masks.binary import Rle
 from pipeline.sources.fields import as_float, as_list, brief_value
@@ -24,6 +26,9 @@ MAX_CORNERS = 1024
 FARTHEST_PX = 1e9
 SAGITTA_PX = 0.05
 """How far the outline of a disc may be from the polygon that stands for it."""
+
+MAX_CORNER_PX = 1 << 24
+MAX_CROP_PIXELS = 1 << 28
 
 Ring = list[float]
 
@@ -82,6 +87,23 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float, degrees: float
         ring = np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1).ravel()
     found = [float(value) for value in ring]
     return turned(found, (x, y), degrees) if degrees else found
+
+
+def filled(outside: Ring, holes: Sequence[Ring], size_hw: tuple[int, int]) -> Rle:
+    """Pixels in and on a ring of whole pixels, without those in and on its holes. Raises MaskError."""
+    rings = [np.rint(np.asarray(ring, np.float64)).reshape(-1, 2) for ring in (outside, *holes)]
+    if any(np.abs(ring).max() > MAX_CORNER_PX for ring in rings):
+        raise MaskError("mask_unreadable", "a polygon far larger than its image")
+    height, width = size_hw
+    low = np.maximum(rings[0].min(axis=0), 0)
+    high = np.minimum(rings[0].max(axis=0), (width - 1, height - 1))
+    sides = (high - low + 1).astype(np.int64)
+    if (sides <= 0).any() or int(sides.prod()) > MAX_CROP_PIXELS:
+        raise MaskError("mask_empty" if (sides <= 0).any() else "mask_unreadable", "a polygon outside of its image")
+    crop = np.zeros((int(sides[1]), int(sides[0])), np.uint8)
+    for number, ring in enumerate(rings):
+        cv2.fillPoly(crop, [(ring - low).astype(np.int32)], (number == 0,))
+    return placed(crop, int(low[0]), int(low[1]), size_hw)
 
 
 def placed(crop: npt.NDArray[Any], left: int, top: int, size_hw: tuple[int, int]) -> Rle:
