@@ -10,7 +10,6 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from pipeline.sources import annotated, walks, xml_stream
@@ -20,6 +19,7 @@ from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, SourceInput
 from pipeline.storage import Store, StoredFile, split_uri
 
 BATCH = 256
+BATCH_BYTES = 1 << 26
 MAX_BYTES = 1 << 28
 SUFFIX = ".json"
 
@@ -72,7 +72,7 @@ def scan(given: SourceInput, form: Form, order: Iterable[str] = ()) -> Iterator[
 def _found(given: SourceInput, form: Form) -> Iterator[Annotated]:
     store, files = _documents(given, form)
     with ThreadPoolExecutor(given.threads) as pool:
-        while batch := list(islice(files, BATCH)):
+        for batch in _batches(files):
             for file, content in zip(batch, pool.map(lambda one: _read(store, one, form), batch), strict=True):
                 one = None if isinstance(content, Wrong) else form.read(file.path, content, given)
                 if one is not None:
@@ -80,6 +80,18 @@ def _found(given: SourceInput, form: Form) -> Iterator[Annotated]:
                     yield one
                 else:
                     given.coverage.leave(file.path, *_why_not(content, form))
+
+
+def _batches(files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:
+    """A bounded number of files, and of bytes: some hold their images too."""
+    batch: list[StoredFile] = []
+    for file in files:
+        batch.append(file)
+        if len(batch) >= BATCH or sum(one.size for one in batch) >= BATCH_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _documents(given: SourceInput, form: Form) -> tuple[Store, Iterator[StoredFile]]:
