@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow test-lowest package bench-speed fit-quality bench-quality gpu-pack gpu gpu-train \
-	lint format constraints clean
+.PHONY: help setup demo test test-slow test-lowest package peers bench-speed fit-quality bench-quality gpu-pack gpu \
+	gpu-train lint format constraints clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -44,6 +44,10 @@ test-lowest: setup ## The tests at the lowest versions that pyproject.toml allow
 	$(BIN)/uv pip install --quiet --upgrade --resolution lowest-direct --python build/lowest/bin/python \
 		--editable '.[plots]'
 	build/lowest/bin/python -m pytest tests/schemas tests/pipeline tests/jobs/test_cli.py tests/jobs/test_extras.py
+
+peers: setup ## Tools that read our exports, each in an environment of its own, and the tests that run them
+	$(BIN)/python -m tests.field.peers.environments
+	$(BIN)/python -m pytest -m slow tests/field/peers
 
 package: setup ## Build wheel and source distribution, and check how they would look on a package page
 	rm -rf build/lib build/dist

@@ -28,7 +28,8 @@ from jobs.gc import gc
 from jobs.inspect import inspect
 from jobs.plan import plan
 from jobs.refine import refine
-from jobs.report import report, review
+from jobs.report import report
+from jobs.review import review
 from jobs.run import run
 from jobs.seal import seal
 from jobs.status import files, status

@@ -243,9 +243,9 @@ def summary(manifest: Manifest, output: str) -> None:
     table.add_row("images ok", str(counts.images.get("ok", 0)), f"of {manifest.planned.images} planned")
     for reason, number in counts.image_reasons.items():
         table.add_row(f"  failed: {reason}", str(number), REASONS[reason])
-    for decision in ("refined", "kept_coarse", "review", "failed"):
+    for decision, meaning in DECISIONS.items():
         if number := counts.decisions.get(decision, 0):
-            table.add_row(f"masks {decision}", str(number), DECISIONS[decision])
+            table.add_row(f"masks {decision}", str(number), meaning)
     for reason, number in counts.mask_reasons.items():
         table.add_row(f"  {reason}", str(number), REASONS[reason])
     out.print(table)
@@ -260,6 +260,7 @@ def summary(manifest: Manifest, output: str) -> None:
 
 
 DECISIONS = {
+    "corrected": "mask_rle is a person's (`relabel review --from`)",
     "refined": "mask_rle is the refined mask",
     "kept_coarse": "mask_rle is the coarse mask: the gate did not trust the refined one",
     "review": "a person should look; mask_rle is the mask that seems better",

@@ -16,7 +16,7 @@ from pipeline.exports.text import to_json, xml_attribute, xml_content, xml_text
 from pipeline.exports.types import Export, Job, Piece, named
 from pipeline.masks import binary
 
-ATTRIBUTES = ("mask_id", "decision", "quality")
+ATTRIBUTES = ("mask_id", "decision", "quality", "is_crowd")
 
 
 def write(job: Job, group: Group, index: int) -> Piece:
@@ -54,7 +54,8 @@ def shape(mask: Row, name: str, piece: Piece) -> str:
     x, y, width, height = (int(side) for side in mask["bbox_xywh"])
     box = binary.decode(mask["mask_rle"])[y : y + height, x : x + width]
     runs = ", ".join(map(str, row_runs(box)))
-    values = {**mask, "quality": "" if mask["quality"] is None else f"{mask['quality']:.4f}"}
+    quality = "" if mask["quality"] is None else f"{mask['quality']:.4f}"
+    values = {**mask, "quality": quality, "is_crowd": "true" if mask["crowd"] else "false"}
     attributes = "".join(
         f'<attribute name="{key}">{xml_content(str(values[key]), piece)}</attribute>' for key in ATTRIBUTES
     )
@@ -73,11 +74,13 @@ def row_runs(box: binary.Mask) -> list[int]:
 
 
 def label(name: str) -> Row:
-    """A label as CVAT's raw constructor takes it."""
-    attributes = [
-        {"name": key, "mutable": False, "input_type": "text", "default_value": "", "values": [""]} for key in ATTRIBUTES
-    ]
-    return {"name": name, "type": "mask", "attributes": attributes}
+    """A label as CVAT's raw constructor takes it; for shapes of any kind, as a correction may be a polygon."""
+    return {"name": name, "type": "any", "attributes": [_attribute(key) for key in ATTRIBUTES]}
+
+
+def _attribute(name: str) -> Row:
+    kind, default = ("checkbox", "false") if name == "is_crowd" else ("text", "")
+    return {"name": name, "mutable": False, "input_type": kind, "default_value": default, "values": [default]}
 
 
 EXPORT = Export(write, finish)

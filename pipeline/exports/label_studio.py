@@ -18,6 +18,7 @@ from pipeline.exports.text import xml_attribute, xml_text
 from pipeline.exports.types import Export, ExportImage, Job, Piece, named
 from pipeline.masks import binary
 
+CROWD = "crowd"
 WORD_BITS = 8
 RUN_BITS = (3, 4, 8, 16)
 
@@ -51,27 +52,34 @@ def task(image: ExportImage, job: Job, piece: Piece) -> Row:
         "model_version": job.result.manifest.fingerprint,
         "score": min(qualities, default=0.0),
         "result": [
-            region(mask, image, xml_text(job.survey.categories[mask["class_id"]], piece)) for mask in image.masks
+            result
+            for mask in image.masks
+            for result in results(mask, image, xml_text(job.survey.categories[mask["class_id"]], piece))
         ],
     }
     data = {"image": address(job.images.uri, image.uri), "image_uri": image.uri, "image_id": image.source_id}
     return {"data": data, "predictions": [prediction]}
 
 
-def region(mask: Row, image: ExportImage, label: str) -> Row:
-    """One brush region."""
-    return {
+def results(mask: Row, image: ExportImage, label: str) -> list[Row]:
+    """One brush region, and that it is a crowd."""
+    region = {
         "id": mask["mask_id"],
-        "type": "brushlabels",
-        "from_name": "label",
         "to_name": "image",
         "original_width": image.width,
         "original_height": image.height,
         "image_rotation": 0,
+    }
+    brush = {
+        **region,
+        "type": "brushlabels",
+        "from_name": "label",
         "score": mask["quality"] or 0.0,
         "meta": {"decision": [mask["decision"]]},
         "value": {"format": "rle", "rle": brush_rle(binary.decode(mask["mask_rle"])), "brushlabels": [label]},
     }
+    crowd = {**region, "type": "choices", "from_name": CROWD, "value": {"choices": [CROWD]}}
+    return [brush, crowd] if mask["crowd"] else [brush]
 
 
 def brush_rle(mask: binary.Mask) -> list[int]:
@@ -103,11 +111,13 @@ def _run(length: int, value: int) -> list[str]:
 
 
 def label_config(names: Sequence[str], piece: Piece) -> str:
-    """The labeling interface: the image and a brush for each category."""
+    """The labeling interface: the image, a brush for each category, and for each region whether it is a crowd."""
     labels = "\n".join(f"    <Label value={xml_attribute(name, piece)}/>" for name in names)
     return (
         '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
-        f'  <BrushLabels name="label" toName="image">\n{labels}\n  </BrushLabels>\n</View>\n'
+        f'  <BrushLabels name="label" toName="image">\n{labels}\n  </BrushLabels>\n'
+        f'  <Choices name="{CROWD}" toName="image" perRegion="true" choice="multiple">\n'
+        f'    <Choice value="{CROWD}"/>\n  </Choices>\n</View>\n'
     )
 
 

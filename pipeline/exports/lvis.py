@@ -32,7 +32,7 @@ def write(job: Job, group: Group, index: int) -> Piece:
 
 
 def finish(job: Job, pieces: Sequence[Piece]) -> Piece:
-    """One file a split; a category's counts are those of all splits."""
+    """One file a split; counts that the source has not are those of all splits."""
     total = Piece()
     for piece in pieces:
         total.images_of.update(piece.images_of)
@@ -56,17 +56,21 @@ def image_entry(image: ExportImage, job: Job) -> Row:
 
 
 def _counts(entry: Row, total: Piece, splits: Sequence[str]) -> Row:
-    """What LVIS has of a category; its words are the source's, its counts those of the export."""
+    """What LVIS has of a category: the source's own, and the export's where the source has none.
+
+    In LVIS's own files, counts and frequency are those of its training set, and an evaluation goes by them.
+    """
     number = entry["id"]
     images = sum(total.images_of[f"{split}/{number}"] for split in splits)
-    return {
-        "synset": entry.get("synset", ""),
-        "synonyms": entry.get("synonyms", [entry["name"]]),
-        "def": entry.get("def", ""),
+    found = {
+        "synset": "",
+        "synonyms": [entry["name"]],
+        "def": "",
         "frequency": "r" if images <= RARE else "c" if images <= COMMON else "f",
         "image_count": images,
         "instance_count": sum(total.masks_of[f"{split}/{number}"] for split in splits),
     }
+    return {name: entry.get(name, value) for name, value in found.items()}
 
 
 EXPORT = Export(write, finish)

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import KDTree
 
 from pipeline.masks.binary import Mask
 from pipeline.masks.outlines import Outline, outlines, signed_area
@@ -122,6 +121,8 @@ def _leftmost(outline: Outline) -> int:
 
 def _branch_to_parts(mask: Mask, root: _Ring, parts: Sequence[_Ring]) -> None:
     """Reach each part from the nearest point of the largest, where its pixels outnumber those of the line."""
+    from scipy.spatial import KDTree  # it takes longer than all else that a command needs
+
     labels = cv2.connectedComponents(mask, connectivity=8)[1]
     areas = np.bincount(labels.ravel())
     tree = KDTree(root.points)

@@ -27,6 +27,7 @@ from pipeline.storage import Access
 from schemas.manifest import Counts
 
 DECISIONS = {
+    "corrected": ("Corrected", "a person's mask"),
     "refined": ("Refined", "the refined mask is the one to train on"),
     "kept_coarse": ("Kept coarse", "the gate did not trust the refined mask"),
     "review": ("Review", "a person should look"),

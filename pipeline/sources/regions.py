@@ -98,7 +98,8 @@ def _shape(own_id: str, region: Result, group: Sequence[Result]) -> Shape:
     extra |= {"labels": labels} if len(labels) > 1 else {}
     rotated = as_float(region.get("image_rotation"))
     note = f"image_rotation: the image was shown turned by {rotated:g} degrees" if rotated else ""
-    return Shape(own_id, labels[0] if labels else "", drawn.text, drawn.detail or note, extra=extra_of(extra, ()))
+    crowd = "crowd" in as_list(attributes.get("crowd"))  # as this project's export has it
+    return Shape(own_id, labels[0] if labels else "", drawn.text, drawn.detail or note, crowd, extra_of(extra, ()))
 
 
 def _labels(value: Result) -> list[Any]:
