@@ -137,11 +137,18 @@ def stems_by(pattern: str) -> Shorter:
     return shorter
 
 
+def _shared_folder(name: str) -> str:
+    """`1/images/a` and `1/masks/x` are both `1/`: of folders that hold an image each."""
+    parts = name.split("/")
+    return f"{'/'.join(parts[:-2])}/" if len(parts) > 2 and parts[-2].lower() in _FOLDERS else name
+
+
 RULES: dict[str, FileRule] = {
     "same": FileRule(_same, _same, "the same path"),
     "folders": FileRule(_without_roles, _without_roles, "the same path but for folders such as images and labels"),
     "affixes": FileRule(_bare_image, _bare_file, "the same path but for words such as _mask and _leftImg8bit"),
     "name": FileRule(_last(_bare_image), _last(_bare_file), "the same name in any folder"),
+    "folder": FileRule(_shared_folder, _shared_folder, "the folder that they share: 1/images/a and 1/masks/x"),
     "longer": FileRule(_without_roles, _without_roles, "names that go on after the image's: cat_1 of cat", _cut),
 }
 

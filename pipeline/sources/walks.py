@@ -153,7 +153,16 @@ def is_mask_among(path: str, images: Container[str]) -> bool:
         return False
     own, bare = stem(path), pairing.without_words(stem(path))
     beside = {f"{name}{suffix}" for name in (own, bare) for suffix in IMAGE_SUFFIXES} - {path, f"{own}.png"}
-    return any(other in images for other in beside)
+    return any(other in images for other in beside) or _is_in_masks(path, images)
+
+
+def _is_in_masks(path: str, images: Container[str]) -> bool:
+    """Whether it lies as in the Data Science Bowl: `1/masks/x.png` beside `1/images/1.png`."""
+    parts = path.split("/")
+    if len(parts) < 3 or parts[-2] != "masks":
+        return False
+    image = f"{'/'.join(parts[:-2])}/images/{parts[-3]}"
+    return any(f"{image}{suffix}" in images for suffix in IMAGE_SUFFIXES)
 
 
 def _is_image(path: str, below: str) -> bool:
