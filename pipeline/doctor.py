@@ -16,7 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pipeline import __version__
 from pipeline.cluster.connection import check_reachable, connected
 from pipeline.errors import RelabelError
 from pipeline.models.loading import check_device, visible_gpus
@@ -92,7 +91,7 @@ def packages() -> Finding:
     """This package and those that a run needs."""
     versions = {name: _version(name) for name in PACKAGES}
     here = Path(__file__).parent.parent
-    found = ", ".join([f"relabel {__version__} at {here}", *(f"{name} {which}" for name, which in versions.items())])
+    found = ", ".join([f"relabel at {here}", *(f"{name} {which}" for name, which in versions.items())])
     missing = [name for name, which in versions.items() if which == "missing"]
     if missing:
         return Finding("packages", "problem", found, f"install {', '.join(missing)}")

@@ -77,6 +77,15 @@ def visible_gpus() -> list[Gpu]:
     return [Gpu(one.name, one.total_memory, (one.major, one.minor) >= BFLOAT16_SINCE) for one in known]
 
 
+def pick_device(device: str) -> str:
+    """`device`, where "auto" stands for a GPU that torch can use here, else the CPU."""
+    if device != "auto":
+        return device
+    import torch  # takes seconds
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def check_device(device: str, dtype: str = "float32") -> None:
     """Raise RefusedError where torch cannot use `device`, or the device does not multiply `dtype`."""
     if not device.startswith("cuda"):

@@ -95,8 +95,9 @@ def filled(outside: Ring, holes: Sequence[Ring], size_hw: tuple[int, int]) -> Rl
     if any(np.abs(ring).max() > MAX_CORNER_PX for ring in rings):
         raise MaskError("mask_unreadable", "a polygon far larger than its image")
     height, width = size_hw
-    low = np.maximum(rings[0].min(axis=0), 0)
-    high = np.minimum(rings[0].max(axis=0), (width - 1, height - 1))
+    corners = np.concatenate(rings)  # of all: OpenCV draws a line that leaves the canvas a little differently
+    low = np.maximum(corners.min(axis=0), 0)
+    high = np.minimum(corners.max(axis=0), (width - 1, height - 1))
     sides = (high - low + 1).astype(np.int64)
     if (sides <= 0).any() or int(sides.prod()) > MAX_CROP_PIXELS:
         raise MaskError("mask_empty" if (sides <= 0).any() else "mask_unreadable", "a polygon outside of its image")

@@ -15,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from pipeline.masks import binary
+from tests.conftest import Cli
 from tests.field.world import SIZE_HW, photograph, put, run, square
 from tests.pipeline.exports.results import write
 
@@ -121,12 +122,8 @@ def pixels(segmentation: Any) -> np.ndarray:
     return coco_mask.decode(segmentation)
 
 
-@pytest.mark.parametrize(
-    ("content", "form", "file"), [(COCO, "coco", "coco"), (LVIS, "lvis", "lvis")], ids=["coco", "lvis"]
-)
-def test_instances(tmp_path: Path, content: Row, form: str, file: str) -> None:
-    found, report = there_and_back(tmp_path, content, form, file)
-    assert report["lost"] == {}
+def check(found: Row, content: Row) -> None:
+    """Nothing has changed but what is drawn, and that not in its pixels."""
     for part in ("info", "licenses"):
         assert found[part] == content[part]
     assert by_id(found["categories"]) == by_id(content["categories"])
@@ -135,11 +132,28 @@ def test_instances(tmp_path: Path, content: Row, form: str, file: str) -> None:
     assert rows.keys() == by_id(content["annotations"]).keys()
     for before in content["annotations"]:
         after = rows[before["id"]]
-        assert {key: after[key] for key in before if key not in DRAWN} == {
-            k: v for k, v in before.items() if k not in DRAWN
-        }
+        assert {key: after[key] for key in before.keys() - DRAWN} == {key: before[key] for key in before.keys() - DRAWN}
         assert np.array_equal(pixels(after["segmentation"]), pixels(before["segmentation"]))
         assert after["area"] == pixels(before["segmentation"]).sum()
+
+
+@pytest.mark.parametrize(("content", "form"), [(COCO, "coco"), (LVIS, "lvis")], ids=["coco", "lvis"])
+def test_instances(tmp_path: Path, content: Row, form: str) -> None:
+    found, report = there_and_back(tmp_path, content, form, form)
+    assert report["lost"] == {}
+    check(found, content)
+
+
+@pytest.mark.slow
+def test_instances_by_the_commands(tmp_path: Path, relabel: Cli) -> None:
+    for one in COCO["images"]:
+        put(tmp_path / "images" / one["file_name"], photograph())
+    given = ["--images", tmp_path / "images", "--masks", put(tmp_path / "in.json", COCO), "--output", tmp_path / "out"]
+    done = relabel("run", *given, "--refiner", "none")
+    assert done.returncode == 0, done.stderr
+    done = relabel("export", tmp_path / "out", "--format", "coco", "--to", tmp_path / "to")
+    assert done.returncode == 0, done.stderr
+    check(json.loads((tmp_path / "to/instances.json").read_text()), COCO)
 
 
 def panoptic_file(folder: Path) -> Row:

@@ -151,7 +151,7 @@ def test_ultralytics(result: Result, tmp_path: Path) -> None:
     assert lost == {"masks whose parts are joined by lines": 1, "pixels of lines between parts": 4,
                     "masks of which small parts were left out": 2, "pixels in parts left out": 20}  # fmt: skip
     print(f"mean IoU {np.mean(found):.5f}, lowest {min(found):.4f}")
-    ours = our_own("yolo", folder, folder / "images/train")
+    ours = our_own("yolo", folder / "labels/train", folder / "images/train")
     assert np.mean(ious(ours, seen)) >= 0.995
     assert (tmp_path / "runs/train/weights/last.pt").exists()
 
