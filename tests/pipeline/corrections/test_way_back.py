@@ -307,10 +307,25 @@ def test_a_corrected_mask_is_no_longer_rejected(output: Output, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("a.json", "--list"), ("--from", "a.xml", "--undo", "x"), ("--undo", "nobody"), ("--from", "x.tar")]
+    ("words", "said"),
+    [
+        ((), "give one of"),
+        (("a.json", "--list"), "give one of"),
+        (("--from", "a.xml", "--undo", "x"), "give one of"),
+        (("--undo", "nobody"), "there are: none"),
+        (("--from", "x.zip"), "unpack the archive"),
+        (("--from", "no/such.xml"), "the corrections no/such.xml does not exist"),
+    ],
 )
-def test_what_cannot_be_meant_is_refused(output: Output, words: tuple[str, ...]) -> None:
-    assert isinstance(relabel("review", output.folder, *words).exception, RefusedError)
+def test_what_cannot_be_meant_is_refused(output: Output, words: tuple[str, ...], said: str) -> None:
+    refused = relabel("review", output.folder, *words).exception
+    assert isinstance(refused, RefusedError)
+    assert said in str(refused)
+
+
+def test_a_coco_file_is_no_correction(output: Output, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="is coco; corrections come back as cvat or label-studio"):
+        back(output, exported(output, tmp_path / "coco", "coco"))
 
 
 def test_a_name_is_no_path(output: Output, tmp_path: Path) -> None:
