@@ -27,9 +27,9 @@ from typing import Any
 
 from pipeline.errors import JobError, RefusedError
 from pipeline.storage.atomic import TEMPORARY_PREFIX
-from pipeline.storage.backoff import STORE_ERRORS
+from pipeline.storage.backoff import STORE_ERRORS, brief
 from pipeline.storage.preflight import START_TRIES
-from pipeline.storage.store import Store, brief
+from pipeline.storage.store import Store
 from schemas import layout
 
 BEATS_PER_TTL = 6

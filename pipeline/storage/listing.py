@@ -7,9 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from pipeline.storage.disk_table import temporary_database, to_key, to_path
-from pipeline.storage.store import StoredFile
+from pipeline.storage.file_systems import StoredFile
 
-_TABLE = "CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, etag TEXT, modified_s REAL) WITHOUT ROWID"
+_TABLE = """
+    CREATE TABLE files (
+        path BLOB PRIMARY KEY, size INTEGER, etag TEXT, modified_s REAL, special TEXT, mtime_ns INTEGER
+    ) WITHOUT ROWID"""
+_FOUND = "SELECT size, etag, modified_s, special, mtime_ns FROM files WHERE path = ?"
 
 
 class Listing(Mapping[str, StoredFile]):
@@ -20,7 +24,7 @@ class Listing(Mapping[str, StoredFile]):
         [(self._count,)] = files.execute("SELECT COUNT(*) FROM files")
 
     def __getitem__(self, path: str) -> StoredFile:
-        row = self._files.execute("SELECT size, etag, modified_s FROM files WHERE path = ?", (to_key(path),)).fetchone()
+        row = self._files.execute(_FOUND, (to_key(path),)).fetchone()
         if row is None:
             raise KeyError(path)
         return StoredFile(path, *row)
@@ -37,7 +41,7 @@ def listing(files: Iterable[StoredFile]) -> Iterator[Listing]:
     """The files of a store's `walk`, for as long as the context lasts."""
     with temporary_database(_TABLE) as database:
         database.execute("BEGIN")
-        rows = ((to_key(file.path), file.size, file.etag, file.modified_s) for file in files)
-        database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+        rows = ((to_key(path), *told) for path, *told in files)
+        database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
         database.execute("COMMIT")
         yield Listing(database)
