@@ -20,20 +20,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import RefusedError
+from pipeline.errors import JobError, RefusedError
 from pipeline.masks.gate import tenth
-from pipeline.planning.increment import Chunk, Plan, read_plan
+from pipeline.planning.attempts import choice_of, increments
+from pipeline.planning.increment import Chunk, Plan, read_chunks, read_plan
 from pipeline.planning.rows import chunk_digest
 from pipeline.sources import mask_id
 from pipeline.storage import Access, Store
 from pipeline.storage.disk_table import scratch_folder
-from pipeline.storage.documents import read_marker
+from pipeline.storage.documents import Committed, find_increment
 from pipeline.verify.accounting import Ledger
 from pipeline.verify.coverage import check_scans
-from pipeline.verify.files import Check, Report, check_extra, check_manifest, check_parts, check_run_files
+from pipeline.verify.files import Check, Current, Report, check_extra, check_manifest, check_parts, check_run_files
 from pipeline.verify.rows import check_image, check_mask
 from schemas import layout
-from schemas.manifest import IncrementHash, Manifest, Marker
+from schemas.manifest import IncrementHash, Manifest, Marker, sha256
 from schemas.records import CHUNKS, IMAGES, MASKS, PLAN, SUPERSEDED, is_version_of
 
 BATCH_ROWS = 1024
@@ -53,9 +54,9 @@ def verify(uri: str, access: Access, on_file: Callable[[int, int], None] = lambd
     report = Report(uri)
     with scratch_folder("verify") as folder:
         check = Check(output, files, folder, report, on_file)
-        manifest = check_manifest(check)
-        if manifest is not None:
-            _check_result(check, manifest)
+        current = check_manifest(check)
+        if current is not None:
+            _check_result(check, current)
     report.files = len(check.named)
     return report.close()
 
@@ -65,8 +66,9 @@ def _is_sealed(path: str) -> bool:
     return within is not None and layout.sealed_number(within[1]) is not None
 
 
-def _check_result(check: Check, manifest: Manifest) -> None:
-    sealed = check_parts(check, manifest)
+def _check_result(check: Check, current: Current) -> None:
+    manifest = current.manifest
+    sealed = check_parts(check, current)
     check_run_files(check, manifest)
     check_scans(check, manifest)
     chunks = _check_increments(check, manifest.plan)
@@ -80,7 +82,7 @@ def _check_result(check: Check, manifest: Manifest) -> None:
     else:
         for kind, sentence in ledger.compare():
             check.report.add("accounting", layout.in_run(manifest.fingerprint, kind), sentence)
-        _check_numbers(check.report, manifest, counts, len(sealed))
+        _check_numbers(check.report, current, counts, len(sealed))
     check_extra(check, manifest, {chunk.chunk_id for group in chunks.values() for chunk in group})
 
 
@@ -97,15 +99,34 @@ def _check_increments(check: Check, markers: Sequence[IncrementHash]) -> dict[st
     committed = {number for path in check.files if (number := layout.committed_number(path)) is not None}
     chunks: dict[str, list[Chunk]] = defaultdict(list)
     for number in sorted(vouched.keys() | committed):
-        increment = layout.Increment(number)
-        hashed = vouched.get(number)
-        if not (check.present(increment.marker) if hashed is None else check.fetch(increment.marker, hashed)):
+        found = _check_marker(check, number, vouched.get(number))
+        if found is None:
             continue
-        if hashed is None:
-            check.report.notes.append(f"{increment.folder} is planned and not sealed yet")
-        for chunk in _check_small_files(check, increment, read_marker(check.output, number)):
+        if number not in vouched:
+            check.report.notes.append(f"{found.files.folder} is planned and not sealed yet")
+            for name in filter(layout.bucket_range, found.marker.sha256):
+                check.fetch(found.files.file(name), found.marker.sha256[name])
+        for chunk in _check_small_files(check, found.files, found.marker):
             chunks[chunk.file].append(chunk)
     return chunks
+
+
+def _check_marker(check: Check, number: int, vouched: str | None) -> Committed | None:
+    """An increment's marker, when it is what the seal vouches for, if that was after it."""
+    choice = layout.Increment(number).choice
+    if not check.present(choice):
+        return None
+    try:
+        found = find_increment(check.output, number)
+    except JobError:
+        check.report.add("altered", choice, "does not name an attempt")
+        return None
+    if vouched is not None and found.sha256 != vouched:
+        check.report.add("altered", choice, f"has a marker of SHA-256 {found.sha256[:12]}..., not {vouched[:12]}...")
+        return None
+    if found.files.attempt:
+        check.fetch(choice, sha256(choice_of(found.files, found.marker)))
+    return found if check.fetch(found.files.marker, found.sha256) is not None else None
 
 
 def _check_small_files(check: Check, increment: layout.Increment, marker: Marker) -> list[Chunk]:
@@ -127,7 +148,7 @@ def _check_small_files(check: Check, increment: layout.Increment, marker: Marker
             return []
         found[name] = table.num_rows
         if name == "chunks":
-            chunks = [Chunk(**row) for row in table.to_pylist()]
+            chunks = read_chunks(check.output, increment)
     found |= {"images": sum(chunk.images for chunk in chunks), "masks": sum(chunk.masks for chunk in chunks)}
     for name, number in found.items():
         if (said := getattr(marker, name)) != number:
@@ -152,9 +173,9 @@ def _note_planned(
     """Check the plan's rows, and enter in the ledger those that were sealed; the others are pending."""
     live = {chunk.chunk_id for chunk in plan.chunks}
     hashes = {
-        layout.Increment(marker.increment).file(name): sha256
-        for marker in plan.markers
-        for name, sha256 in read_marker(check.output, marker.increment).sha256.items()
+        one.files.file(name): digest
+        for one in increments(check.output, [marker.increment for marker in plan.markers])
+        for name, digest in one.marker.sha256.items()
     }
     for path in (path for path in sorted(hashes) if layout.bucket_range(path)):
         local = check.fetch(path, hashes[path])
@@ -248,11 +269,11 @@ def _take_mask(report: Report, path: str, row: Row, ledger: Ledger, counts: dict
     ledger.mask(str(row["image_id"]), str(row["mask_id"]), row["decision"] == "failed")
 
 
-def _check_numbers(report: Report, manifest: Manifest, counts: Mapping[str, Mapping[str, int]], parts: int) -> None:
+def _check_numbers(report: Report, current: Current, counts: Mapping[str, Mapping[str, int]], parts: int) -> None:
     """What the manifest says of the whole against what was counted."""
     if any(finding.kind in ("missing", "truncated", "altered", "schema") for finding in report.findings):
         return  # the counts lack what could not be read
-    path = layout.in_run(manifest.fingerprint, layout.Seal(manifest.generation).manifest)
+    manifest, path = current.manifest, layout.in_run(current.manifest.fingerprint, current.seal.manifest)
     said = {kind: numbers for kind, numbers in manifest.counts.as_dict().items() if numbers}
     found = {kind: dict(sorted(numbers.items())) for kind, numbers in counts.items() if numbers}
     if said != found:
