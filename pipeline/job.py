@@ -23,7 +23,7 @@ from pipeline.refining.retry_rounds import next_round
 from pipeline.request import Request, make_job
 from pipeline.sources.walks import regular
 from pipeline.storage import Store
-from pipeline.storage.listing import listing
+from pipeline.storage.listing import hashed, listing
 from schemas import layout
 from schemas.config import to_yaml
 
@@ -64,7 +64,9 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
 
     on_image(0)
     covered = coverage_for(output, request.images, request.masks, request.source, operation.ignore)
-    with listing(regular(Store(request.images, request.access), covered)) as listed:
+    images = Store(request.images, request.access)
+    files = regular(images, covered)
+    with listing(hashed(images, files, operation.fetch_threads) if request.checksum else files) as listed:
         given = sources.SourceInput(
             request.masks, request.access, listed, operation.fetch_threads, coverage=covered, images_uri=request.images
         )

@@ -67,6 +67,7 @@ class Request:
     address: str | None = None
     limit: int | None = None
     prune: bool = False
+    checksum: bool = False
     new_version: bool = False
     retry_failed: bool = False
     retry_reasons: tuple[str, ...] = ()

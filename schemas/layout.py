@@ -56,6 +56,7 @@ _PART = re.compile(_CHUNK_ID + r"(\.first(?P<cut>\d+)|\.r(?P<round>\d+))?\.parqu
 _ATTEMPT = re.compile(r"(?P<folder>\w+)/(?P<number>\d+)/(?P<attempt>[0-9a-f]{32})/[^/]+")
 _USE = re.compile(r"leases/run-(?P<name>.+)-[0-9a-f]{32}\.json")
 _SHARD = re.compile(r"(masks|images)/[0-9a-f]{32}(-\d+)?\.parquet")
+_REVIEW = re.compile(r"reviews/\d{6,}-(?P<sha256>[0-9a-f]{16})\.json")
 _BUCKET = re.compile(r"bucket-(?P<low>\d+)-(?P<high>\d+)\.parquet")
 _NUMBERED = re.compile(r"(?P<folder>\w+)/(?P<number>\d+)(\.json|/.*)")
 
@@ -281,3 +282,9 @@ def is_scan(path: str) -> bool:
 def review(number: int, sha256: str) -> str:
     """Verdicts of people: the `number`th file of them, by its content."""
     return f"{REVIEWS}/{number:06}-{sha256[:16]}.json"
+
+
+def reviewed(path: str) -> str | None:
+    """The hash in the name of a file of verdicts; None for every other path."""
+    found = _REVIEW.fullmatch(path)
+    return found["sha256"] if found else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -142,7 +142,7 @@ def kept(run: Store, newest: int, retention: Retention) -> list[int]:
     """The generations that keep their shards, the newest first: `keep_generations` of them, and those replaced less
     than `grace_s` ago.
     """
-    finished = finished_s(run)
+    finished = {newest: 0.0, **finished_s(run)}
     order = sorted((number for number in finished if number <= newest), reverse=True)
     replaced_s = dict(zip(order[1:], (finished[number] for number in order), strict=False))
     return [
@@ -199,5 +199,11 @@ def _begun(run: Store) -> set[int]:
 
 def finished_s(run: Store) -> dict[int, float]:
     """Complete generations, and when each was completed (seconds since 1970)."""
-    found = ((layout.sealed_number(file.path), file.modified_s) for file in run.list(layout.SEALS))
-    return {number: modified_s or 0.0 for number, modified_s in found if number is not None and find_seal(run, number)}
+    files = {file.path: file.modified_s or 0.0 for file in run.list(layout.SEALS)}
+    found = ((number, files[path]) for path in files if (number := layout.sealed_number(path)) is not None)
+    return {number: done_s for number, done_s in found if _is_whole(find_seal(run, number), files)}
+
+
+def _is_whole(seal: layout.Seal | None, files: Collection[str]) -> bool:
+    """Whether a generation is named, and has not been removed: a seal that was overtaken may name it afterwards."""
+    return seal is not None and not {seal.manifest, seal.parts}.isdisjoint(files)

@@ -123,8 +123,8 @@ def plan(
 ) -> Planned:
     """Commit an increment with the images that are new or changed. Raises RefusedError when nothing matched.
 
-    listed: the image root's listing, whose sizes and etags tell changed images. hold: the output's lease, taken once
-    the source is read. on_image: called with 1 for each image read, for progress.
+    listed: the image root's listing, whose sizes and tags (`rows.tag`) tell changed images. hold: the output's lease,
+    taken once the source is read. on_image: called with 1 for each image read, for progress.
     """
     with scratch_folder("plan") as folder:
         spill = Spill(folder)

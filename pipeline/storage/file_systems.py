@@ -28,6 +28,7 @@ Entry = tuple[str, dict[str, Any]]
 class StoredFile(NamedTuple):
     """One file of a listing: path relative to the store, size in bytes, the store's etag and time of writing (seconds
     since 1970) where it has them. special: why it is no file, "" for those that are. mtime_ns: on this machine.
+    sha256: of its content, where somebody read it (`listing.hashed`).
     """
 
     path: str
@@ -36,6 +37,7 @@ class StoredFile(NamedTuple):
     modified_s: float | None = None
     special: str = ""
     mtime_ns: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -159,9 +159,7 @@ class Store:
         return self.read(path), version
 
     def swap(self, path: str, data: bytes, version: str | None) -> bool:
-        """Write the file if it still has that version (None: if there is none); whether it was written, or holds
-        `data`, which answers a lost reply. One winner, as with `create`.
-        """
+        """As `create`, where the file still has that version (None: where there is none)."""
         if version is None:
             return self.create(path, data)
         if self.access.exclusive:

@@ -178,7 +178,8 @@ def check_run_files(check: Check, manifest: Manifest) -> None:
         generation = layout.sealed_number(within)
         if name == manifest.fingerprint and generation is not None and generation < manifest.generation:
             seal = find_seal(run_store(check.output, name), generation)
-            if seal is not None:
+            own = () if seal is None else (layout.in_run(name, file) for file in (seal.manifest, seal.parts))
+            if seal is not None and not check.files.keys().isdisjoint(own):  # else it was removed, and named later
                 check.named.add(path)
                 _check_older(check, name, seal)
 
@@ -219,6 +220,8 @@ def check_extra(check: Check, manifest: Manifest, chunk_ids: Collection[str]) ->
         name, within = layout.split_run(path) or ("", "")
         if name and name != manifest.fingerprint:
             others.add(name)
+        elif (sha256 := layout.reviewed(path)) is not None:
+            _check_review(check, path, sha256)
         elif path.startswith(f"{layout.LEASES}/") or _waits(within, chunk_ids):
             continue
         elif _left_over(path, within, check.files) or _is_unlisted_shard(check, path, within):
@@ -229,6 +232,14 @@ def check_extra(check: Check, manifest: Manifest, chunk_ids: Collection[str]) ->
         check.report.notes.append(f"results of other methods are not checked: {', '.join(sorted(others))}")
     if leftovers:
         check.report.notes.append(f"{leftovers} files of an interrupted run; the next run or `relabel gc` removes them")
+
+
+def _check_review(check: Check, path: str, sha256: str) -> None:
+    """A file of verdicts is what its name says."""
+    check.named.add(path)
+    found = hashlib.sha256(check.output.read(path)).hexdigest()
+    if not found.startswith(sha256):
+        check.report.add("altered", path, f"has the SHA-256 {found[:16]}..., not that of its name")
 
 
 def _waits(within: str, chunk_ids: Collection[str]) -> bool:

@@ -59,7 +59,7 @@ WRITES = ("put", "create", "swap", "delete")
 
 
 @dataclass
-class Gate_:
+class Held:
     """Where the held command stands. at: the number of the write before which it stops, from 0; None: nowhere."""
 
     victim: threading.Thread | None = None
@@ -84,7 +84,7 @@ class Gate_:
             self.awake.wait(WAIT_S)
 
 
-gate = Gate_()
+gate = Held()
 inside = threading.local()
 
 
@@ -356,7 +356,7 @@ def run_until(command: str, at: int, place: Place, ended: list[BaseException | N
         except BaseException as error:
             ended.append(error)
 
-    gate = Gate_(at=at)
+    gate = Held(at=at)
     gate.victim = threading.Thread(target=work, daemon=True)
     gate.victim.start()
     deadline = time.monotonic() + WAIT_S
