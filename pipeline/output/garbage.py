@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.errors import JobError
-from pipeline.output.manifest import Retention, kept, latest, read_sealed_parts, replaced, swap, unlisted
+from pipeline.output.manifest import Retention, delete, kept, latest, read_sealed_parts, replaced, swap, unlisted
 from pipeline.planning.attempts import committed, discard, leftovers
 from pipeline.planning.increment import Plan, all_chunk_ids, read_plan
 from pipeline.planning.scans import current_scan
@@ -82,7 +82,7 @@ def find_garbage(output: Store, retention: Retention, other_methods: bool = Fals
             found.setdefault(path, why)
 
     note(UNCOMMITTED, leftovers(output))
-    for name, paths in _by_method(sizes).items():
+    for name, paths in _by_method(sorted(sizes)).items():
         run = run_store(output, name)
         is_current = switch.pointer is not None and switch.pointer.fingerprint == name
         removed = layout.run(name) in switch.given_up
@@ -122,7 +122,7 @@ def _check_whole(output: Store, switch: Switch) -> None:
 def _by_method(paths: Iterable[str]) -> dict[str, list[str]]:
     """Paths below runs/, by the name of the method's folder."""
     found: dict[str, list[str]] = {}
-    for path in sorted(paths):
+    for path in paths:
         if within := layout.split_run(path):
             found.setdefault(within[0], []).append(path)
     return found
@@ -177,8 +177,11 @@ def remove(output: Store, found: Found) -> Found:
     if (pointer := found.switch.pointer) and nameable:
         spent = [_given_up(one.path) if one.why == OTHER_METHOD else one.path for one in nameable]
         swap(output, replaced(pointer, pointer, spent), found.switch)
+    for name, paths in _by_method(one.path for one in garbage).items():
+        delete(run_store(output, name), [path.removeprefix(f"{layout.run(name)}/") for path in paths])
     for one in garbage:
-        output.delete(one.path)
+        if not layout.split_run(one.path):
+            output.delete(one.path)
     return Found(garbage, found.spared, found.switch)
 
 

@@ -73,8 +73,7 @@ def commit(
     spent = unlisted(run, manifest.generation, retention)
     pointer = replaced(pointer, switch.pointer, (layout.in_run(draft.fingerprint, path) for path in spent))
     swap(output, pointer, switch)
-    for path in spent:
-        run.delete(path)
+    delete(run, spent)
     return Sealed(manifest.generation, manifest, changed=True)
 
 
@@ -160,7 +159,7 @@ def unlisted(run: Store, newest: int | None, retention: Retention) -> list[str]:
     """
     keep = [] if newest is None else kept(run, newest, retention)
     seals = ((layout.numbered(layout.SEALS, file.path), file.path) for file in run.list(layout.SEALS))
-    others = [path for number, path in seals if number is not None and number not in keep]
+    others = [path for number, path in seals if number is not None and number not in keep and not _is_void(run, path)]
     try:
         manifests = [read_manifest(run, number) for number in keep]
     except JobError:  # one is damaged: its shards are not known
@@ -173,6 +172,20 @@ def unlisted(run: Store, newest: int | None, retention: Retention) -> list[str]:
     ]
 
 
+def delete(run: Store, spent: Sequence[str]) -> None:
+    """Delete files of a run, once their names were given up. A seal that is under way cannot complete afterwards."""
+    for number in sorted({number for path in spent if (number := layout.numbered(layout.SEALS, path)) is not None}):
+        run.create(layout.Seal(number).success, to_json(Choice(attempt=None)))
+    for path in spent:
+        run.delete(path)
+
+
+def _is_void(run: Store, path: str) -> bool:
+    """Whether a file keeps a generation from completion."""
+    number = layout.sealed_number(path)
+    return number is not None and find_seal(run, number) is None
+
+
 def _retire(run: Store, retention: Retention, fence: Fence, output: Store, switch: Switch) -> None:
     """Remove what is no longer kept. Who lost the lease leaves it to who has it."""
     pointer = switch.pointer
@@ -180,11 +193,9 @@ def _retire(run: Store, retention: Retention, fence: Fence, output: Store, switc
         fence()
         spent = unlisted(run, pointer.generation, retention) if pointer else []
         if pointer and spent:
-            swap(
-                output, replaced(pointer, pointer, (layout.in_run(pointer.fingerprint, path) for path in spent)), switch
-            )
-            for path in spent:
-                run.delete(path)
+            paths = [layout.in_run(pointer.fingerprint, path) for path in spent]
+            swap(output, replaced(pointer, pointer, paths), switch)
+            delete(run, spent)
 
 
 def _past(modified_s: float | None, grace_s: float) -> bool:
