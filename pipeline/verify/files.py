@@ -176,12 +176,16 @@ def check_run_files(check: Check, manifest: Manifest) -> None:
     for path in check.files:
         name, within = layout.split_run(path) or ("", "")
         generation = layout.sealed_number(within)
-        if name == manifest.fingerprint and generation is not None and generation < manifest.generation:
-            seal = find_seal(run_store(check.output, name), generation)
-            own = () if seal is None else (layout.in_run(name, file) for file in (seal.manifest, seal.parts))
-            if seal is not None and not check.files.keys().isdisjoint(own):  # else it was removed, and named later
-                check.named.add(path)
-                _check_older(check, name, seal)
+        if name != manifest.fingerprint or generation is None or generation == manifest.generation:
+            continue
+        seal = find_seal(run_store(check.output, name), generation)
+        if seal is None:  # it keeps a generation from completion
+            check.named.add(path)
+        elif generation < manifest.generation and any(
+            layout.in_run(name, file) in check.files for file in (seal.manifest, seal.parts)
+        ):  # else it was removed, and named afterwards
+            check.named.add(path)
+            _check_older(check, name, seal)
 
 
 def _check_config(check: Check, path: str, name: str) -> None:
