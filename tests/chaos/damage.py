@@ -236,8 +236,11 @@ class Bench:
         ended = invoke(*commands.words("run"))
         if ended.code != 0:
             return [f"the next run ended with {ended.code}: {ended.said[-300:]}"]
-        if rows_of(commands.out) != self.rows:
-            return ["the next run has other rows"]
+        try:
+            if rows_of(commands.out) != self.rows:
+                return ["the next run has other rows"]
+        except RelabelError as error:
+            return [f"the next run has no rows: {error}"]
         if self.here.refined and "/parts/" not in path:
             return [f"the next run refined {self.here.refined} chunks again"]
         return []
