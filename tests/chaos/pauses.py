@@ -19,11 +19,10 @@ import random
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,207 +30,15 @@ from typing import Any
 from pipeline.dataset import open_result
 from pipeline.dataset.verdicts import digest, stored
 from pipeline.errors import RelabelError
-from pipeline.exports.driver import REPORT, export
-from pipeline.exports.types import Options
-from pipeline.output.garbage import collect
-from pipeline.output.manifest import KEEP_ONE
+from pipeline.exports.driver import REPORT
 from pipeline.planning.attempts import increments
-from pipeline.planning.scans import record
-from pipeline.review.verdicts import review
-from pipeline.sources import SourceInput
-from pipeline.sources.coverage import Coverage
 from pipeline.storage import Access, Store
-from pipeline.storage.lease import Patience, held
 from pipeline.verify.check import verify
 from schemas import layout
-from schemas.config import Gate, Method
+from tests.chaos.commands import COMMANDS, HELD, Place, finish, make
+from tests.chaos.gate import guarding, run_until
 from tests.chaos.runs import s3_server
 from tests.pipeline.outputs import Output
-
-QUICK = Patience(ttl_s=0.2, wait_s=60)
-WAIT_S = 120.0
-STRICT = Gate(min_quality_gain=0.99)
-OTHER = Method(iterations=2)
-FIRST = dict.fromkeys(range(6), (2, ""))
-CHANGED = {**FIRST, 0: (1, "redrawn"), 1: (2, "redrawn"), 2: (3, "redrawn")}
-GROWN = {**CHANGED, 6: (1, ""), 7: (2, "")}
-WRITES = ("put", "create", "swap", "delete")
-
-
-@dataclass
-class Held:
-    """Where the held command stands. at: the number of the write before which it stops, from 0; None: nowhere."""
-
-    victim: threading.Thread | None = None
-    at: int | None = None
-    count: int = 0
-    before: str = ""
-    asleep: set[threading.Thread] = field(default_factory=set)
-    stopped: threading.Event = field(default_factory=threading.Event)
-    awake: threading.Event = field(default_factory=threading.Event)
-
-    def arrive(self, what: str, store: Store, path: str) -> None:
-        """A thread is about to write or delete."""
-        me = threading.current_thread()
-        if me is self.victim and not self.awake.is_set():
-            if self.count == self.at:
-                self.before = f"{what} {store.uri.rpartition('/')[2]}/{path}"
-                self.asleep = set(threading.enumerate()) - {threading.main_thread()}
-                self.stopped.set()
-                self.awake.wait(WAIT_S)
-            self.count += 1
-        elif me in self.asleep:
-            self.awake.wait(WAIT_S)
-
-
-gate = Held()
-inside = threading.local()
-
-
-def guarded(what: str, real: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of Store that arrives at the gate first; what it calls itself does not."""
-
-    def call(store: Store, path: str, *arguments: Any) -> Any:
-        if getattr(inside, "call", False):
-            return real(store, path, *arguments)
-        gate.arrive(what, store, path)
-        inside.call = True
-        try:
-            return real(store, path, *arguments)
-        finally:
-            inside.call = False
-
-    return call
-
-
-@contextmanager
-def guarding() -> Iterator[None]:
-    """Let every write of this process pass the gate. A file that is written piece by piece stops when it is whole."""
-    real, writer = {what: getattr(Store, what) for what in WRITES}, Store.writer
-
-    @contextmanager
-    def guarded_writer(store: Store, path: str) -> Iterator[Any]:
-        with writer(store, path) as file:
-            yield file
-            gate.arrive("write", store, path)
-
-    for what in WRITES:
-        setattr(Store, what, guarded(what, real[what]))
-    Store.writer = guarded_writer  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for what, method in real.items():
-            setattr(Store, what, method)
-        Store.writer = writer  # type: ignore[method-assign]
-
-
-@dataclass(frozen=True)
-class Place:
-    """One output, on a disk or a store, and the folder of its export."""
-
-    output: Output
-    target: Store
-    verdicts: str
-
-    @property
-    def hold(self) -> Any:
-        return partial(held, self.output.store, QUICK)
-
-
-def fails(what: str, attempt: int) -> str | None:
-    """One image fails until it is retried."""
-    return "storage" if what == "0003.jpg" and attempt == 0 else None
-
-
-def do_plan(place: Place) -> None:
-    place.output.plan(GROWN, hold=place.hold)
-    coverage = Coverage()
-    coverage.take_many("image", len(GROWN), "entries")
-    given = SourceInput("masks", Access(), {}, coverage=coverage, images_uri="images")
-    record(place.output.store, given, "coco", place.hold)
-
-
-def do_refine(place: Place) -> None:
-    place.output.refine(place.output.pending(), fails)
-
-
-def do_seal(place: Place) -> None:
-    place.output.seal(STRICT, hold=place.hold)
-
-
-def do_gc(place: Place) -> None:
-    collect(place.output.store, place.hold, KEEP_ONE, other_methods=True)
-
-
-def do_retry(place: Place) -> None:
-    with place.hold():
-        tasks = place.output.retry_tasks()
-    place.output.refine(tasks, fails)
-    place.output.seal(hold=place.hold)
-
-
-def do_run(place: Place) -> None:
-    do_plan(place)
-    do_refine(place)
-    place.output.seal(hold=place.hold)
-
-
-def do_switch(place: Place) -> None:
-    """Another method becomes the current one."""
-    output = place.output
-    do_run(Place(Output(output.folder, method=OTHER, remote=output.remote), place.target, place.verdicts))
-
-
-def do_export(place: Place) -> None:
-    result = open_result(place.output.store.uri, place.output.store.access)
-    export(result, place.target, Store("/nowhere"), "coco", Options(), overwrite=True)
-
-
-def do_review(place: Place) -> None:
-    review(place.output.store.uri, place.verdicts, place.output.store.access)
-
-
-COMMANDS: dict[str, Callable[[Place], None]] = {
-    "plan": do_plan,
-    "seal": do_seal,
-    "gc": do_gc,
-    "retry": do_retry,
-    "export": do_export,
-    "review": do_review,
-    "run": do_run,
-    "switch": do_switch,
-}
-HELD = ("plan", "seal", "gc", "retry", "export", "review", "switch")
-
-
-def make(output: Output) -> None:
-    """An output with all that commands find: replaced chunks, failed rows, another method's result, and what killed
-    commands of each kind have left.
-    """
-    other = Output(output.folder, method=OTHER, remote=output.remote)
-    output.plan(FIRST)
-    for one in (other, output):
-        one.refine(one.pending(), fails)
-        one.seal()
-    output.plan(CHANGED)
-    output.refine(output.pending(), fails)
-    output.seal()
-    unlisted = b"never listed"
-    output.run.put(layout.shard("masks", hashlib.sha256(unlisted).hexdigest()), unlisted)
-    output.run.put(layout.Seal(7, "a" * 32).parts, b"half")
-    output.store.put(layout.Increment(2, "b" * 32).bucket(0, 1023), b"half")
-    output.store.put(layout.scan("c" * 64, "d" * 32), b"{}")
-
-
-def finish(output: Output) -> None:
-    """The whole job, undisturbed."""
-    output.plan(GROWN)
-    output.refine(output.pending(), fails)
-    output.seal()
-    output.refine(output.retry_tasks(), fails)
-    output.seal()
-    collect(output.store, partial(held, output.store, QUICK), KEEP_ONE)
 
 
 def bytes_of(output: Output) -> dict[str, str]:
@@ -315,19 +122,15 @@ class Bench:
     def pair(self, held_one: str, at: int, overtaker: str) -> dict[str, Any] | None:
         """Hold a command before its write number `at`; None where it has no so many."""
         place = self.place()
-        ended: list[BaseException | None] = []
-        run_until(held_one, at, place, ended)
-        if not gate.stopped.is_set():
+        attempt = run_until(at, partial(COMMANDS[held_one], place))
+        if not attempt.held.stopped.is_set():
             return None
         wrong = []
         try:
             COMMANDS[overtaker](place)
         except Exception as error:
             wrong.append(f"{overtaker} failed: {type(error).__name__}: {error}")
-        gate.awake.set()
-        assert gate.victim is not None
-        gate.victim.join(WAIT_S)
-        [error] = ended
+        error = attempt.wake()
         if error is not None and not isinstance(error, RelabelError):
             wrong.append(f"{held_one} ended in {type(error).__name__}: {error}")
         try:
@@ -337,31 +140,17 @@ class Bench:
         if self.remote is None:
             shutil.rmtree(place.output.folder.parent)
         said = "" if error is None else str(error)
-        return {"held": held_one, "before": gate.before, "overtaken by": overtaker, "said": said, "wrong": wrong}
+        return {
+            "held": held_one,
+            "before": attempt.held.before,
+            "overtaken by": overtaker,
+            "said": said,
+            "wrong": wrong,
+        }
 
     def writes(self, command: str) -> int:
         """How many writes and deletes a command makes, undisturbed."""
-        run_until(command, sys.maxsize, self.place(), [])
-        return gate.count
-
-
-def run_until(command: str, at: int, place: Place, ended: list[BaseException | None]) -> None:
-    """Start a command in a thread; returns when it is held, or has ended."""
-    global gate  # noqa: PLW0603 - what Store's methods pass
-
-    def work() -> None:
-        try:
-            COMMANDS[command](place)
-            ended.append(None)
-        except BaseException as error:
-            ended.append(error)
-
-    gate = Held(at=at)
-    gate.victim = threading.Thread(target=work, daemon=True)
-    gate.victim.start()
-    deadline = time.monotonic() + WAIT_S
-    while gate.victim.is_alive() and not gate.stopped.wait(0.005):
-        assert time.monotonic() < deadline, f"{command} does not end"
+        return run_until(sys.maxsize, partial(COMMANDS[command], self.place())).held.count
 
 
 def pairs(bench: Bench) -> list[tuple[str, int, str]]:
