@@ -243,6 +243,11 @@ def method_folder(fingerprint: str, given_up: Collection[str]) -> str:
     return next(name for name in names if run(name) not in given_up)
 
 
+def fingerprint_of(name: str) -> str:
+    """The method whose folder has that name."""
+    return name.partition("-")[0]
+
+
 def every_shard(kind: str) -> str:
     """A pattern for the shards of every method, for people."""
     return in_run("*", f"{kind}/*.parquet")

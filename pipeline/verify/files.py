@@ -196,7 +196,7 @@ def _check_config(check: Check, path: str, name: str) -> None:
         method = parse_config(text).method
         if not is_whole(text):
             check.report.add("altered", path, "is not what its last line says it was")
-        elif fingerprint(method) != name:
+        elif fingerprint(method) != layout.fingerprint_of(name):
             check.report.add("altered", path, f"is of the method {fingerprint(method)}")
     except (ConfigError, UnicodeDecodeError):
         check.report.add("altered", path, "is no configuration")

@@ -43,7 +43,7 @@ def test_who_was_paused_and_overtaken_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_one_line_and_nothing_else_is_lost(tmp_path: Path) -> None:
-    tried = damage.play(tmp_path, 16, seed=0)
+    tried = damage.play(tmp_path, 8, seed=0)
     assert [entry for entry in tried if entry["wrong"]] == []
 
 
