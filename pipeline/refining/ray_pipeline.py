@@ -273,4 +273,9 @@ def _as_job_error(error: BaseException) -> JobError:
         cause = inner
     if isinstance(cause, JobError):
         return cause
+    if isinstance(cause, ray.exceptions.OutOfDiskError):
+        return JobError(
+            f"no room in Ray's folder for what does not fit into memory ({os.environ.get('RAY_TMPDIR', '/tmp')}/ray on "  # noqa: S108
+            "some node, unless the cluster was told another one). Finished chunks are kept; run again"
+        )
     return JobError(f"a worker failed: {type(cause).__name__}: {brief(cause)}")

@@ -14,9 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from pipeline.errors import StorageError
+from pipeline.storage.backoff import brief
+
 TEMPORARY_PREFIX = ".tmp-"
 LOCK_PREFIX = f"{TEMPORARY_PREFIX}lock-"
 """Of files that are locked while another one is compared and replaced. They must not be removed by anyone else."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 LOCK_WAIT_S, LOCK_POLL_S = 10.0, 0.01
 
 
@@ -84,6 +88,17 @@ def spooled_writer(upload: Callable[[str, int], None]) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, file)
         file.flush()
         upload(file.name, Path(file.name).stat().st_size)
+
+
+@contextmanager
+def full_disk_told(what: str) -> Iterator[None]:
+    """A disk without room, or one that may not be written, as one line. what: what was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise StorageError(f"no room for {what}: {brief(error)}. What is finished is kept; run again") from None
 
 
 def _link(temporary: Path, path: Path) -> None:

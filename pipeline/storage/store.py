@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,16 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import StorageError
-from pipeline.storage import file_systems, tables
-from pipeline.storage.atomic import (
-    TEMPORARY_PREFIX,
-    content_version,
-    create_local,
-    local_writer,
-    put_local,
-    spooled_writer,
-    swap_local,
-)
+from pipeline.storage import atomic, file_systems, tables
 from pipeline.storage.backoff import ANSWERS, brief, deadline_s, is_failure, retried
 from pipeline.storage.file_systems import Access, Entry, StoredFile
 from pipeline.storage.tables import Ranges, parquet_bytes
@@ -133,7 +125,7 @@ class Store:
         """Write the file so that readers see all of it or nothing (one PUT; or temporary file, fsync, rename)."""
         try:
             if self.is_local:
-                self._retried("write", path, lambda: put_local(Path(self.full(path)), data))
+                self._retried("write", path, lambda: atomic.put_local(Path(self.full(path)), data))
             else:
                 self._call("write", "pipe_file", path, data, moved=len(data))
         except FileNotFoundError as error:  # an object store says so of a bucket
@@ -147,14 +139,14 @@ class Store:
         if self.access.exclusive:
             return self._holds(path, data) if self.exists(path) else self._put_anyway(path, data)
         if self.is_local:
-            return self._retried("write", path, lambda: create_local(Path(self.full(path)), data))
+            return self._retried("write", path, lambda: atomic.create_local(Path(self.full(path)), data))
         return self._put_if(path, data, "pipe_file", self.full(path), data, mode="create")
 
     def versioned(self, path: str) -> tuple[bytes, str]:
         """The file, and its version for `swap`: of its content, or an older one. Raises FileNotFoundError."""
         if self.is_local:
             data = self.read(path)
-            return data, content_version(data)
+            return data, atomic.content_version(data)
         version = file_systems.version_in(self._call("read", "info", path))
         return self.read(path), version
 
@@ -165,7 +157,7 @@ class Store:
         if self.access.exclusive:
             return self._put_anyway(path, data)
         if self.is_local:
-            return self._retried("write", path, lambda: swap_local(Path(self.full(path)), data, version))
+            return self._retried("write", path, lambda: atomic.swap_local(Path(self.full(path)), data, version))
         try:
             return self._put_if(path, data, *file_systems.put_if(self._fs_and_root[0], self.full(path), data, version))
         except FileNotFoundError:
@@ -209,17 +201,15 @@ class Store:
 
         It grows on local disk: beside its target, or in a temporary folder until it is uploaded.
         """
-        if self.is_local:
-            with local_writer(Path(self.full(path))) as local:
-                yield local
-            return
         full = self.full(path)
 
         def upload(local: str, moved: int) -> None:
             self._retried("write", path, lambda: self._timed("put_file", local, full, moved=moved))
 
-        with spooled_writer(upload) as local:
-            yield local
+        place = full if self.is_local else f"temporary files in {tempfile.gettempdir()}"
+        writer = atomic.local_writer(Path(full)) if self.is_local else atomic.spooled_writer(upload)
+        with atomic.full_disk_told(place), writer as file:
+            yield file
 
     def exists(self, path: str) -> bool:
         """Whether the file is there."""
@@ -252,7 +242,7 @@ class Store:
         """
         prefix = self.full("").rstrip("/") + "/"
         for path, info in self._entries(folder, follow_links):
-            if path.rpartition("/")[2].startswith(TEMPORARY_PREFIX) == temporary:
+            if path.rpartition("/")[2].startswith(atomic.TEMPORARY_PREFIX) == temporary:
                 yield file_systems.stored(path.removeprefix(prefix), info)
 
     def _entries(self, folder: str, follow_links: bool) -> Iterator[Entry]:
