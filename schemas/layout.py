@@ -13,6 +13,8 @@
       leases/<n>.json                           who may plan and seal
       leases/run-<fingerprint>-<owner>.json     who is refining by this method
       reviews/<n>-<hash>.json                   what people said of the masks
+      overlays/<n>-<name>.parquet               what people sent back, to be laid over the masks at the next seal
+      overlays/<n>-<name>.undone                written where that was undone
       runs/<fingerprint>/                       the results of one method; <fingerprint>-<k> once it was removed k times
         config.yaml                             method, gate and operation as resolved
         parts/<chunk-id>.parquet                every image of a chunk
@@ -36,18 +38,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from itertools import count
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from schemas import attempts
+
+Increment = attempts.Increment
+Seal = attempts.Seal
+
 CURRENT = "current.json"
-PLAN, SCANS, LEASES, REVIEWS, RUNS = "plan", "scans", "leases", "reviews", "runs"
-MANIFEST_NAME = "manifest.json"
+PLAN, SEALS, MANIFEST_NAME = attempts.PLAN, attempts.SEALS, attempts.MANIFEST_NAME
+SCANS, LEASES, REVIEWS, RUNS, OVERLAYS = "scans", "leases", "reviews", "runs", "overlays"
 LAST_SCAN = f"{SCANS}/current.json"
 
 CONFIG = "config.yaml"
-PARTS, RETRIES, SEALS = "parts", "retries", "seals"
+PARTS, RETRIES = "parts", "retries"
 SHARDS = ("masks", "images")
 """Folders of shards; also the kinds of rows that a result has."""
 
@@ -58,74 +64,8 @@ _USE = re.compile(r"leases/run-(?P<name>.+)-[0-9a-f]{32}\.json")
 _SHARD = re.compile(r"(masks|images)/[0-9a-f]{32}(-\d+)?\.parquet")
 _REVIEW = re.compile(r"reviews/\d{6,}-(?P<sha256>[0-9a-f]{16})\.json")
 _BUCKET = re.compile(r"bucket-(?P<low>\d+)-(?P<high>\d+)\.parquet")
+_OVERLAY = re.compile(rf"{OVERLAYS}/(?P<number>\d{{6,}})-(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\.(parquet|undone)")
 _NUMBERED = re.compile(r"(?P<folder>\w+)/(?P<number>\d+)(\.json|/.*)")
-
-
-@dataclass(frozen=True)
-class Increment:
-    """The files of one planning step. attempt: "" where an earlier version wrote them."""
-
-    number: int
-    attempt: str = ""
-
-    @property
-    def folder(self) -> str:
-        return f"{PLAN}/{self.number}/{self.attempt}".rstrip("/")
-
-    @property
-    def choice(self) -> str:
-        """Created last: which attempt counts, with its marker."""
-        return f"{PLAN}/{self.number}/_COMMITTED"
-
-    @property
-    def marker(self) -> str:
-        """Counts, and the hashes of the other files."""
-        return self.file("marker.json") if self.attempt else self.choice
-
-    @property
-    def chunks(self) -> str:
-        return self.file("chunks.parquet")
-
-    @property
-    def superseded(self) -> str:
-        return self.file("superseded.parquet")
-
-    def bucket(self, low: int, high: int) -> str:
-        """The rows whose image ids hash into [low, high]."""
-        return self.file(f"bucket-{low:04d}-{high:04d}.parquet")
-
-    def file(self, name: str) -> str:
-        """A file by its name in the marker."""
-        return f"{self.folder}/{name}"
-
-    def said(self, path: str) -> str:
-        """A file as `chunks.parquet` names it: without the attempt, so that its bytes do not tell of it."""
-        return f"{PLAN}/{self.number}/{name_of(path)}"
-
-
-@dataclass(frozen=True)
-class Seal:
-    """The files of one generation, relative to the run's folder. attempt: "" where an earlier version wrote them."""
-
-    generation: int
-    attempt: str = ""
-
-    @property
-    def folder(self) -> str:
-        return f"{SEALS}/{self.generation}/{self.attempt}".rstrip("/")
-
-    @property
-    def manifest(self) -> str:
-        return f"{self.folder}/{MANIFEST_NAME}"
-
-    @property
-    def parts(self) -> str:
-        return f"{self.folder}/parts.parquet"
-
-    @property
-    def success(self) -> str:
-        """Created last: which attempt counts."""
-        return f"{SEALS}/{self.generation}/_SUCCESS"
 
 
 class PartName(NamedTuple):
@@ -134,6 +74,29 @@ class PartName(NamedTuple):
     chunk_id: str
     cut: int | None
     round: int | None
+
+
+class OverlayName(NamedTuple):
+    """What the name of an overlay's file tells. number: their order, in which later ones lie on top."""
+
+    number: int
+    name: str
+
+    @property
+    def path(self) -> str:
+        """Its changes."""
+        return f"{OVERLAYS}/{self.number:06}-{self.name}.parquet"
+
+    @property
+    def undone(self) -> str:
+        """There where it was undone."""
+        return f"{OVERLAYS}/{self.number:06}-{self.name}.undone"
+
+
+def overlay_name(path: str) -> OverlayName | None:
+    """The overlay whose changes, or whose mark of being undone, a file is; None for every other path."""
+    found = _OVERLAY.fullmatch(path)
+    return OverlayName(int(found["number"]), found["name"]) if found else None
 
 
 def run(fingerprint: str) -> str:

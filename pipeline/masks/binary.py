@@ -8,6 +8,7 @@ Not here: anything that looks at the image (`scores.py`), anything that changes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import cv2
@@ -169,7 +170,7 @@ def from_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
     return rle
 
 
-def from_polygons(polygons: list[list[float]], size_hw: tuple[int, int]) -> Rle:
+def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Rle:
     """Union of COCO polygons [x1, y1, x2, y2, ...] in pixels -> Rle, rasterised as pycocotools does."""
     height, width = size_hw
     usable = [polygon for polygon in polygons if len(polygon) >= 6]
@@ -196,6 +197,21 @@ def from_run_lengths(counts: list[int], size_hw: tuple[int, int]) -> Rle:
         raise MaskError("mask_unreadable", f"RLE runs cover {sum(counts)} pixels of {height}x{width}")
     rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
+def from_runs(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], size_hw: tuple[int, int]) -> Rle:
+    """Column-major runs that are set, rising and apart from each other -> Rle."""
+    ends = starts + lengths
+    gaps = starts - np.concatenate([[0], ends[:-1]])
+    counts = np.stack([gaps, lengths], axis=1).ravel().tolist()
+    last = size_hw[0] * size_hw[1] - (int(ends[-1]) if len(ends) else 0)
+    return from_run_lengths([*counts, *([last] if last or not counts else [])], size_hw)
+
+
+def from_places(places: npt.NDArray[np.int64], size_hw: tuple[int, int]) -> Rle:
+    """Rising column-major places of the pixels that are set -> Rle."""
+    first = np.flatnonzero(np.diff(places, prepend=-2) != 1)
+    return from_runs(places[first], np.diff(first, append=len(places)), size_hw)
 
 
 def _bytes(rle: Rle) -> dict[str, Any]:

@@ -11,7 +11,7 @@ A lease keeps writers from wasting each other's time; it does not keep a result 
 its loss, and wake. That is what `Store.create`, `Store.swap` and names of one's own are for (`planning/attempts.py`,
 `output/manifest.py`).
 
-Parts need no lease: overlapping writers of one write the same bytes.
+Parts need no lease: overlapping writers write the same bytes.
 """
 
 from __future__ import annotations
@@ -76,9 +76,8 @@ def unguarded() -> Iterator[Fence]:
 
 @contextmanager
 def held(output: Store, patience: Patience, on_wait: Callable[[str], None] = lambda _line: None) -> Iterator[Fence]:
-    """Hold the output's lease. Raises JobError when another process keeps it for longer than `wait_s`.
-
-    on_wait: called once, with a line for the user, when there is somebody to wait for.
+    """Hold the output's lease. Raises JobError when another process keeps it for longer than `wait_s`. on_wait: called
+    once, with a line for the user, when there is somebody to wait for.
     """
     number, heart = _take(output, patience, on_wait)
     with heart.beating(patience):

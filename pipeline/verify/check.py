@@ -20,22 +20,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import JobError, RefusedError
+from pipeline.dataset.overlays import ids_after
+from pipeline.errors import RefusedError
 from pipeline.masks.gate import tenth
-from pipeline.planning.attempts import choice_of, increments
-from pipeline.planning.increment import Chunk, Plan, read_chunks, read_plan
+from pipeline.planning.attempts import increments
+from pipeline.planning.increment import Chunk, Plan, read_plan
 from pipeline.planning.rows import chunk_digest
 from pipeline.sources import mask_id
 from pipeline.storage import Access, Store
 from pipeline.storage.disk_table import scratch_folder
-from pipeline.storage.documents import Committed, find_increment
 from pipeline.verify.accounting import Ledger
 from pipeline.verify.coverage import check_scans
 from pipeline.verify.files import Check, Current, Report, check_extra, check_manifest, check_parts, check_run_files
+from pipeline.verify.increments import check_increments
+from pipeline.verify.overlays import check_overlays
 from pipeline.verify.rows import check_image, check_mask
 from schemas import layout
-from schemas.manifest import IncrementHash, Manifest, Marker, sha256
-from schemas.records import CHUNKS, IMAGES, MASKS, PLAN, SUPERSEDED, is_version_of
+from schemas.manifest import Manifest
+from schemas.records import IMAGES, MASKS, PLAN, is_version_of
 
 BATCH_ROWS = 1024
 
@@ -71,11 +73,12 @@ def _check_result(check: Check, current: Current) -> None:
     sealed = check_parts(check, current)
     check_run_files(check, manifest)
     check_scans(check, manifest)
-    chunks = _check_increments(check, manifest.plan)
+    chunks = check_increments(check, manifest.plan)
     ledger = Ledger(check.folder)
     plan = _read_plan(check, manifest)
+    changes = check_overlays(check, manifest)
     if plan is not None:
-        _note_planned(check, plan, chunks, sealed or {}, ledger)
+        _note_planned(check, plan, chunks, sealed or {}, ledger, changes)
     counts = _check_shards(check, manifest, ledger)
     if _plan_is_damaged(check.report) or sealed is None:
         check.report.add("accounting", layout.PLAN, "what must be in the shards is not known: see the findings above")
@@ -90,72 +93,6 @@ def _plan_is_damaged(report: Report) -> bool:
     return any(layout.numbered(layout.PLAN, finding.path) is not None for finding in report.findings)
 
 
-def _check_increments(check: Check, markers: Sequence[IncrementHash]) -> dict[str, list[Chunk]]:
-    """Every committed increment: its marker, its small files, its counts. Returns the chunks of each plan file.
-
-    An increment that was committed after the seal has nothing that vouches for its marker but itself.
-    """
-    vouched = {marker.increment: marker.sha256 for marker in markers}
-    committed = {number for path in check.files if (number := layout.committed_number(path)) is not None}
-    chunks: dict[str, list[Chunk]] = defaultdict(list)
-    for number in sorted(vouched.keys() | committed):
-        found = _check_marker(check, number, vouched.get(number))
-        if found is None:
-            continue
-        if number not in vouched:
-            check.report.notes.append(f"{found.files.folder} is planned and not sealed yet")
-            for name in filter(layout.bucket_range, found.marker.sha256):
-                check.fetch(found.files.file(name), found.marker.sha256[name])
-        for chunk in _check_small_files(check, found.files, found.marker):
-            chunks[chunk.file].append(chunk)
-    return chunks
-
-
-def _check_marker(check: Check, number: int, vouched: str | None) -> Committed | None:
-    """An increment's marker, when it is what the seal vouches for, if that was after it."""
-    choice = layout.Increment(number).choice
-    if not check.present(choice):
-        return None
-    try:
-        found = find_increment(check.output, number)
-    except JobError:
-        check.report.add("altered", choice, "does not name an attempt")
-        return None
-    if vouched is not None and found.sha256 != vouched:
-        check.report.add("altered", choice, f"has a marker of SHA-256 {found.sha256[:12]}..., not {vouched[:12]}...")
-        return None
-    if found.files.attempt:
-        check.fetch(choice, sha256(choice_of(found.files, found.marker)))
-    return found if check.fetch(found.files.marker, found.sha256) is not None else None
-
-
-def _check_small_files(check: Check, increment: layout.Increment, marker: Marker) -> list[Chunk]:
-    """An increment's chunks and superseded rows; its buckets are only noted as named."""
-    hashes = {increment.file(name): sha256 for name, sha256 in marker.sha256.items()}
-    check.named.update(hashes)
-    chunks: list[Chunk] = []
-    found = {"chunks": 0, "images": 0, "masks": 0, "superseded": 0}
-    files = (("chunks", increment.chunks, CHUNKS), ("superseded", increment.superseded, SUPERSEDED))
-    for name, path, schema in files:
-        if path not in hashes:
-            continue
-        local = check.fetch(path, hashes[path])
-        if local is None:
-            return []
-        table = pq.read_table(local)
-        if not is_version_of(table.schema, schema):
-            check.report.add("schema", path, "has other columns than documented")
-            return []
-        found[name] = table.num_rows
-        if name == "chunks":
-            chunks = read_chunks(check.output, increment)
-    found |= {"images": sum(chunk.images for chunk in chunks), "masks": sum(chunk.masks for chunk in chunks)}
-    for name, number in found.items():
-        if (said := getattr(marker, name)) != number:
-            check.report.add("accounting", increment.marker, f"says {said} {name}, there are {number}")
-    return chunks
-
-
 def _read_plan(check: Check, manifest: Manifest) -> Plan | None:
     """The plan as it was sealed; None when one of its files is not what it was."""
     if _plan_is_damaged(check.report):
@@ -168,9 +105,16 @@ def _read_plan(check: Check, manifest: Manifest) -> Plan | None:
 
 
 def _note_planned(
-    check: Check, plan: Plan, chunks: Mapping[str, Sequence[Chunk]], sealed: Mapping[str, int], ledger: Ledger
+    check: Check,
+    plan: Plan,
+    chunks: Mapping[str, Sequence[Chunk]],
+    sealed: Mapping[str, int],
+    ledger: Ledger,
+    changes: Mapping[str, Sequence[Row]],
 ) -> None:
-    """Check the plan's rows, and enter in the ledger those that were sealed; the others are pending."""
+    """Check the plan's rows, and enter in the ledger those that were sealed, with what overlays add and remove; the
+    others are pending.
+    """
     live = {chunk.chunk_id for chunk in plan.chunks}
     hashes = {
         one.files.file(name): digest
@@ -185,7 +129,7 @@ def _note_planned(
             for place, row in enumerate(rows):
                 if chunk.chunk_id not in live or (chunk.chunk_id, row["image_id"]) in plan.superseded:
                     continue
-                ids = [mask["mask_id"] for mask in row["masks"]]
+                ids = ids_after((mask["mask_id"] for mask in row["masks"]), changes.get(row["image_id"], ()))
                 _count(check.report.planned, len(ids))
                 if place < sealed.get(chunk.chunk_id, 0):
                     ledger.planned(row["image_id"], ids)

@@ -39,7 +39,7 @@ MIN_MASK_PX, MIN_IOU = 60, 0.35
 PACK_BYTES, TRAVEL_BYTES = 40_000_000, 64 << 20
 RETURNED_FILES, RETURNED_BYTES = 8, 16 << 20
 LACKING = ("segment-anything", "pycocotools", "fsspec", "pyyaml")  # on a machine that has torch and its like
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 WEIGHTS = Path("pipeline/models/weights/lite.safetensors")
 
 

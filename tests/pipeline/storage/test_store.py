@@ -1,6 +1,5 @@
 """Storage on a real disk and a real S3 server: atomic puts, listings, bounded retries."""
 
-import asyncio
 import os
 import pickle
 from pathlib import Path
@@ -159,7 +158,7 @@ FAILURES = [
     OSError("reset"),
     TimeoutError("late"),
     EOFError("the end"),
-    asyncio.TimeoutError("late"),
+    TimeoutError("late"),
     fsspec.exceptions.FSTimeoutError("late"),
     botocore.exceptions.EndpointConnectionError(endpoint_url="http://x"),
     aiohttp.ClientPayloadError("cut off"),
