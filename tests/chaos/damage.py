@@ -1,6 +1,6 @@
 """Damage each file of an output in each way, run each command, and look at what is said and what is left.
 
-    python -m tests.chaos.damage [--all] [--number 40] [--seed 0]
+    python -m tests.chaos.damage [--all] [--number 40] [--seed 0] [--for-s 600]
 
 A file is truncated, emptied, flipped in one bit, or removed. No command may end in a traceback, whatever it makes of
 that; and none may take away what is left: where the damaged file is put back, unless the command has replaced it, the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import random
 import shutil
 import sys
@@ -34,6 +35,7 @@ from pipeline.errors import RelabelError
 from pipeline.progress.breakdown import ChunkFinished
 from pipeline.refining import chunk as chunk_work
 from pipeline.refining.chunk import Job, Task
+from pipeline.storage.lease import Patience
 from schemas.config import ConfigError
 from tests.killers import picture
 
@@ -83,6 +85,7 @@ class Here:
 def without_ray() -> Iterator[Here]:
     """`relabel run` in this process."""
     connected, here = job_module.connected, Here()
+    patience, Patience.__init__.__defaults__ = Patience.__init__.__defaults__, (0.5, 60.0)  # torn leases lapse soon
 
     @contextmanager
     def local(_address: str | None) -> Iterator[Any]:
@@ -93,6 +96,7 @@ def without_ray() -> Iterator[Here]:
         yield here
     finally:
         job_module.connected = connected
+        Patience.__init__.__defaults__ = patience
 
 
 @dataclass(frozen=True)
@@ -258,13 +262,15 @@ def put(file: Path, data: bytes | None) -> None:
         file.write_bytes(data)
 
 
-def play(folder: Path, number: int | None, seed: int) -> list[dict[str, Any]]:
-    """Try so many cases, drawn from the seed, or all. One entry for each."""
-    found = []
+def play(folder: Path, number: int | None, seed: int, for_s: float = math.inf) -> list[dict[str, Any]]:
+    """Try so many cases, or all, in an order drawn from the seed; none after `for_s` seconds. One entry for each."""
+    found, until = [], time.monotonic() + for_s
     with without_ray() as here:
         bench = Bench(folder, here)
         every = bench.cases()
-        for one in every if number is None else random.Random(seed).sample(every, number):
+        for one in random.Random(seed).sample(every, len(every) if number is None else number):
+            if time.monotonic() > until:
+                break
             entry = bench.case(*one)
             found.append(entry)
             if entry["wrong"]:
@@ -277,10 +283,11 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="every case, instead of so many")
     parser.add_argument("--number", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--for-s", type=float, default=math.inf)
     given = parser.parse_args()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="relabel-damage-") as folder:
-        tried = play(Path(folder), None if given.all else given.number, given.seed)
+        tried = play(Path(folder), None if given.all else given.number, given.seed, given.for_s)
     good = sum(not entry["wrong"] for entry in tried)
     healed = sum(entry["heals"] for entry in tried)
     files, took_s = len({entry["file"] for entry in tried}), time.monotonic() - begun
