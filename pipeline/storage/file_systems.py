@@ -1,4 +1,8 @@
-"""What the file systems of fsspec want to be told, and what they tell, each in its own words."""
+"""What the file systems of fsspec want to be told, and what they tell, each in its own words.
+
+Conditional writes: S3 has If-Match with the ETag, Google's storage ifGenerationMatch, Azure an ETag with a match
+condition. A store that takes a condition and does not keep it is found out by `lease.check_store`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,11 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import fsspec
 
@@ -16,6 +23,35 @@ from pipeline.extras import install_command
 
 Entry = tuple[str, dict[str, Any]]
 """A file's path as the file system takes it, and what a listing tells of it."""
+
+
+class StoredFile(NamedTuple):
+    """One file of a listing: path relative to the store, size in bytes, the store's etag and time of writing (seconds
+    since 1970) where it has them. special: why it is no file, "" for those that are. mtime_ns: on this machine.
+    sha256: of its content, where somebody read it (`listing.hashed`).
+    """
+
+    path: str
+    size: int
+    etag: str | None
+    modified_s: float | None = None
+    special: str = ""
+    mtime_ns: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a store is spoken to; the same for every store of a run.
+
+    exclusive: nothing else writes, so no write is conditional; for stores that have no conditions.
+    """
+
+    endpoint_url: str | None = None
+    tries: int = 8
+    timeout_s: float = 60.0
+    exclusive: bool = False
+
 
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 """Kinds of URI whose file system is an extra of this project."""
@@ -77,6 +113,13 @@ SPECIAL = "special"
 """Key of what a listing tells of an entry that is no file: why it is none."""
 
 
+def stored(path: str, info: dict[str, Any]) -> StoredFile:
+    """What a listing tells of a file. path: relative to the store."""
+    size = int(info.get("size") or info.get("Size") or 0)
+    special = str(info.get(SPECIAL, ""))
+    return StoredFile(path, size, etag(info), modified_s(info), special, info.get("mtime_ns"))
+
+
 def local_entries(root: str, follow_links: bool = False) -> Iterator[Entry]:
     """Files below a folder of this machine, one at a time; links to files, and links that lead nowhere.
 
@@ -105,9 +148,23 @@ def _local_entry(entry: os.DirEntry[str], with_special: bool) -> Iterator[Entry]
     with suppress(FileNotFoundError):  # gone since
         found = entry.stat(follow_symlinks=entry.is_file())
         if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
-            yield entry.path, {"size": found.st_size, "mtime": found.st_mtime}
+            yield entry.path, {"size": found.st_size, "mtime": found.st_mtime, "mtime_ns": found.st_mtime_ns}
         elif with_special:
             yield entry.path, {SPECIAL: "a pipe, socket or device"}
+
+
+def remote_entries(
+    fs: Any, full: str, timed: Callable[..., Any], tried: Callable[[Callable[[], Any]], Any]
+) -> Iterator[Entry]:
+    """Files below a folder of a remote file system.
+
+    timed: calls a method of it within a limit of time; tried: runs an action, again where it fails.
+    """
+    if hasattr(fs, "call_s3"):
+        ask = partial(timed, "call_s3", "list_objects_v2")
+        yield from s3_entries(full, lambda **asked: tried(partial(ask, **asked)))
+    else:
+        yield from found_entries(fs, partial(tried, partial(fs.find, full, detail=True)))
 
 
 def s3_entries(root: str, ask: Callable[..., dict[str, Any]]) -> Iterator[Entry]:
@@ -135,3 +192,87 @@ def found_entries(fs: Any, find: Callable[[], dict[str, dict[str, Any]]]) -> Ite
         yield from find().items()
     except FileNotFoundError:
         return
+
+
+def some_files(fs: Any, root: str, limit: int) -> list[str]:
+    """Paths of a few files, in no order, without listing all of them."""
+    found: list[str] = []
+    for folder, _, names in fs.walk(root):
+        found += [f"{folder}/{name}" for name in names]
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+REFUSED = 412
+"""HTTP: the condition does not hold."""
+
+
+def version_in(info: dict[str, Any]) -> str:
+    """The version of a file, from what its file system tells of it; "" where it tells none."""
+    found = next((info[key] for key in ("generation", "ETag", "etag") if info.get(key)), "")
+    return str(found)
+
+
+def put_if(fs: Any, full: str, data: bytes, version: str) -> tuple[Any, ...]:
+    """The call that writes a file if it has that version: a function or method of `fs`, and its arguments.
+
+    Raises RefusedError for a file system without such a call.
+    """
+    if hasattr(fs, "call_s3"):
+        bucket, _, key = full.partition("/")
+        return _put_s3, fs, {"Bucket": bucket, "Key": key, "Body": data, "IfMatch": version}
+    if hasattr(fs, "service_client"):
+        return _put_azure, fs, full, data, version
+    if type(fs).__module__.startswith("gcsfs"):
+        return _put_google, fs, full, data, version
+    raise RefusedError(f"{type(fs).__name__} has no write that depends on what is there")
+
+
+def _put_s3(fs: Any, request: dict[str, Any], timeout: float) -> None:
+    fs.call_s3("put_object", **request, timeout=timeout)
+
+
+def _put_google(fs: Any, full: str, data: bytes, version: str, timeout: float) -> None:
+    bucket, _, key = full.partition("/")
+    fs.call(
+        "POST",
+        f"{fs._location}/upload/storage/v1/b/{quote(bucket)}/o",
+        uploadType="media",
+        name=key,
+        ifGenerationMatch=version,
+        headers={"Content-Type": "application/octet-stream"},
+        data=data,
+        timeout=timeout,
+    )
+
+
+def _put_azure(fs: Any, full: str, data: bytes, version: str, timeout: float) -> None:
+    from azure.core import MatchConditions  # of the extra `azure`
+    from fsspec.asyn import sync
+
+    container, key, _ = fs.split_path(full)
+
+    async def upload() -> None:
+        async with fs.service_client.get_blob_client(container, key) as blob:
+            await blob.upload_blob(data, overwrite=True, etag=version, match_condition=MatchConditions.IfNotModified)
+
+    sync(fs.loop, upload, timeout=timeout)
+
+
+def condition_failed(error: BaseException | None) -> bool:
+    """Whether a store refused a write because its condition did not hold: by the answer's code, not its words."""
+    while error is not None:
+        if isinstance(error, FileExistsError) or _code(error) == REFUSED:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _code(error: BaseException) -> int:
+    """The HTTP status that a client's exception carries, each in its own way; 0 for none."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore
+        return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    codes = (str(getattr(error, name, "")) for name in ("status_code", "status", "code"))  # azure, aiohttp, gcsfs
+    return next((int(code) for code in codes if code.isdigit()), 0)

@@ -138,7 +138,7 @@ def test_the_scan_is_in_the_manifest_and_verified(tmp_path: Path) -> None:
     named = outcome.result.manifest.scan
     assert named is not None
     assert named.unread == 1
-    rows = pq.read_table(tmp_path / "out" / layout.unread(named.sha256)).to_pylist()
+    rows = pq.read_table(tmp_path / "out" / layout.unread(named.path)).to_pylist()
     assert [row["name"] for row in rows if row["state"] == "unread"] == ["a.json"]
     put(tmp_path / "out" / named.path, "{}")
     assert any(finding.path == named.path for finding in verify(str(tmp_path / "out"), Store("x").access).findings)
@@ -264,8 +264,8 @@ def test_whatever_lies_there_is_read_or_named(
 
 def check_all_named(outcome: Outcome, output: Path, names: set[str]) -> None:
     """read + named = there; and the exit code is 0 only where nothing is left that nobody ignored."""
-    digest = outcome.result.manifest.scan.sha256
-    rows = pq.read_table(output / layout.unread(digest)).to_pylist()
+    scan = outcome.result.manifest.scan.path
+    rows = pq.read_table(output / layout.unread(scan)).to_pylist()
     named = {row["name"] for row in rows if row["root"] == "masks"}
     assert named <= names
     files_of_masks = [

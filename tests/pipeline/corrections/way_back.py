@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,15 @@ def polygon(image: Element, label: str, ring: list[int]) -> Element:
     return shape
 
 
+AGAIN = re.compile(r"-\d+\.parquet")
+
+
 def files(output: Output) -> dict[str, bytes]:
-    """Shards by path; and the manifest without what tells one generation from another."""
+    """Shards by path; and the manifest without what tells one generation from another, and without the numbers that
+    names have got because they were given up before.
+    """
     found = result(output)
     paths = [*found.files("masks"), *found.files("images")]
-    content = {path: output.store.read(path) for path in paths}
+    content = {AGAIN.sub(".parquet", path): output.store.read(path) for path in paths}
     manifest = {**found.manifest.as_dict(), "generation": None}
-    return {**content, "manifest": json.dumps(manifest, sort_keys=True).encode()}
+    return {**content, "manifest": AGAIN.sub(".parquet", json.dumps(manifest, sort_keys=True)).encode()}
