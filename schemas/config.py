@@ -21,8 +21,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-METHOD_VERSION = 3
+METHOD_VERSION = 4
 """Bumped whenever the same configuration computes something else; golden outputs in tests force it."""
+
+UNCHANGED_SINCE = {"none": 3, "grabcut": 3, "dense-crf": 3, "cascadepsp": 3, "torchscript": 3}
+"""Refiners that a later METHOD_VERSION did not change, by the version that their results still bear."""
 
 
 class ConfigError(ValueError):
@@ -206,8 +209,16 @@ def validated(parts: Mapping[str, Any]) -> Config:
 
 def fingerprint(method: Method) -> str:
     """12 hex digits that stand for what is computed."""
-    content = {"method_version": METHOD_VERSION, **method.model_dump(mode="json")}
-    return digest(content)[:12]
+    return _fingerprint(method, UNCHANGED_SINCE.get(method.refiner, METHOD_VERSION))
+
+
+def fingerprints(method: Method) -> set[str]:
+    """What this code and all before it call a method: results of theirs lie in folders of these names."""
+    return {_fingerprint(method, version) for version in range(1, METHOD_VERSION + 1)}
+
+
+def _fingerprint(method: Method, version: int) -> str:
+    return digest({"method_version": version, **method.model_dump(mode="json")})[:12]
 
 
 def digest(content: Any) -> str:
