@@ -18,20 +18,18 @@ import numpy.typing as npt
 from pipeline.masks import spans
 from pipeline.masks.binary import Mask, Rle
 from pipeline.masks.frames import FloatArray, Frame
+from pipeline.masks.resampling import Floats, means, resampled, upsampling
 from pipeline.masks.spans import Spans
 
 PROMPTED_CELLS = 384
 """A mask is prompted from on a canvas of so many cells a side, at most."""
 JUDGED_CELLS = 640
 """A refined mask is made and scored on a canvas of so many cells a side, at most, its surroundings included."""
-LEAST_MEAN = 1e-9
-"""A smaller mean of cells is what rounding left of nothing; whether one is above 0 matters (gaussian_logits)."""
 STRIPE_PIXELS = 1 << 17
 """A mask is enlarged so many pixels at a time: what is in between stays in the cache."""
 
 Window = tuple[int, int, int, int]
 """(x1, y1, x2, y2) in image pixels; maxima exclusive."""
-Floats = npt.NDArray[np.float64]
 
 
 class Canvas(NamedTuple):
@@ -86,8 +84,8 @@ class Canvas(NamedTuple):
 class Patch(NamedTuple):
     """A mask on a canvas.
 
-    mask: (height, width) uint8 {0, 1}; box_xyxy: its tight box in image pixels, inclusive; drawn: the mask itself, where
-    it came in run lengths and the canvas is coarser than pixels. Of an empty mask all are empty: `NOTHING`.
+    mask: (height, width) uint8 {0, 1}; box_xyxy: its tight box in image pixels, inclusive; drawn: the mask itself,
+    where it came in run lengths and the canvas is coarser than pixels. Of an empty mask all are empty: `NOTHING`.
     """
 
     canvas: Canvas
@@ -131,13 +129,6 @@ class Patch(NamedTuple):
 
 
 NOTHING = Patch(Canvas(0, 0, 0, 0, 1), np.zeros((0, 0), np.uint8), (0, 0, -1, -1))
-
-
-class Taps(NamedTuple):
-    """Along one axis, each new value is a sum of old ones: `index` and `weight`, (new values, terms) both."""
-
-    index: npt.NDArray[np.int64]
-    weight: FloatArray
 
 
 def canvas_of(window: Window, size_hw: tuple[int, int], most_cells: int) -> Canvas:
@@ -209,40 +200,13 @@ def sampled(logits: FloatArray, frame: Frame, canvas: Canvas) -> FloatArray:
     return resampled(logits, rows, columns)
 
 
-def upsampling(places_px: Floats, extent: int, within: int, input_side: int, side: int) -> Taps:
-    """From `side` logits to `input_side` pixels of the model's input, of which `within` show the image's `extent`.
-
-    As two bilinear interpolations, at places of the image, (N,).
-    """
-    outer = bilinear((places_px + 0.5) * (within / extent) - 0.5, within)
-    inner = bilinear((outer.index + 0.5) * (side / input_side) - 0.5, side)
-    return Taps(inner.index.reshape(len(places_px), -1), (inner.weight * outer.weight[..., None]).reshape(-1, 4))
-
-
-def bilinear(places: Floats, size: int) -> Taps:
-    """Interpolation between `size` values, the outermost of which go on for ever; places (...,), terms last."""
-    inside = np.clip(places, 0, size - 1)
-    first = np.floor(inside).astype(np.int64)
-    second = np.minimum(first + 1, size - 1)
-    share = (inside - first).astype(np.float32)
-    return Taps(np.stack([first, second], -1), np.stack([1 - share, share], -1))
-
-
-def resampled(values: FloatArray, rows: Taps, columns: Taps) -> FloatArray:
-    """(h, w) float32 -> (new rows, new columns) float32."""
-    first, last = int(columns.index.min()), int(columns.index.max()) + 1
-    by_row = _summed(values[:, first:last], rows)
-    by_column = _summed(np.ascontiguousarray(by_row.T), columns._replace(index=columns.index - first))
-    return np.ascontiguousarray(by_column.T)
-
-
 def field_to_mask(field: FloatArray, canvas: Canvas, frame: Frame, mask_side: int) -> FloatArray:
     """A field on a canvas, 0 elsewhere -> (mask_side, mask_side) float32 in the frame's square, area-averaged."""
     found = np.zeros((mask_side, mask_side), np.float32)
     pixels = _square_px(frame, mask_side)
     rows, down = _overlapped(canvas.y, canvas.height, canvas.cell, pixels[0], mask_side)
     columns, across = _overlapped(canvas.x, canvas.width, canvas.cell, pixels[1], mask_side)
-    inner = _means(_means(field, down).T, across).T
+    inner = means(means(field, down).T, across).T
     found[rows, columns] = inner
     return found
 
@@ -299,27 +263,7 @@ def _cells_at(
     return np.clip(cells, 0, count - 1), (cells >= 0) & (cells < count)
 
 
-def _summed(values: FloatArray, taps: Taps) -> FloatArray:
-    terms = zip(taps.index.T, taps.weight.T, strict=True)
-    index, weight = next(terms)
-    total = values[index] * weight[:, None]
-    for index, weight in terms:
-        total += values[index] * weight[:, None]
-    return total
-
-
 def _overlapped(start: int, count: int, cell: int, pixels: float, side: int) -> tuple[slice, Floats]:
     """Which of `side` stretches of `pixels` each `count` cells lie in, and where those begin and end, in cells."""
     first, last = int(start / pixels), min(side, int(np.ceil((start + count * cell) / pixels)))
     return slice(first, last), (np.arange(first, last + 1) * pixels - start) / cell
-
-
-def _means(values: FloatArray, edges: Floats) -> FloatArray:
-    """(n, m) -> (stretches, m): means of rows, 0 outside, between edges in rows that are equally far apart."""
-    sums = np.zeros((len(values) + 1, values.shape[1]))
-    np.cumsum(values, axis=0, out=sums[1:])
-    inside = np.clip(edges, 0, len(values))
-    whole = np.minimum(inside.astype(np.int64), len(values) - 1)
-    until = sums[whole] + values[whole] * (inside - whole)[:, None]
-    means = np.diff(until, axis=0) / (edges[1] - edges[0])
-    return np.where(means < LEAST_MEAN, 0, means).astype(np.float32)

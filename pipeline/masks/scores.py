@@ -73,12 +73,13 @@ def contrasts_on(
     top, bottom = int(y1 * scale_y), min(pixels.shape[0], int(np.ceil(y2 * scale_y)))
     left, right = int(x1 * scale_x), min(pixels.shape[1], int(np.ceil(x2 * scale_x)))
     step = -(-max(bottom - top, right - left) // JUDGED_CELLS)
-    height, width = -(-(bottom - top) // step), -(-(right - left) // step)
-    part = np.ascontiguousarray(pixels[top:bottom, left:right])
+    top, left = top // step * step, left // step * step
+    height, width = max(1, (bottom - top) // step), max(1, (right - left) // step)
+    part = np.ascontiguousarray(pixels[top : top + height * step, left : left + width * step])
     if step > 1:
         part = np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    rows = np.floor((top + (np.arange(height) + 0.5) * (bottom - top) / height - 0.5) / scale_y)
-    columns = np.floor((left + (np.arange(width) + 0.5) * (right - left) / width - 0.5) / scale_x)
+    rows = np.floor((top + (np.arange(height) + 0.5) * step - 0.5) / scale_y)
+    columns = np.floor((left + (np.arange(width) + 0.5) * step - 0.5) / scale_x)
     box = (0, 0, 0, 0)
     return contrasts(part, *(Patch(canvas, mask, box).at(rows, columns) for mask in (coarse, refined)))
 

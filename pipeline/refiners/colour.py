@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.masks.binary import Mask, box_around
-from pipeline.masks.canvas import Canvas, Floats, bilinear, resampled
+from pipeline.masks.canvas import Canvas
 from pipeline.masks.frames import FloatArray
+from pipeline.masks.resampling import Floats, bilinear, resampled
 
 SURE_LOGIT = 3.0
 MARGIN_RATIO = 0.25  # of the longer side of the masks' box: what is looked at around them
@@ -30,7 +31,7 @@ SEED = 0
 def vote(logits: FloatArray, coarse: Mask, coloured: Mask, scale: float) -> FloatArray:
     """Who has the vote says object (+1) or not (-1), (h, w): colours; the coarse mask where the object is small.
 
-    logits, coarse, coloured: (h, w) of a canvas, the latter of `colour_cut`; scale: model pixels per cell, along a side.
+    logits, coarse, coloured: (h, w) of a canvas, the latter of `colour_cut`; scale: model pixels a cell.
     """
     small = np.count_nonzero(logits > 0) * scale**2 < SMALLEST_OBJECT_PX
     return np.where((coarse if small else coloured) > 0, 1, -1).astype(np.float32)
@@ -67,8 +68,8 @@ def _cut(image_rgb: npt.NDArray[np.uint8], size_hw: tuple[int, int], logits: Flo
             (canvas.y, canvas.x), (canvas.height, canvas.width), image_rgb.shape, size_hw, strict=False
         )
     )
-    shrunk = min(1.0, LONGEST_SIDE_PX / max(rows.count, columns.count))
-    height, width = (max(1, round(axis.count * shrunk)) for axis in (rows, columns))
+    shrunk = min(1.0, LONGEST_SIDE_PX / max(rows.size, columns.size))
+    height, width = (max(1, round(axis.size * shrunk)) for axis in (rows, columns))
     labels = _labels(
         resampled(
             logits,
@@ -109,16 +110,16 @@ class _Axis(NamedTuple):
         return cls(int(start * scale), min(there, int(np.ceil(stop * scale))), scale)
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return self.last - self.first
 
     def places(self, count: int) -> Floats:
         """(count,) places in the image of `count` even stretches of these."""
-        return (self.first + (np.arange(count) + 0.5) * (self.count / count)) / self.scale - 0.5
+        return (self.first + (np.arange(count) + 0.5) * (self.size / count)) / self.scale - 0.5
 
     def back(self, places_px: Floats, count: int) -> Floats:
         """Which of `count` even stretches places of the image are at, as `places` counts them."""
-        return ((places_px + 0.5) * self.scale - self.first) * (count / self.count) - 0.5
+        return ((places_px + 0.5) * self.scale - self.first) * (count / self.size) - 0.5
 
 
 def _labels(logits: FloatArray) -> Mask:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import JobError
 from pipeline.masks import spans
@@ -25,10 +24,10 @@ from pipeline.masks.canvas import JUDGED_CELLS, Patch, canvas_of, field_to_mask,
 from pipeline.masks.frames import FloatArray, Frame, resize_to_input
 from pipeline.masks.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
 from pipeline.masks.views import View, cut, mirrored, object_window
-from pipeline.models import MaskModel, PromptBatch
+from pipeline.models import Asked, MaskModel, Pending, PromptBatch
 from pipeline.refiners.background import Overlapped
 from pipeline.refiners.types import RefinedMask, RefineImage
-from pipeline.refiners.verdict import scored
+from pipeline.refiners.verdict import NOT_FINITE, contrast_margin_px, scored, scored_later
 from schemas.config import Method
 
 STRENGTH_AFTER_GROWTH = 1.0
@@ -66,7 +65,15 @@ def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> l
                 continue
             batch = _Batch(model, images_of_batch, method)
             for prompted in _decoder_batches(images_of_batch, method.decode_batch):
-                instances = _refine_together(batch, prompted)
+                instances = _instances(batch, prompted)
+                if _leaves_it_to(model, method):
+                    pending = _looked_at(batch, instances)
+                    for place, instance in enumerate(instances):
+                        image = images_of_batch[instance.image]
+                        result = overlapped.submit(scored_later, image, instance.coarse, pending, place, method)
+                        results[start + instance.image].append(result)
+                    continue
+                instances = _refine_together(batch, instances)
                 for instance, views in zip(instances, _further_views(batch, instances), strict=True):
                     image = images_of_batch[instance.image]
                     previous = instance.previous if instance.rounds > 1 else None
@@ -108,13 +115,42 @@ def _decoder_batches(images: Sequence[RefineImage], size: int) -> Iterator[list[
         yield flat[start : start + size]
 
 
-def _refine_together(batch: _Batch, prompted: list[tuple[int, Rle]]) -> list[_Instance]:
+def _leaves_it_to(model: MaskModel, method: Method) -> bool:
+    """Whether a model refines by itself. Boxes that grow and crops are made of what it answers, and so here."""
+    return model.looks and not method.elastic_threshold and not method.crop_ratio
+
+
+def _looked_at(batch: _Batch, instances: list[_Instance]) -> Pending:
+    method, images = batch.method, [batch.images[instance.image] for instance in instances]
+    there = [replace(i, current=i.coarse.mirrored(i.frame.size_hw[1])) for i in instances]
+    asked = Asked(
+        prompts=_prompt_batch(batch, instances),
+        mirrored=_prompt_batch(batch, there) if method.mirror else None,
+        frames=[instance.frame for instance in instances],
+        coarse=[instance.coarse for instance in instances],
+        margin_px=[contrast_margin_px(image) for image in images],
+        iterations=method.iterations,
+        points=method.use_points,
+        box=method.use_box,
+        mask=method.use_mask,
+        form=method.gaussian_form,
+        gamma=method.gaussian_gamma,
+        strength=method.gaussian_strength,
+        judged=not method.colour_vote,
+    )
+    return batch.model.look(batch.embedding, batch.mirror_image.embedding if method.mirror else None, asked)
+
+
+def _instances(batch: _Batch, prompted: list[tuple[int, Rle]]) -> list[_Instance]:
     nothing = np.zeros((0, 0), np.float32)
     coarse = [patch_of_spans(spans.of(rle), batch.images[image].frame.size_hw) for image, rle in prompted]
-    instances = [
+    return [
         _Instance(image, batch.images[image].frame, mask, mask, mask, nothing, 0.0)
         for (image, _), mask in zip(prompted, coarse, strict=True)
     ]
+
+
+def _refine_together(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
     for _ in range(batch.method.iterations):
         active = [index for index, instance in enumerate(instances) if not instance.settled]
         if not active:
@@ -133,7 +169,7 @@ def _iterate(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
     """One round of prompt, decode, select. Raises JobError when the model is broken: that is no fault of an image."""
     candidates = batch.model.predict(batch.embedding, _prompt_batch(batch, instances))
     if not (np.isfinite(candidates.predicted_iou).all() and np.isfinite(candidates.logits).all()):
-        raise JobError(f"model {batch.model.name} returned values that are not finite; check its weights and device")
+        raise JobError(NOT_FINITE)
     rows = np.arange(len(instances))
     best = candidates.predicted_iou.argmax(axis=1)
     logits, predicted_iou = candidates.logits[rows, best], candidates.predicted_iou[rows, best]

@@ -11,17 +11,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.errors import JobError
 from pipeline.masks import binary
 from pipeline.masks import scores as mask_scores
 from pipeline.masks.binary import Mask
-from pipeline.masks.canvas import Canvas, Patch, encode
+from pipeline.masks.canvas import Canvas, Patch, encode, patch_of_logits
 from pipeline.masks.frames import FloatArray
 from pipeline.masks.views import Scores, View, evidence, fuse, judged_on, seen_window
+from pipeline.models import Pending
 from pipeline.refiners import semantic
 from pipeline.refiners.colour import MARGIN_RATIO, SMALLEST_MARGIN_PX, colour_cut, vote
 from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
 
+NOT_FINITE = "the model returned values that are not finite; check its weights and device"
 CONTRAST_MARGIN_PX = 2 * mask_scores.CONTRAST_RADIUS_PX + 2  # of the picture, around a mask whose contrast is taken
 
 
@@ -33,16 +36,47 @@ class _Judged(NamedTuple):
 
 
 def scored(
-    image: RefineImage, coarse: Patch, previous: Patch | None, views: Sequence[View], method: Method
+    image: RefineImage,
+    coarse: Patch,
+    previous: Patch | None,
+    views: Sequence[View],
+    method: Method,
+    told: Scores | None = None,
 ) -> RefinedMask:
-    """The refined mask and all of its scores. previous: of the round before the last, None where there was only one."""
+    """The refined mask and all of its scores. previous: of the round before the last, None where there was only one.
+
+    told: scores that are known; of the others only those are computed that need no image.
+    """
     canvas = canvas_for(image, coarse, previous, views, method)
     given = coarse.on(canvas)
-    field, scores = _judge(image, given, canvas, views, method)
+    if told is None:
+        field, told = _judge(image, given, canvas, views, method)
+    else:
+        field, _ = fuse(views, canvas)
     before = None if previous is None else previous.on(canvas)
-    scores = scores | mask_scores.region_scores(given, (field > 0).astype(np.uint8), before)
+    scores = mask_scores.region_scores(given, (field > 0).astype(np.uint8), before) | told
     rle = encode(field, canvas, image.frame.size_hw)
     return RefinedMask(rle, scores, views[0].logits if semantic.wanted(method) else None)
+
+
+def scored_later(image: RefineImage, coarse: Patch, pending: Pending, place: int, method: Method) -> RefinedMask:
+    """As `scored`, of the mask at `place` of what a model was asked to look at. Waits for its answers.
+
+    Raises JobError when the model is broken: that is no fault of an image.
+    """
+    found = pending.found()
+    if not found.sound:
+        raise JobError(NOT_FINITE)
+    height, width = image.frame.size_hw
+    views = [
+        View((0, 0, width, height), image.frame, bool(turned), logits[place], float(predicted_iou[place]))
+        for turned, (logits, predicted_iou) in enumerate(zip(found.logits, found.predicted_iou, strict=True))
+    ]
+    told = None if found.scores is None else found.scores[place]
+    previous = None
+    if told is None and found.previous is not None and found.counted is not None and found.counted[place] > 1:
+        previous = patch_of_logits(found.previous[place], image.frame)
+    return scored(image, coarse, previous, views, method, told)
 
 
 def canvas_for(
@@ -55,7 +89,12 @@ def canvas_for(
     windows = [*patches, *(window for window in seen if window is not None)]
     if method.colour_vote:
         return judged_on(windows, image.frame.size_hw, MARGIN_RATIO, int(SMALLEST_MARGIN_PX / picture_px) + 1)
-    return judged_on(windows, image.frame.size_hw, 0.0, int(CONTRAST_MARGIN_PX / picture_px) + 1)
+    return judged_on(windows, image.frame.size_hw, 0.0, contrast_margin_px(image))
+
+
+def contrast_margin_px(image: RefineImage) -> int:
+    """Of the image, around a mask whose contrast is taken."""
+    return int(CONTRAST_MARGIN_PX * image.frame.size_hw[0] / image.pixels.shape[0]) + 1
 
 
 def _judge(image: RefineImage, coarse: Mask, canvas: Canvas, views: Sequence[View], method: Method) -> _Judged:

@@ -1,9 +1,9 @@
 """CPU time of one mask beside the model, by the photograph's size: `python -m tests.benchmarks.speed_masks`.
 
 All that `samrefiner` does around encoder and decoder: reading run lengths, prompts, views, scores, the mask that comes
-out. The model answers from its prompts, and its own time is taken off. Each round takes every size in turn, so that what
-else the machine does falls on all alike; the least of the rounds is shown. Coding the final mask, which has to take time
-for each of its pixels, is shown apart.
+out. The model answers from its prompts, and its own time is taken off. Each round takes every size in turn, so that
+what else the machine does falls on all alike; the least of the rounds is shown. Coding the final mask, which has to
+take time for each of its pixels, is shown apart.
 """
 
 from __future__ import annotations
@@ -74,9 +74,8 @@ def scene(size_hw: tuple[int, int]) -> RefineImage:
         centre = 0.45 + 0.03 * place
         distance = np.hypot(rows / 300 - centre, columns / 300 - centre * width / height)
         wave = cv2.resize(rng.normal(0, 0.02, (20, 20)), distance.shape[::-1], interpolation=cv2.INTER_CUBIC)
-        field = cv2.resize(
-            (np.sqrt(SHARE / np.pi * width / height) - distance + wave).astype(np.float32), size_hw[::-1]
-        )
+        small = (np.sqrt(SHARE / np.pi * width / height) - distance + wave).astype(np.float32)
+        field = cv2.resize(small, size_hw[::-1])
         coarse.append(binary.encode(field > 0))
     return RefineImage(rng.integers(0, 256, (*frame.input_hw, 3), dtype=np.uint8), frame, coarse)
 
@@ -125,9 +124,8 @@ def main() -> None:
     options = parser.parse_args()
     found = measure(options.preset, options.rounds)
     first = next(iter(found.values()))
-    print(
-        "| photograph | ms a mask | of the smallest's | coding, ms | ms per MP of box |\n| --- | --- | --- | --- | --- |"
-    )
+    print("| photograph | ms a mask | of the smallest's | coding, ms | ms per MP of box |")
+    print("| --- | --- | --- | --- | --- |")
     for name, one in found.items():
         times = one.rest_ms / first.rest_ms
         print(f"| {name} | {one.rest_ms:.1f} | {times:.2f} | {one.coding_ms:.1f} | {one.coding_ms / one.box_mp:.2f} |")
