@@ -95,7 +95,9 @@ class Operation(_Frozen):
     """How the work is carried out."""
 
     chunk_images: int = Field(default=64, ge=1, le=4096)
-    chunk_decoded_mb: int = Field(default=160, ge=1, description="cap of a chunk's decoded pixels, by declared size")
+    chunk_decoded_mb: int = Field(
+        default=160, ge=1, description="cap of a chunk's pixels, at the size at which they travel to the model"
+    )
     actors_min: int | None = Field(default=None, ge=1)
     actors_max: int | None = Field(default=None, ge=1)
     gpus_per_actor: float | None = Field(default=None, ge=0)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from segment_anything import sam_model_registry
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.masks import binary
@@ -26,6 +26,7 @@ from pipeline.models.registry import VIT_B
 from pipeline.models.sam import SamModel
 from pipeline.refiners import REFINERS, RefineImage, samrefiner
 from schemas.config import Method
+from tests.no_device import no_device
 from tests.pipeline.models_fixture import tiny_sam
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "item")
@@ -79,20 +80,8 @@ def checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @contextmanager
 def on_no_device(make: Callable[[], Any]) -> Iterator[Any]:
     """A model whose tensors are on a `cuda` that is none."""
-    with FakeTensorMode(allow_non_fake_inputs=True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.nn.Module, "_apply", _apply)
+    with no_device():
         yield make()
-
-
-def _apply(module: torch.nn.Module, function: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-    """As torch's own, which exchanges tensors for others in place: those without values cannot be."""
-    for part in module.modules():
-        for tensors in (part._parameters, part._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None:
-                    moved = function(tensor.detach())
-                    tensors[name] = torch.nn.Parameter(moved, False) if tensors is part._parameters else moved
-    return module
 
 
 def images() -> list[RefineImage]:
