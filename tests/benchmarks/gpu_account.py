@@ -1,11 +1,10 @@
 """Kernels, FLOPs and bytes of one image on a GPU, counted without one: `python -m tests.benchmarks.gpu_account`.
 
 The real code runs on tensors that have a device and a shape and no values (torch's FakeTensorMode). Every operator that
-is no view is one kernel; it reads its inputs and writes its outputs. Attention is counted as its fused kernel is:
-inputs and output, and the products of all pairs. From these follows what a GPU could reach at BYTES_PER_S and
-FLOP_PER_S, which are rates measured on an H100 and not its peaks, with LAUNCH_S for each kernel where they are started one by one. `fused`
-takes operators that compute on each element by itself together, as a compiler does: a chain of them reads and writes
-once.
+is no view is one kernel; it reads its inputs and writes its outputs. Attention is counted as its fused kernel: inputs
+and output, and the products of all pairs. From these follows what a GPU could reach at BYTES_PER_S and FLOP_PER_S, that
+is, at rates measured on an H100 and not at peaks, with LAUNCH_S for each kernel where they are started one by one.
+`fused` takes operators on single elements together, as a compiler does: of a chain, only the last result is written.
 
 A count, not a measurement: what a kernel really takes is for `make gpu` to say.
 """
@@ -26,6 +25,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from pipeline.masks import binary
 from pipeline.masks.canvas import patch_of_spans
@@ -52,7 +52,7 @@ ELEMENTWISE = {
 
 
 class Count(NamedTuple):
-    """Of one image."""
+    """Of one image; kernels: of a batch of BATCH."""
 
     kernels: float
     gflop: float
@@ -65,7 +65,7 @@ class Count(NamedTuple):
         moved = self.fused_gbyte if fused else self.gbyte
         seconds = (self.gflop - self.attention_gflop) * 1e9 / FLOP_PER_S + moved * 1e9 / BYTES_PER_S
         seconds += self.attention_gflop * 1e9 / ATTENTION_FLOP_PER_S
-        return 1 / max(seconds, 0 if fused else self.kernels * LAUNCH_S)
+        return 1 / max(seconds, 0 if fused else self.kernels * LAUNCH_S / BATCH)
 
 
 class Accountant(TorchDispatchMode):
@@ -74,34 +74,31 @@ class Accountant(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.kernels, self.flop, self.attention_flop, self.bytes, self.saved = 0, 0.0, 0.0, 0.0, 0.0
-        self._made_elementwise: set[int] = set()
+        self._made_elementwise = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         found = func(*args, **(kwargs or {}))
         outputs = [one for one in tree_leaves(found) if isinstance(one, Tensor) and one.device.type == "cuda"]
         inputs = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
-        aliases = {id(one.untyped_storage()._cdata) for one in inputs} if outputs else set()
-        is_view = name in VIEWS or all(id(one.untyped_storage()._cdata) in aliases for one in outputs)
+        aliases = {one.untyped_storage()._cdata for one in inputs} if outputs else set()
+        is_view = name in VIEWS or all(one.untyped_storage()._cdata in aliases for one in outputs)
         if not outputs or (is_view and not name.endswith("_")):
             return found
         self.kernels += 1
         self.flop += _flop(name, inputs, outputs)
         self.bytes += sum(map(_bytes, inputs)) + sum(map(_bytes, outputs))
-        if (
-            name.rstrip("_") in ELEMENTWISE
-        ):  # a chain writes its last result alone, and reads what the chain did not make
-            chained = [one for one in inputs if id(one) in self._made_elementwise]
-            self.saved += 2 * sum(map(_bytes, chained))
-            self._made_elementwise |= {id(one) for one in outputs}
+        if name.rstrip("_") in ELEMENTWISE:
+            self.saved += 2 * sum(_bytes(one) for one in inputs if one in self._made_elementwise)
+            for one in outputs:
+                self._made_elementwise[one] = True
         return found
 
     def per_image(self) -> Count:
         """Everything, over the images of the batch."""
-        each = (
-            np.array([self.kernels, self.flop / 1e9, self.attention_flop / 1e9, self.bytes / 1e9], np.float64) / BATCH
-        )
-        return Count(*map(float, each), float((self.bytes - self.saved) / 1e9 / BATCH))
+        giga = 1e9 * BATCH
+        done = self.flop / giga, self.attention_flop / giga
+        return Count(self.kernels, *done, self.bytes / giga, (self.bytes - self.saved) / giga)
 
 
 class FusedAttention(TorchFunctionMode):
@@ -201,7 +198,7 @@ def together(*counts: Count) -> Count:
 def table(models: list[str], tell: Callable[[str], None] = print) -> dict[str, Any]:
     """Every way through the encoder, and the whole with the device's own."""
     found: dict[str, Any] = {}
-    tell("| model | part | kernels | TFLOP | GB | fused GB | images/s, one by one | fused |")
+    tell("| model | part | kernels a batch | TFLOP | GB | fused GB | images/s, one by one | fused |")
     tell("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for model in models:
         after = rest(model)
