@@ -78,12 +78,12 @@ def test_yolo(tmp_path_factory: pytest.TempPathFactory, images: list[ImageCase])
     found = read_back("yolo", folder / "to" / "labels" / "train", folder / "to" / "images" / "train")
     want = expected(images)
     assert found.keys() == want.keys()
-    change = lost.get("hole pixels filled", 0) - lost.get("pixels in parts left out", 0)
-    assert area(found) - area(want) == change
+    assert area(want) - area(found) == lost.get("pixels in parts left out", 0)  # our reader does not draw the lines
     every = [mask.pixels for image in images for mask in image.masks]
     several = sum(len(binary.component_areas(mask)) > 1 for mask in every)
-    assert lost.get("masks of several parts, of which the largest was kept", 0) == several
-    if not lost:
+    assert lost.get("masks of which small parts were left out", 0) <= several
+    assert lost.get("masks whose parts are joined by lines", 0) <= several
+    if not lost.get("pixels in parts left out"):
         assert found == want
 
 
