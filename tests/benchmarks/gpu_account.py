@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from segment_anything import sam_model_registry
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -31,7 +32,7 @@ from pipeline.masks import binary
 from pipeline.masks.canvas import patch_of_spans
 from pipeline.masks.frames import Frame
 from pipeline.masks.spans import of as spans_of
-from pipeline.models import Asked, PromptBatch
+from pipeline.models import Asked, PromptBatch, sam_attention
 from pipeline.models.device.rounds import look
 from pipeline.models.sam_decoder import SamDecoder
 from pipeline.models.sam_encoder import FastEncoder
@@ -122,6 +123,14 @@ class FusedAttention(TorchFunctionMode):
         return out
 
 
+def _attend_flex(by_head: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
+    """As one kernel, which reads the relative positions beside queries, keys and values."""
+    query, key, value = by_head.unbind(0)
+    [accountant] = [mode for mode in _get_current_dispatch_mode_stack() if isinstance(mode, Accountant)]
+    accountant.bytes += _bytes(by_row) + _bytes(by_column)
+    return F.scaled_dot_product_attention(query, key, value)
+
+
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
@@ -147,7 +156,8 @@ def counted() -> Iterator[Accountant]:
 
 def encoder(model: str, attention: Any, float8: bool = False) -> Count:
     """A batch of BATCH images through the encoder, in bfloat16."""
-    with no_device(), torch.device("cuda"), torch.no_grad():
+    with no_device(), torch.device("cuda"), torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sam_attention, "_attend_flex", _attend_flex)
         fast = FastEncoder(sam_model_registry[model]().image_encoder.eval(), torch.bfloat16, attention, float8)
         images = torch.zeros(BATCH, 3, 1024, 1024)
         with counted() as accountant:
@@ -202,14 +212,15 @@ def table(models: list[str], tell: Callable[[str], None] = print) -> dict[str, A
     tell("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for model in models:
         after = rest(model)
-        for attention, float8 in (("bias", False), ("folded", False), ("folded", True)):
+        for attention, float8 in (("bias", False), ("folded", False), ("flex", False), ("flex", True)):
             part = f"encoder, {attention}{', 8 bits' * float8}"
             found[f"{model} {part}"] = one = encoder(model, attention, float8)
             tell(line(model, part, one))
         found[f"{model} rest"] = after
         tell(line(model, f"decoder, views, scores of {MASKS} masks", after))
-        whole = together(found[f"{model} encoder, folded"], after)
-        tell(line(model, f"whole (goal {GOALS.get(model)})", whole))
+        for attention in ("folded", "flex"):
+            whole = together(found[f"{model} encoder, {attention}"], after)
+            tell(line(model, f"whole, {attention} (goal {GOALS.get(model)})", whole))
     return found
 
 

@@ -115,14 +115,14 @@ def _upsampling(places: Tensor, frames: Frames, axis: int, cells: int) -> Tensor
     size, within = frames.size[:, axis, None], frames.within[:, axis, None]
     outer = torch.minimum(((places + 0.5) * (within / size) - 0.5).clamp_min(0), within - 1)
     first = outer.floor()
-    share = (outer - first)[..., None]
+    share = (outer - first).float()[..., None]
     second = torch.minimum(first + 1, within - 1)
-    return ((1 - share) * _hats(first, frames.side, cells) + share * _hats(second, frames.side, cells)).float()
+    return (1 - share) * _hats(first, frames.side, cells) + share * _hats(second, frames.side, cells)
 
 
 def _hats(places: Tensor, size: int, cells: int) -> Tensor:
-    """Bilinear interpolation of `cells` values that fill `size` places, at some of these: (N, side, cells) float64."""
-    at = ((places + 0.5) * (cells / size) - 0.5).clamp(0, cells - 1)
+    """Bilinear interpolation of `cells` values that fill `size` places, at some of these: (N, side, cells) float32."""
+    at = ((places + 0.5) * (cells / size) - 0.5).clamp(0, cells - 1).float()
     steps = torch.arange(cells, device=places.device)
     return (1 - (at[..., None] - steps).abs()).clamp_min(0)
 
@@ -152,10 +152,10 @@ def spread(masks: Tensor, radius: Tensor) -> Tensor:
 
 
 def nearest(masks: Tensor, axis: int) -> Tensor:
-    """Cells to the next one that is set, along an axis: (N, h, w) bool -> (N, h, w) int64; FAR where none is."""
+    """Cells to the next one that is set, along an axis: (N, h, w) bool -> (N, h, w) int32; FAR where none is."""
     shape = [1, 1, 1]
     shape[axis] = masks.shape[axis]
-    steps = torch.arange(masks.shape[axis], device=masks.device).view(shape)
+    steps = torch.arange(masks.shape[axis], device=masks.device, dtype=torch.int32).view(shape)
     before = steps - torch.where(masks, steps, -FAR).cummax(axis).values
     turned = torch.where(masks.flip(axis), steps, -FAR).cummax(axis).values
     return torch.minimum(before, (steps - turned).flip(axis))
