@@ -46,6 +46,7 @@ VIEWS = {
     *("view", "unsqueeze", "squeeze", "permute", "transpose", "expand", "slice", "select", "split", "unbind", "detach"),
     *("alias", "as_strided", "t", "unfold", "_unsafe_view", "reshape", "flatten", "unflatten", "expand_as"),
 }
+RESERVING = {"empty", "new_empty", "empty_like", "empty_strided"}  # memory alone
 ELEMENTWISE = {
     *("add", "mul", "sub", "div", "gelu", "exp", "where", "_to_copy", "to", "relu", "clamp", "clamp_min", "sigmoid"),
     *("native_layer_norm", "layer_norm", "bitwise_and", "bitwise_or", "floor", "gt", "lt", "ge", "le"),
@@ -84,7 +85,7 @@ class Accountant(TorchDispatchMode):
         inputs = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
         aliases = {one.untyped_storage()._cdata for one in inputs} if outputs else set()
         is_view = name in VIEWS or all(one.untyped_storage()._cdata in aliases for one in outputs)
-        if not outputs or (is_view and not name.endswith("_")):
+        if not outputs or name in RESERVING or (is_view and not name.endswith("_")):
             return found
         self.kernels += 1
         self.flop += _flop(name, inputs, outputs)
