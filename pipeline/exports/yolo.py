@@ -59,11 +59,12 @@ def finish(job: Job, pieces: Sequence[Piece]) -> Piece:
     """data.yaml: where the splits are, and the classes' names."""
     names = dict(enumerate(name for _, name in sorted(job.survey.categories.items())))
     present = {PurePosixPath(path).parts[1] for piece in pieces for path in piece.files if path.startswith("labels/")}
-    splits = {name: f"images/{name}" for name in (split or WHOLE for split in job.splits) if name in present}
+    splits = [name for name in (split or WHOLE for split in job.splits) if name in present] or [WHOLE]
+    folders = {name: f"images/{name}" for name in splits}
     for asked, others in STANDS_IN.items():
-        found = next((name for name in (asked, *others) if name in splits), next(iter(splits), WHOLE))
-        splits.setdefault(asked, f"images/{found}")
-    text = yaml.safe_dump({**splits, "names": names}, sort_keys=False, allow_unicode=True)
+        found = next((name for name in (asked, *others) if name in splits), splits[0])
+        folders[asked] = f"images/{found}"
+    text = yaml.safe_dump({**folders, "names": names}, sort_keys=False, allow_unicode=True)
     job.target.put("data.yaml", text.encode())
     return Piece(files=["data.yaml"])
 
