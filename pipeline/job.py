@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 
 from pipeline import sources
 from pipeline.cluster.connection import Cluster, connected
-from pipeline.cluster.resources import reserve
+from pipeline.cluster.resources import idle_gpus, reserve
 from pipeline.output.manifest import Sealed
 from pipeline.output.recovery import sealed_rounds
 from pipeline.output.seal import seal
@@ -26,6 +27,8 @@ from pipeline.storage import Store
 from pipeline.storage.listing import hashed, listing
 from schemas import layout
 from schemas.config import to_yaml
+
+logger = logging.getLogger(__name__)
 
 SEALED_ALONE_CHUNKS = 256  # so few are sealed in this process sooner than a cluster is up
 REFINE = "pipeline.refining.ray_pipeline:refine_chunks"
@@ -76,7 +79,7 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
             output,
             counted(sources.scan(request.source, given), given, max_unread=operation.max_unread, prune=request.prune),
             listed,
-            ChunkLimits(operation.chunk_images, operation.chunk_decoded_mb << 20),
+            ChunkLimits(operation.chunk_images, operation.chunk_decoded_mb << 20, request.load_side),
             prune=request.prune,
             hold=request.hold(on_event),
             on_image=on_image,
@@ -91,6 +94,8 @@ def refine(tasks: Sequence[Task], request: Request, cluster: Cluster | None, on_
     """Run every task to its part."""
     resources = reserve(request.config.operation, cluster.resources if cluster else {})
     job = make_job(request, "cuda" if resources.gpus_per_actor else "cpu")
+    if advice := idle_gpus(request.config.method, resources.gpus_per_actor):
+        logger.warning("%s", advice)
     clock = Clock()
     on_event(Refining(sum(task.images for task in tasks), resources.actors))
     if cluster and tasks:

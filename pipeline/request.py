@@ -83,6 +83,11 @@ class Request:
         switch = read_switch(Store(self.output, self.access))
         return layout.method_folder(fingerprint(self.config.method), switch.given_up)
 
+    @property
+    def load_side(self) -> int:
+        """The long side at which images travel to the model; ORIGINAL_SIZE where they go as they are."""
+        return refiners.load_side(self.config.method, registry.find(self.config.method.model).input_side)
+
     def stores(self) -> tuple[Store, Store]:
         """The output, and its folder of this method."""
         output = Store(self.output, self.access)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import JobError, RefusedError
+from pipeline.masks.frames import ORIGINAL_SIZE, Frame
 from pipeline.planning.attempts import adopt, commit, discard, increments, leftovers
 from pipeline.planning.rows import chunk_digest, difference, finish, to_row
 from pipeline.planning.spill import Row, Spill, hash_range
@@ -36,10 +37,22 @@ ROW_GROUP_ROWS = 256
 
 @dataclass(frozen=True)
 class ChunkLimits:
-    """How large a chunk may be: images, and bytes of their decoded pixels by declared size."""
+    """How large a chunk may be: images, and bytes of their pixels as they travel to the model, by declared size.
+
+    side: the long side, in pixels, to which images are reduced (or enlarged) when they are loaded; ORIGINAL_SIZE: none.
+    """
 
     images: int
     decoded_bytes: int
+    side: int = ORIGINAL_SIZE
+
+    def bytes_of(self, row: Row) -> int:
+        """Of one planned image; 0 where its source does not say its size."""
+        size_hw = (row["height"] or 0, row["width"] or 0)
+        if not all(size_hw):
+            return 0
+        height, width = size_hw if self.side == ORIGINAL_SIZE else Frame(size_hw, self.side).input_hw
+        return height * width * 3
 
 
 @dataclass(frozen=True)
@@ -192,7 +205,7 @@ def _cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, pat
     while start < len(rows):
         end, decoded = start, 0
         while end < len(rows) and end - start < limits.images:
-            decoded += (rows[end]["height"] or 0) * (rows[end]["width"] or 0) * 3
+            decoded += limits.bytes_of(rows[end])
             if end > start and decoded > limits.decoded_bytes:
                 break
             end += 1

@@ -161,6 +161,19 @@ def test_chunks_are_capped_by_decoded_bytes(output: Store) -> None:
     assert [chunk.images for chunk in read_plan(output).chunks] == [2, 2, 1]
 
 
+def test_chunks_are_capped_by_pixels_as_they_travel(output: Store) -> None:
+    """4,096 photographs of 12 megapixels, four of which fill a chunk at their own size."""
+    row = {"height": 3000, "width": 4000}
+    plain, reduced = (ChunkLimits(64, 160 << 20, side) for side in (0, 1024))
+    assert plain.bytes_of(row) == 3000 * 4000 * 3
+    assert reduced.bytes_of(row) == 768 * 1024 * 3
+    assert reduced.bytes_of({"height": None, "width": None}) == 0
+    assert [plain.decoded_bytes // plain.bytes_of(row), reduced.decoded_bytes // reduced.bytes_of(row)] == [4, 71]
+    limits = ChunkLimits(images=100, decoded_bytes=2 * 5 * 10 * 3, side=10)  # of 20 by 10 pixels: twice as many
+    plan(output, (image(n) for n in range(5)), listing(range(5)), limits)
+    assert [chunk.images for chunk in read_plan(output).chunks] == [2, 2, 1]
+
+
 def test_an_image_named_twice_is_one_row_with_all_masks(output: Store) -> None:
     plan(output, iter([image(1, masks=2), image(1, masks=2), image(2)]), listing(range(3)), LIMITS)
     found = {row["image_id"]: row for row in rows(output)}
