@@ -117,7 +117,7 @@ def evidence(views: Sequence[View], own: Sequence[Mask], fused: FloatArray, coar
 
 def _outline_logit(fused: FloatArray, refined: Mask, frame: Frame) -> float:
     """Mean distance of the logits from 0 within OUTLINE_PX of a mask's outline: high where the edge is sharp."""
-    radius = max(1, round(OUTLINE_PX * frame.size_hw[0] / frame.input_hw[0]))
+    radius = max(1, round(frame.to_image_px(OUTLINE_PX)))
     kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     band = (cv2.dilate(refined, kernel) - cv2.erode(refined, kernel)) > 0
     return float(np.abs(fused[band]).mean()) if band.any() else 0.0

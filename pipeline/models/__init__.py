@@ -11,7 +11,17 @@ Only this folder imports torch, and only when a model is made.
 from __future__ import annotations
 
 from pipeline.models.loading import check_device, check_usable, execution_class, load_model, prepare
-from pipeline.models.protocol import Candidates, MaskModel, Model, NoModel, PixelModel, PromptBatch, token_groups
+from pipeline.models.protocol import (
+    Candidates,
+    MaskModel,
+    Model,
+    NoModel,
+    PixelModel,
+    PromptBatch,
+    frame_for,
+    input_for,
+    token_groups,
+)
 from pipeline.models.registry import MODELS, Checkpoint, ModelSpec, Normalisation, Runtime
 
 __all__ = [
@@ -29,6 +39,8 @@ __all__ = [
     "check_device",
     "check_usable",
     "execution_class",
+    "frame_for",
+    "input_for",
     "load_model",
     "prepare",
     "token_groups",

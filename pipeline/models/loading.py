@@ -49,8 +49,6 @@ def load_model(
 
 def check_usable(spec: ModelSpec, runtime: Runtime, *, adapted: bool = False) -> None:
     """Raise RefusedError for what is asked of a model and is not to be had."""
-    if spec.view != "padded":
-        raise RefusedError(f"model {spec.name} takes {spec.view} images; only padded ones are computed")
     if runtime.compiled and (runtime.device == "cpu" or not spec.compilable):
         which = registry.names_where(lambda one: one.compilable)
         raise RefusedError(f"operation.compile is for {which} on GPUs, not for {spec.name} on {runtime.device}")
@@ -98,7 +96,7 @@ def execution_class(device: str, threads: int, dtype: str = "float32", compiled:
 
 def _checked(model: Model, spec: ModelSpec) -> Model:
     """The model, when it is what its spec says: images were loaded, and will be framed, by these numbers."""
-    for of in ("input_side", *(("mask_side",) if spec.promptable else ())):
+    for of in ("input_side", *(("stretched", "mask_side") if spec.promptable else ())):
         if getattr(model, of) != getattr(spec, of):
             raise RefusedError(f"model {spec.name} has {of} {getattr(model, of)}, its spec {getattr(spec, of)}")
     return model

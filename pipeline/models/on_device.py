@@ -44,9 +44,9 @@ class OnDevice:
         (F, mask_side, mask_side)."""
         x1, y1, x2, y2 = box_xyxy
         (height, width), (input_h, input_w) = frame.size_hw, frame.input_hw
-        shrinks = input_h < height
-        rows = self._to_mask(height, input_h, frame.input_side, mask_side, shrinks)[:, y1 : y2 + 1]
-        columns = self._to_mask(width, input_w, frame.input_side, mask_side, shrinks)[:, x1 : x2 + 1]
+        shrinks_y, shrinks_x = frame.shrinks_hw
+        rows = self._to_mask(height, input_h, frame.input_side, mask_side, shrinks_y)[:, y1 : y2 + 1]
+        columns = self._to_mask(width, input_w, frame.input_side, mask_side, shrinks_x)[:, x1 : x2 + 1]
         given = torch.from_numpy(np.ascontiguousarray(fields)).to(self._device)
         return _to_numpy(rows @ given @ columns.t())
 
@@ -158,6 +158,8 @@ def _masks_at_once(*sizes_hw: Sequence[int]) -> int:
 def _image_sized(logits: Tensor, frame: Frame) -> Tensor:
     """(N, s, s) -> (N, H, W), as Frame.logits_to_image (segment-anything, Sam.postprocess_masks)."""
     input_h, input_w = frame.input_hw
+    if frame.stretched:
+        return F.interpolate(logits[:, None], frame.size_hw, mode="bilinear", align_corners=False)[:, 0]
     square = F.interpolate(logits[:, None], (frame.input_side,) * 2, mode="bilinear", align_corners=False)
     cropped = square[..., :input_h, :input_w]
     return F.interpolate(cropped, frame.size_hw, mode="bilinear", align_corners=False)[:, 0]
@@ -217,7 +219,7 @@ def _agreement(masks: Tensor, own: Sequence[tuple[list[int], View, Tensor]], vie
 
 def _outline_logit(fused: Tensor, masks: Tensor, around: Tensor, frame: Frame) -> Tensor:
     """As views.evidence: mean |logit| in the band around each mask's outline, within `around`: (N,)."""
-    radius = max(1, round(OUTLINE_PX * frame.size_hw[0] / frame.input_hw[0]))
+    radius = max(1, round(frame.to_image_px(OUTLINE_PX)))
     wide = _spread(masks & around, radius)
     narrow = ~_spread(~masks & around, radius)  # outside of the box nothing wears the mask down
     band = wide & ~narrow & around

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray
+from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray, Frame, resize_to_input
 
 if TYPE_CHECKING:
     from pipeline.models.on_device import OnDevice  # imports torch
@@ -63,7 +63,7 @@ class PromptBatch:
 class Candidates:
     """C candidate masks for each of N prompts.
 
-    logits         (N, C, mask_side, mask_side) float32, foreground where > 0, in the model's padded square
+    logits         (N, C, mask_side, mask_side) float32, foreground where > 0, in the model's square
     predicted_iou  (N, C) float32, the model's own estimate of each candidate's IoU
     """
 
@@ -99,12 +99,13 @@ class PixelModel(Model, Protocol):
 class MaskModel(Model, Protocol):
     """A promptable segmentation model of the SAM family. Deterministic for a given batch composition."""
 
+    stretched: bool  # whether images are stretched to its square, not padded
     mask_side: int  # side of mask prompts and of the masks that come out
     similarity_cut: float  # cosine above which two embeddings are "the same object" (elastic box)
     on_device: OnDevice | None  # does the work on every pixel of a mask where the model is; None: OpenCV does it
 
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:
-        """Images (h, w, 3) uint8 RGB, long side `input_side` -> an opaque embedding of the batch."""
+        """Images (h, w, 3) uint8 RGB, long side `input_side` (stretched: both) -> an opaque embedding of the batch."""
         ...
 
     def features(self, embedding: Any, image: int) -> FloatArray:
@@ -114,6 +115,16 @@ class MaskModel(Model, Protocol):
     def predict(self, embedding: Any, prompts: PromptBatch) -> Candidates:
         """Decode all prompts, in one pass for each token count. Returns them in the order given."""
         ...
+
+
+def frame_for(model: Model, size_hw: tuple[int, int]) -> Frame:
+    """An image's place in a model's square. A model that does not say otherwise pads."""
+    return Frame(size_hw, model.input_side, getattr(model, "stretched", False))
+
+
+def input_for(model: Model, image_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB -> as the model's `encode` takes it."""
+    return resize_to_input(image_rgb, model.input_side, stretched=getattr(model, "stretched", False))
 
 
 def token_groups(point_labels: npt.NDArray[np.int64] | None, count: int) -> list[npt.NDArray[np.int64]]:

@@ -5,8 +5,6 @@ says which protocol it follows (promptable: MaskModel, else PixelModel; `models/
 lie before it, what file its weights are, and what a method on it starts from. The file may import torch: MODELS names
 its `load` by `Imported`, so that commands which make no model do without. A family of models whose checkpoints say
 what they are has `read` as well: `resolve` asks it.
-
-A spec can say more than is computed by now: `loading.check_usable` refuses what is not.
 """
 
 from __future__ import annotations
@@ -101,6 +99,11 @@ class ModelSpec:
     encoder_tflop: float | None = None
     adaptable: bool = False
     compilable: bool = False
+
+    @property
+    def stretched(self) -> bool:
+        """Whether both sides of an image are stretched to the model's square."""
+        return self.view == "stretched"
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class SamModel:
         """
         self.name = architecture = spec.name
         self.input_side, self.mask_side, self.candidates = spec.input_side, spec.mask_side, spec.candidates
-        self.similarity_cut = spec.similarity_cut
+        self.stretched, self.similarity_cut = spec.stretched, spec.similarity_cut
         self.weights_sha256 = weights_sha256
         self._device = torch.device(device)
         self.on_device = None if self._device.type == "cpu" else OnDevice(self._device)

@@ -23,10 +23,10 @@ from pipeline.errors import JobError
 from pipeline.masks import binary
 from pipeline.masks import scores as mask_scores
 from pipeline.masks.binary import Mask, Rle
-from pipeline.masks.frames import FloatArray, Frame, resize_to_input
+from pipeline.masks.frames import FloatArray, Frame
 from pipeline.masks.prompts import Prompts, build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
 from pipeline.masks.views import Judged, View, cut, evidence, fuse, mirrored, object_window
-from pipeline.models import MaskModel, PromptBatch
+from pipeline.models import MaskModel, PromptBatch, frame_for, input_for
 from pipeline.refiners import semantic
 from pipeline.refiners.background import Overlapped
 from pipeline.refiners.colour import colour_cut, vote
@@ -82,7 +82,7 @@ class _Batch:
 
     def __init__(self, model: MaskModel, images: Sequence[RefineImage], method: Method) -> None:
         self.model, self.images, self.method = model, images, method
-        self.embedding = model.encode([resize_to_input(image.pixels, model.input_side) for image in images])
+        self.embedding = model.encode([input_for(model, image.pixels) for image in images])
         self._similarity: dict[int, tuple[FloatArray, FloatArray]] = {}
 
     @cached_property
@@ -235,7 +235,7 @@ def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, Vi
             if pixels.shape[:2] != instance.frame.size_hw:
                 raise ValueError(f"crops need an image of {instance.frame.size_hw}, not {pixels.shape[:2]}")
             mask = cut(instance.current, window)
-            frame = Frame((mask.shape[0], mask.shape[1]), batch.model.input_side)
+            frame = frame_for(batch.model, (mask.shape[0], mask.shape[1]))
             pictures.append(RefineImage(cut(pixels, window), frame, []))
             there.append(replace(instance, image=place, frame=frame, current=mask))
         answers = _iterate(_Batch(batch.model, pictures, batch.method), there)
@@ -262,8 +262,7 @@ def _judge(image: RefineImage, coarse: Mask, views: list[View], method: Method) 
     fused, own = fuse(views, (coarse.shape[0], coarse.shape[1]))
     coloured = colour_cut(image.pixels, fused, coarse) if method.colour_vote else None
     if coloured is not None:
-        scale = image.frame.input_hw[0] / image.frame.size_hw[0]
-        fused += np.float32(method.colour_vote) * vote(fused, coarse, coloured, scale)
+        fused += np.float32(method.colour_vote) * vote(fused, coarse, coloured, image.frame.input_scale)
     refined = (fused > 0).astype(np.uint8)
     scores = evidence(views, own, fused, coarse, refined) | mask_scores.contrasts(image.pixels, coarse, refined)
     if coloured is not None:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from pipeline.errors import ImageError, JobError, MaskError, RowError, StorageEr
 from pipeline.masks.coarse import UnusableMaskError, coarse_mask, frame_of_masks, mask_file
 from pipeline.masks.decode import decode_reduced
 from pipeline.masks.frames import Frame, resize_to_input
-from pipeline.models import Model, ModelSpec
+from pipeline.models import Model, ModelSpec, frame_for
 from pipeline.models.weights import Weights
 from pipeline.planning.increment import Chunk, read_chunk
 from pipeline.refiners import RefinedMask, RefineImage, Refiner
@@ -95,6 +96,11 @@ class Job:
     loader: Callable[[ModelSpec | str, Weights, str, int], Model] = models.load_model
     execution_of: Callable[[str, int], str] = models.execution_class
 
+    @property
+    def stretched(self) -> bool:
+        """Whether images are loaded for a model that stretches them."""
+        return self.spec is not None and self.spec.stretched
+
     def load_model(self) -> Model:
         """The model, ready on the device."""
         return self.loader(self.spec or self.method.model, self.weights, self.device, self.threads)
@@ -120,10 +126,12 @@ def load(
     input_side: int,
     threads: int,
     on_wait: Callable[[float], None] = lambda _seconds: None,
+    *,
+    stretched: bool = False,
 ) -> pa.Table:
     """PLAN -> LOADED: fetch, decode, resize. Files are fetched ahead in `threads`, images decoded one at a time.
 
-    on_wait: called with each time, in seconds, for which decoding waited for files.
+    on_wait: called with each time, in seconds, for which decoding waited for files. stretched: see masks/frames.py.
 
     Raises StorageError when the store gave nothing: that is its fault, not that of each image.
     """
@@ -133,7 +141,8 @@ def load(
     cells = read_cells(inputs.images, in_tables)
     on_wait(time.perf_counter() - started)
     fetched = _timed(_fetch_ahead(rows, inputs, cells, threads), on_wait)
-    loaded = [_load_image(row, files, method, input_side) for row, files in zip(rows, fetched, strict=True)]
+    seen = partial(_load_image, method=method, input_side=input_side, stretched=stretched)
+    loaded = [seen(row, files) for row, files in zip(rows, fetched, strict=True)]
     if loaded and all(_unanswered(row) for row in loaded):
         raise StorageError(
             f"{inputs.images.uri} gave none of the {len(loaded)} images of a chunk, or none of its masks"
@@ -178,7 +187,7 @@ def refine(loaded: pa.Table, model: Model, method: Method, refiner: Refiner | No
     for row, pixels in zip(rows, _pixels(loaded), strict=True):
         usable = _usable(row)
         if pixels is not None and usable:
-            images.append(_refine_image(row, pixels, model.input_side))
+            images.append(_refine_image(row, pixels, frame_for(model, (row["height"], row["width"]))))
             targets.append(usable)
     for usable, refined in zip(targets, refiners.refine(model, images, method, refiner), strict=True):
         for mask, result in zip(usable, refined, strict=True):
@@ -186,12 +195,12 @@ def refine(loaded: pa.Table, model: Model, method: Method, refiner: Refiner | No
     return pa.Table.from_pylist(rows, PARTS)
 
 
-def refinable(loaded: pa.Table, input_side: int) -> Iterator[RefineImage]:
+def refinable(loaded: pa.Table, model: Model) -> Iterator[RefineImage]:
     """The images of LOADED that have a mask to refine."""
     rows = loaded.drop_columns(["pixels", "pixels_hw"]).to_pylist()
     for row, pixels in zip(rows, _pixels(loaded), strict=True):
         if pixels is not None and _usable(row):
-            yield _refine_image(row, pixels, input_side)
+            yield _refine_image(row, pixels, frame_for(model, (row["height"], row["width"])))
 
 
 def write(part: pa.Table, task: Task, run: Store, execution: str) -> None:
@@ -208,8 +217,7 @@ def _usable(row: Row) -> list[Row]:
     return [mask for mask in row["masks"] if mask["reason"] is None and not mask["crowd"]]
 
 
-def _refine_image(row: Row, pixels: npt.NDArray[np.uint8], input_side: int) -> RefineImage:
-    frame = Frame((row["height"], row["width"]), input_side)
+def _refine_image(row: Row, pixels: npt.NDArray[np.uint8], frame: Frame) -> RefineImage:
     return RefineImage(pixels, frame, [mask["coarse_rle"] for mask in _usable(row)])
 
 
@@ -247,7 +255,7 @@ def _read_mask_file(store: Store | None, path: str) -> bytes | MaskError:
         return MaskError("storage", brief(error))
 
 
-def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) -> Row:
+def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int, stretched: bool) -> Row:
     declared = (row["height"], row["width"]) if row["height"] and row["width"] else None
     loaded = {name: row[name] for name in KEPT_OF_IMAGE}
     try:
@@ -255,12 +263,12 @@ def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) ->
             raise fetched.image
         frame = declared or frame_of_masks((mask["geometry"] for mask in row["masks"]), fetched.mask_files)
         side = input_side * INPUT_SIDES_DECODED
-        image, size_hw, how = decode_reduced(fetched.image, method.max_image_pixels, frame, side)
+        image, size_hw, how = decode_reduced(fetched.image, method.max_image_pixels, frame, side, stretched)
     except ImageError as error:
         masks = [_mask_row(mask, error) for mask in row["masks"]]
         failed = {"status": "failed", "reason": error.reason, "detail": row["detail"] or error.detail or None}
         return {**loaded, **failed, "attempt": 0, "masks": masks, "pixels": None, "pixels_hw": None}
-    pixels = resize_to_input(image, input_side, size_hw)
+    pixels = resize_to_input(image, input_side, size_hw, stretched)
     return {
         **loaded,
         "height": size_hw[0],

@@ -39,10 +39,10 @@ def smooth_logits(seed: int, frame: Frame) -> np.ndarray:
     return np.asarray(12 * field - 6 + np.random.default_rng(seed).normal(0, 0.5, field.shape), np.float32)
 
 
-@pytest.mark.parametrize("input_side", [512, 1024])
+@pytest.mark.parametrize(("input_side", "stretched"), [(512, False), (1024, False), (1008, True)])
 @pytest.mark.parametrize("size_hw", SIZES)
-def test_fields_and_masks_are_those_of_opencv(size_hw: tuple[int, int], input_side: int) -> None:
-    device, frame = OnDevice(DEVICE), Frame(size_hw, input_side)
+def test_fields_and_masks_are_those_of_opencv(size_hw: tuple[int, int], input_side: int, stretched: bool) -> None:
+    device, frame = OnDevice(DEVICE), Frame(size_hw, input_side, stretched)
     mask = blobs(0, size_hw)
     x1, y1, x2, y2 = box = (size_hw[1] // 5, size_hw[0] // 4, size_hw[1] - 2, size_hw[0] - 3)
     inside = np.zeros(size_hw, np.float32)
