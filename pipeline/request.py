@@ -162,6 +162,7 @@ def _known_source(wanted: Wanted, access: Access) -> str | None:
 
 def _weights(wanted: Wanted, config: Config, access: Access) -> Weights:
     weights = resolve(config.method.model, wanted.checkpoint, access)
+    registry.resolve(config.method.model, weights.readable, access)
     return weights if wanted.adapter is None else with_adapter(weights, wanted.adapter)
 
 
@@ -178,7 +179,7 @@ def make_job(request: Request, device: str) -> Job:
     """What the workers need to know. Raises RefusedError where they could not load the model as asked."""
     operation, method = request.config.operation, request.config.method
     output, run = request.stores()
-    spec = registry.resolve(method.model, request.weights.uri, request.access)
+    spec = registry.resolve(method.model, request.weights.readable, request.access)
     adapted = request.weights.adapter is not None
     check_usable(spec, Runtime(device, method.dtype, operation.compile), adapted=adapted)
     if request.address is None:  # else the GPUs are other machines', which check for themselves

@@ -32,7 +32,7 @@ def load_model(
 
     Raises RefusedError when the weights are not those of the model, it cannot be compiled, or the device does not do.
     """
-    spec = model if isinstance(model, ModelSpec) else registry.resolve(model, weights.uri, weights.access)
+    spec = model if isinstance(model, ModelSpec) else registry.resolve(model, weights.readable, weights.access)
     runtime = Runtime(device, dtype, compiled, encode_batch)
     check_usable(spec, runtime, adapted=weights.adapter is not None)
     if spec.checkpoint is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,14 @@ from segment_anything import sam_model_registry
 from pipeline.errors import RefusedError
 from pipeline.masks.frames import FloatArray
 from pipeline.models.on_device import OnDevice
-from pipeline.models.protocol import Candidates, PromptBatch, token_groups
+from pipeline.models.passes import IMAGES_PER_PASS, PROMPTS_PER_PASS, decoded
+from pipeline.models.protocol import Candidates, PromptBatch
 from pipeline.models.registry import ModelSpec, Runtime
 from pipeline.models.sam_encoder import CompiledEncoder, FastEncoder
 from pipeline.models.two_way import dense_position
 from pipeline.storage import brief
 
 EMBEDDING_STRIDE = 16
-IMAGES_PER_PASS = {"cpu": 1, "cuda": 64}
-PROMPTS_PER_PASS = {"cpu": 4, "cuda": 64}
-"""On CPUs more leave the caches: measured, 8 images take 1.2 times as long each, 32 prompts 1.7 times
-(tests/benchmarks/RESULTS.md). On GPUs the method's batches decide, up to these."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +109,8 @@ class SamModel:
     @torch.inference_mode()
     def predict(self, embedding: SamEmbedding, prompts: PromptBatch) -> Candidates:
         """See MaskModel.predict."""
-        count = len(prompts)
-        logits = np.empty((count, self.candidates, self.mask_side, self.mask_side), np.float32)
-        predicted = np.empty((count, self.candidates), np.float32)
         most = PROMPTS_PER_PASS[self._device.type]
-        for group in token_groups(prompts.point_labels, count):
-            for rows in np.split(group, range(most, len(group), most)):
-                masks, iou = self._decode(embedding, prompts.take(rows))
-                logits[rows], predicted[rows] = masks.cpu().numpy(), iou.cpu().numpy()
-        return Candidates(logits, predicted)
+        return decoded(prompts, partial(self._decode, embedding), most, self.candidates, self.mask_side)
 
     @property
     def iou_head(self) -> torch.nn.Module:

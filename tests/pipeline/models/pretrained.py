@@ -1,0 +1,97 @@
+"""Folders as transformers' save_pretrained writes them: each architecture with a hundredth of its weights.
+
+Every weight follows from its name and shape alone, so that figures of the original packages, computed elsewhere from
+the same weights, can be compared with (tests/golden/originals.npz).
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+WIDTH = 32
+"""Of embeddings and decoder. What the originals do not let one choose is as in them: 8 heads, 2048 in the MLPs, ..."""
+DECODER = {"hidden_size": WIDTH, "mlp_dim": 2048, "num_attention_heads": 8, "iou_head_hidden_dim": 256}
+PROMPTS = {"hidden_size": WIDTH}
+VIT = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "output_channels": WIDTH, "mlp_dim": 64,
+    "global_attn_indexes": [1], "window_size": 14, "num_pos_feats": WIDTH // 2,
+}  # fmt: skip
+HIERA = {
+    "model_type": "sam2_hiera_det_model", "hidden_size": 16, "num_attention_heads": 1, "blocks_per_stage": [1, 1, 2, 1],
+    "embed_dim_per_stage": [16, 32, 64, 128], "num_attention_heads_per_stage": [1, 2, 4, 8],
+    "window_size_per_stage": [8, 4, 14, 7], "global_attention_blocks": [3],
+}  # fmt: skip
+SAM_3_VIT = {
+    "model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "global_attn_indexes": [1], "image_size": 1008, "pretrain_image_size": 336,
+    "window_size": 24,
+}  # fmt: skip
+SAM_3_VISION = {
+    "model_type": "sam3_vision_model", "backbone_config": SAM_3_VIT, "fpn_hidden_size": WIDTH,
+    "backbone_feature_sizes": [[288, 288], [144, 144], [72, 72]],
+}  # fmt: skip
+ARCHITECTURES = ("sam", "sam_hq", "sam2", "edgetam", "sam3_tracker")
+
+
+def tiny(architecture: str) -> Any:
+    """A network of transformers', in evaluation mode, its weights by `fill`."""
+    import transformers
+
+    decoder: dict[str, Any] = {"prompt_encoder_config": PROMPTS, "mask_decoder_config": DECODER}
+    if architecture == "sam":
+        config = transformers.SamConfig(vision_config=VIT, **decoder)
+        network = transformers.SamModel(config)
+    elif architecture == "sam_hq":
+        decoder["mask_decoder_config"] = {**DECODER, "vit_dim": VIT["hidden_size"]}
+        network = transformers.SamHQModel(transformers.SamHQConfig(vision_config=VIT, **decoder))
+    elif architecture == "sam2":
+        network = transformers.Sam2Model(transformers.Sam2Config(vision_config=sam2_vision(), **decoder))
+    elif architecture == "edgetam":
+        network = transformers.EdgeTamModel(transformers.EdgeTamConfig(vision_config=_edgetam_vision(), **decoder))
+    else:
+        network = transformers.Sam3TrackerModel(transformers.Sam3TrackerConfig(vision_config=SAM_3_VISION, **decoder))
+    return fill(network).eval()
+
+
+def sam2_vision() -> dict[str, Any]:
+    return {"backbone_config": HIERA, "backbone_channel_list": [128, 64, 32, 16], "fpn_hidden_size": WIDTH}
+
+
+def _edgetam_vision() -> Any:
+    from transformers import EdgeTamVisionConfig, TimmWrapperConfig
+
+    arguments = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
+    small = {"embed_dim": [8, 16, 32, 64], "depth": [1, 1, 1, 1]}
+    backbone = TimmWrapperConfig(architecture="repvit_m1", model_args={**arguments, **small})
+    return EdgeTamVisionConfig(
+        backbone_config=backbone, backbone_channel_list=[64, 32, 16, 8], fpn_hidden_size=WIDTH
+    )  # fmt: skip
+
+
+def fill(network: torch.nn.Module) -> Any:
+    """Weights by name and shape: of linear layers and convolutions as wide as their inputs are many, norms about 1."""
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.from_numpy(values(name, tuple(tensor.shape))))
+    return network
+
+
+def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    if name.endswith("running_var") or (len(shape) == 1 and name.endswith("weight")):
+        return (1 + 0.1 * np.abs(noise)).astype(np.float32)
+    if "positional_embedding" in name or "rel_pos" in name or "pos_embed" in name:
+        return noise
+    return noise / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else np.asarray(0.1 * noise, np.float32)
+
+
+def save(architecture: str, folder: Path) -> Path:
+    """The folder of a tiny network."""
+    network = tiny(architecture)
+    network.save_pretrained(folder)
+    return folder
