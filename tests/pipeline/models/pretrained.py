@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -82,12 +82,49 @@ def fill(network: torch.nn.Module) -> Any:
 
 
 def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Both copies of the positional encoding are one in the originals."""
+    name = name.replace("prompt_encoder.shared_embedding", "shared_image_embedding")
     noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
     if name.endswith("running_var") or (len(shape) == 1 and name.endswith("weight")):
         return (1 + 0.1 * np.abs(noise)).astype(np.float32)
     if "positional_embedding" in name or "rel_pos" in name or "pos_embed" in name:
         return noise
     return noise / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else np.asarray(0.1 * noise, np.float32)
+
+
+class Scene(NamedTuple):
+    """An image at the model's size, and five prompts: everything, fewer points, a box, points, a mask alone.
+
+    points_xy (2, 2), box_xyxy (4,) and mask (m, m) float32 in the model's own pixels.
+    """
+
+    image: np.ndarray
+    points_xy: np.ndarray
+    box_xyxy: np.ndarray
+    mask: np.ndarray
+
+
+SHOWN = [
+    {"points": 2, "box": True, "mask": True},
+    {"points": 1, "box": True, "mask": True},
+    {"points": 0, "box": True, "mask": False},
+    {"points": 2, "box": False, "mask": False},
+    {"points": 0, "box": False, "mask": True},
+]
+"""What of a scene each of the prompts shows; the first point is positive, the second negative."""
+
+
+def scene(size_hw: tuple[int, int], mask_side: int) -> Scene:
+    """The same one each time: waves of colour, and a mask prompt of a blob."""
+    rows, columns = (np.arange(side, dtype=np.float64) for side in size_hw)
+    waves = [np.outer(np.sin(rows / (31 + 9 * i)), np.cos(columns / (47 - 8 * i))) for i in range(3)]
+    image = np.round(127.5 + 127 * np.stack(waves, 2)).astype(np.uint8)
+    grid = np.arange(mask_side) / mask_side
+    blob = 20 * np.exp(-((grid[:, None] - 0.3) ** 2 + (grid - 0.4) ** 2) / 0.02) - 10
+    side = max(size_hw)
+    points = np.array([[0.41 * side, 0.31 * side], [0.52 * side, 0.47 * side]], np.float32)
+    box = np.array([0.2 * side, 0.11 * side, 0.61 * side, 0.53 * side], np.float32)
+    return Scene(image, points, box, blob.astype(np.float32))
 
 
 def save(architecture: str, folder: Path) -> Path:
