@@ -1,8 +1,9 @@
 """How the classes of transformers are asked: what is computed once an image, and what once a prompt.
 
 Each class is asked for one prompt an image, the image's maps gathered by prompt: its own way shares a mask prompt among
-all prompts of an image. SAM-HQ's decoder is ours: transformers 5.24 takes its masks from the image's tokens as they
-were before attention (tests/pipeline/models/test_hf_parity.py has what the original answers).
+all prompts of an image. Two things are ours, since transformers 5.24 computes something else than the originals do
+(tests/pipeline/models/test_hf_parity.py): SAM-HQ's decoder, whose masks it takes from the image's tokens as they were
+before attention, and the maps of SAM 3, where it adds the embedding of "no memory" to one that is not used.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class Prompted(NamedTuple):
 
 
 class Family(NamedTuple):
-    """encode: (network, pixels (B, 3, S, S)) -> maps in the network's own precision. refine: what else of them is kept,
-    in float32. decode: (network, maps by prompt, prompts) -> logits (N, 3, m, m) and predicted IoU (N, 3).
+    """encode: (network, pixels (B, 3, S, S)) -> maps, in the method's dtype. finish: what is kept of them, in float32.
+    decode: (network, maps by prompt, prompts) -> logits (N, 3, m, m) and predicted IoU (N, 3).
     """
 
     encode: Callable[[Any, Tensor], Maps]
@@ -68,6 +69,13 @@ def _decode_sam2(network: Any, maps: Maps, prompted: Prompted) -> tuple[Tensor, 
         high_resolution_features=maps[:-1],
     )[:2]
     return masks[:, 0], iou[:, 0]
+
+
+def _encode_sam3(network: Any, pixels: Tensor) -> Maps:
+    """The three finer ones of its four maps, as SAM 2's."""
+    fine, middle, image = network.vision_encoder(pixels).fpn_hidden_states[:3]
+    decoder = network.mask_decoder
+    return [decoder.conv_s0(fine), decoder.conv_s1(middle), image + network.no_memory_embedding.view(1, -1, 1, 1)]
 
 
 def _encode_hq(network: Any, pixels: Tensor) -> Maps:
@@ -111,6 +119,6 @@ FAMILIES: dict[str, Family] = {
     "sam_hq": Family(_encode_hq, _hq_features, _decode_hq),
     "sam2": Family(_encode_sam2, _as_they_are, _decode_sam2),
     "edgetam": Family(_encode_sam2, _as_they_are, _decode_sam2),
-    "sam3_tracker": Family(_encode_sam2, _as_they_are, _decode_sam2),
+    "sam3_tracker": Family(_encode_sam3, _as_they_are, _decode_sam2),
 }
 """By the architecture's name (`models/hf_config.py`)."""

@@ -1,7 +1,8 @@
 """Each class of transformers, as we ask it, against its original package on the same weights.
 
-segment-anything is asked here. What the others' own predictors answered, with the weights of `pretrained.py`, is in
-tests/golden/originals.npz, every eighth row and column of it: sam_hq of segment-anything-hq 0.3, sam2 of Meta's sam2.
+segment-anything is asked here. What the others' own code answered, with the weights of `pretrained.py`, is in
+tests/golden/originals.npz, every eighth row and column of it: sam_hq by segment-anything-hq 0.3, the rest by Meta's
+repositories sam2, EdgeTAM and sam3.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def check(found: tuple[np.ndarray, np.ndarray], logits: np.ndarray, iou: np.ndar
     np.testing.assert_allclose(found[1], iou, atol=2e-3)
 
 
-@pytest.mark.parametrize("architecture", ["sam_hq", "sam2"])
+@pytest.mark.parametrize("architecture", ["sam_hq", "sam2", "edgetam", "sam3_tracker"])
 def test_the_original_answers_the_same(architecture: str, tmp_path: Path) -> None:
     model = loaded(architecture, tmp_path)
     logits, iou = answers(model, pretrained.scene(size_of(model), model.mask_side))
