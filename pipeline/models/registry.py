@@ -82,8 +82,8 @@ class ModelSpec:
     extra            the extra of this package that it needs, and the module by which it is known to be installed
     defaults         of Method, where neither preset nor user say otherwise
     presets          what a preset stands for on this model, beyond what PRESETS says; the least of all settings
-    encoder_tflop    of one image at the input size, two operations for each multiplication and addition; None: no
-                     encoder to be measured
+    encoder_tflop    of one image at the input size, two operations for each multiplication and addition; None: it
+                     is counted when it is measured
     adaptable        whether it is an adapter.AdaptableModel
     compilable       whether torch.compile may be asked for, on GPUs
     """

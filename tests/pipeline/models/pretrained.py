@@ -16,7 +16,6 @@ import torch
 WIDTH = 32
 """Of embeddings and decoder. What the originals do not let one choose is as in them: 8 heads, 2048 in the MLPs, ..."""
 DECODER = {"hidden_size": WIDTH, "mlp_dim": 2048, "num_attention_heads": 8, "iou_head_hidden_dim": 256}
-PROMPTS = {"hidden_size": WIDTH}
 VIT = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "output_channels": WIDTH, "mlp_dim": 64,
     "global_attn_indexes": [1], "window_size": 14, "num_pos_feats": WIDTH // 2,
@@ -28,49 +27,54 @@ HIERA = {
 }  # fmt: skip
 SAM_3_VIT = {
     "model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "global_attn_indexes": [1], "image_size": 1008, "pretrain_image_size": 336,
-    "window_size": 24,
+    "num_attention_heads": 2, "global_attn_indexes": [1], "pretrain_image_size": 336, "window_size": 24,
 }  # fmt: skip
-SAM_3_VISION = {
-    "model_type": "sam3_vision_model", "backbone_config": SAM_3_VIT, "fpn_hidden_size": WIDTH,
-    "backbone_feature_sizes": [[288, 288], [144, 144], [72, 72]],
-}  # fmt: skip
-ARCHITECTURES = ("sam", "sam_hq", "sam2", "edgetam", "sam3_tracker")
+PUBLISHED_SIDE = {"sam": 1024, "sam_hq": 1024, "sam2": 1024, "edgetam": 1024, "sam3_tracker": 1008}
+PATCH = {"sam3_tracker": 14}
+ARCHITECTURES = tuple(PUBLISHED_SIDE)
 
 
-def tiny(architecture: str) -> Any:
-    """A network of transformers', in evaluation mode, its weights by `fill`."""
+def tiny(architecture: str, side: int = 0) -> Any:
+    """A network of transformers', in evaluation mode, its weights by `fill`. side: of its input; 0: as published."""
     import transformers
 
-    decoder: dict[str, Any] = {"prompt_encoder_config": PROMPTS, "mask_decoder_config": DECODER}
-    if architecture == "sam":
-        config = transformers.SamConfig(vision_config=VIT, **decoder)
-        network = transformers.SamModel(config)
-    elif architecture == "sam_hq":
-        decoder["mask_decoder_config"] = {**DECODER, "vit_dim": VIT["hidden_size"]}
-        network = transformers.SamHQModel(transformers.SamHQConfig(vision_config=VIT, **decoder))
+    side = side or PUBLISHED_SIDE[architecture]
+    grid = side // PATCH.get(architecture, 16)
+    prompts = {"hidden_size": WIDTH, "image_size": side}
+    heads: dict[str, Any] = {"prompt_encoder_config": prompts, "mask_decoder_config": dict(DECODER)}
+    if architecture in ("sam", "sam_hq"):
+        prompts["image_embedding_size"] = grid
+        vision: Any = {**VIT, "image_size": side}
+        name = "SamHQ" if architecture == "sam_hq" else "Sam"
+        if architecture == "sam_hq":
+            heads["mask_decoder_config"]["vit_dim"] = VIT["hidden_size"]
     elif architecture == "sam2":
-        network = transformers.Sam2Model(transformers.Sam2Config(vision_config=sam2_vision(), **decoder))
+        name, vision = "Sam2", sam2_vision(side)
     elif architecture == "edgetam":
-        network = transformers.EdgeTamModel(transformers.EdgeTamConfig(vision_config=_edgetam_vision(), **decoder))
+        name, vision = "EdgeTam", _edgetam_vision(grid)
     else:
-        network = transformers.Sam3TrackerModel(transformers.Sam3TrackerConfig(vision_config=SAM_3_VISION, **decoder))
-    return fill(network).eval()
+        name, vision = "Sam3Tracker", {"model_type": "sam3_vision_model", **_maps(grid)}
+        vision["backbone_config"] = {**SAM_3_VIT, "image_size": side}
+    config = getattr(transformers, f"{name}Config")(vision_config=vision, **heads)
+    return fill(getattr(transformers, f"{name}Model")(config)).eval()
 
 
-def sam2_vision() -> dict[str, Any]:
-    return {"backbone_config": HIERA, "backbone_channel_list": [128, 64, 32, 16], "fpn_hidden_size": WIDTH}
+def _maps(grid: int) -> dict[str, Any]:
+    return {"fpn_hidden_size": WIDTH, "backbone_feature_sizes": [[4 * grid] * 2, [2 * grid] * 2, [grid] * 2]}
 
 
-def _edgetam_vision() -> Any:
+def sam2_vision(side: int = 1024) -> dict[str, Any]:
+    backbone = {**HIERA, "image_size": [side, side]}
+    return {"backbone_config": backbone, "backbone_channel_list": [128, 64, 32, 16], **_maps(side // 16)}
+
+
+def _edgetam_vision(grid: int) -> Any:
     from transformers import EdgeTamVisionConfig, TimmWrapperConfig
 
     arguments = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
     small = {"embed_dim": [8, 16, 32, 64], "depth": [1, 1, 1, 1]}
     backbone = TimmWrapperConfig(architecture="repvit_m1", model_args={**arguments, **small})
-    return EdgeTamVisionConfig(
-        backbone_config=backbone, backbone_channel_list=[64, 32, 16, 8], fpn_hidden_size=WIDTH
-    )  # fmt: skip
+    return EdgeTamVisionConfig(backbone_config=backbone, backbone_channel_list=[64, 32, 16, 8], **_maps(grid))
 
 
 def fill(network: torch.nn.Module) -> Any:
@@ -127,8 +131,7 @@ def scene(size_hw: tuple[int, int], mask_side: int) -> Scene:
     return Scene(image, points, box, blob.astype(np.float32))
 
 
-def save(architecture: str, folder: Path) -> Path:
+def save(architecture: str, folder: Path, side: int = 0) -> Path:
     """The folder of a tiny network."""
-    network = tiny(architecture)
-    network.save_pretrained(folder)
+    tiny(architecture, side).save_pretrained(folder)
     return folder

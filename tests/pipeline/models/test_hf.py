@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -17,19 +20,22 @@ from pipeline import single
 from pipeline.configuration import resolve
 from pipeline.errors import RefusedError
 from pipeline.models import MODELS, PromptBatch, adapter, frame_for, input_for, load_model, registry, weights
+from pipeline.models.ceiling import counted_tflop
 from pipeline.models.registry import Normalisation
 from pipeline.storage import Access
 from tests.pipeline.models import pretrained
 
 pytest.importorskip("transformers", reason="the extra `hf` is not installed")
-SIDES = {"sam3_tracker": (1008, 288)}
+SIDES = {"sam3_tracker": (252, 72)}
+SIDE = 256
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One for each architecture: read them, do not change them."""
     root = tmp_path_factory.mktemp("pretrained")
-    return {name: pretrained.save(name, root / name) for name in pretrained.ARCHITECTURES}
+    sides = {name: SIDES.get(name, (SIDE, 64))[0] for name in pretrained.ARCHITECTURES}
+    return {name: pretrained.save(name, root / name, side) for name, side in sides.items()}
 
 
 @pytest.fixture
@@ -39,7 +45,7 @@ def folder(folders: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def loaded(folder: Path, **how: Any) -> Any:
-    return load_model("hf", weights.resolve("hf", str(folder), Access()), "cpu", 2, **how)
+    return load_model("hf", weights.resolve("hf", str(folder), Access()), "cpu", 1, **how)
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
@@ -66,11 +72,11 @@ def prompts(model: Any, images: list[int]) -> PromptBatch:
 @pytest.mark.parametrize("architecture", pretrained.ARCHITECTURES)
 def test_prompts_of_many_images_in_one_call_are_answered_as_alone(architecture: str, folders: dict[str, Path]) -> None:
     model = loaded(folders[architecture])
-    assert (model.input_side, model.mask_side) == SIDES.get(architecture, (1024, 256))
+    assert (model.input_side, model.mask_side) == SIDES.get(architecture, (SIDE, 64))
     assert model.stretched == (architecture not in ("sam", "sam_hq"))
     photos = [scene()[0], scene()[0][:, ::-1].transpose(1, 0, 2).copy()]
     embedding = model.encode([input_for(model, photo) for photo in photos])
-    asked = prompts(model, [0, 1, 1, 0, 0, 1])
+    asked = prompts(model, [0, 1, 1])
     together = model.predict(embedding, asked)
     for row, image in enumerate(asked.image_index):
         alone = asked.take(np.array([row]))
@@ -93,6 +99,16 @@ def test_each_refines_and_its_noise_is_not_kept(architecture: str, folders: dict
     assert outcome.calibration_id == "uncalibrated-1"
     assert outcome.decision.kept == "coarse"
     np.testing.assert_array_equal(outcome.mask, mask)
+
+
+def test_the_encoders_work_is_counted(folders: dict[str, Path]) -> None:
+    """Of a ViT: patches, two blocks with their MLPs, one of them in padded windows, and the neck; attention comes on
+    top of it."""
+    tokens, width, padded = 16 * 16, 32, 28 * 28
+    linear = 2 * (tokens * 3 * 16 * 16 * width + (tokens + padded) * 4 * width**2 + 2 * tokens * 2 * width * 64)
+    neck = 2 * tokens * (width * width + 9 * width * width)
+    counted = counted_tflop(loaded(folders["sam"])) * 1e12
+    assert linear + neck < counted < 3 * (linear + neck)
 
 
 def test_bfloat16_is_the_encoders_and_keeps_close(folders: dict[str, Path]) -> None:
@@ -141,13 +157,13 @@ def test_the_folder_says_how_images_are_prepared(folder: Path) -> None:
         return registry.resolve("hf", str(folder), Access())
 
     assert (spec().view, spec().normalisation.mean) == ("padded", (123.675, 116.28, 103.53))
-    changed(folder, "preprocessor_config.json", size={"longest_edge": 1024}, image_mean=[0.5] * 3, image_std=[0.25] * 3)
+    changed(folder, "preprocessor_config.json", size={"longest_edge": 256}, image_mean=[0.5] * 3, image_std=[0.25] * 3)
     assert spec().normalisation == Normalisation((127.5,) * 3, (63.75,) * 3)
-    changed(folder, "preprocessor_config.json", size={"height": 1024, "width": 1024}, do_normalize=False)
+    changed(folder, "preprocessor_config.json", size={"height": 256, "width": 256}, do_normalize=False)
     assert (spec().view, spec().normalisation) == ("stretched", Normalisation((0, 0, 0), (255,) * 3))
     assert loaded(folder).stretched
     changed(folder, "preprocessor_config.json", size={"longest_edge": 512})
-    with pytest.raises(RefusedError, match="resizes images to {'longest_edge': 512}, and its config.json says 1024"):
+    with pytest.raises(RefusedError, match=r"resizes images to {'longest_edge': 512}, and its config\.json says 256"):
         spec()
 
 
@@ -155,13 +171,14 @@ def test_a_checkpoint_of_the_video_model_holds_the_image_model(folders: dict[str
     """As the published ones of SAM 2 are."""
     from transformers import Sam2VideoConfig, Sam2VideoModel
 
-    small = {"prompt_encoder_config": pretrained.PROMPTS, "mask_decoder_config": pretrained.DECODER}
+    prompts_of = {"hidden_size": pretrained.WIDTH, "image_size": SIDE}
+    small = {"prompt_encoder_config": prompts_of, "mask_decoder_config": pretrained.DECODER}
     memory = {
         "memory_attention_hidden_size": 32, "memory_attention_feed_forward_hidden_size": 32,
         "memory_encoder_hidden_size": 32, "memory_encoder_output_channels": 16, "memory_fuser_embed_dim": 32,
         "mask_downsampler_embed_dim": 32, "memory_fuser_intermediate_dim": 32, "memory_attention_num_layers": 1,
     }  # fmt: skip
-    config = Sam2VideoConfig(vision_config=pretrained.sam2_vision(), **small, **memory)
+    config = Sam2VideoConfig(vision_config=pretrained.sam2_vision(SIDE), **small, **memory)
     pretrained.fill(Sam2VideoModel(config)).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "sam2_video"
     image, asked = scene()[0], None
@@ -191,11 +208,11 @@ def test_the_hash_is_of_what_is_loaded(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
     assert weights.resolve("hf", str(folder), Access()).sha256 == whole
-    embedding = loaded(folder).encode([np.zeros((1024, 1024, 3), np.uint8)]).maps[-1]
+    embedding = loaded(folder).encode([np.zeros((SIDE, SIDE, 3), np.uint8)]).maps[-1]
     sharded(folder)
     split = weights.resolve("hf", str(folder), Access())
     assert split.sha256 != whole
-    assert torch.equal(loaded(folder).encode([np.zeros((1024, 1024, 3), np.uint8)]).maps[-1], embedding)
+    assert torch.equal(loaded(folder).encode([np.zeros((SIDE, SIDE, 3), np.uint8)]).maps[-1], embedding)
     changed(folder, "config.json", note="another")
     with pytest.raises(RefusedError, match="changed: its SHA-256 is"):
         weights.local_path(split)
@@ -214,10 +231,106 @@ def test_a_remote_folder_is_fetched_once(folder: Path, tmp_path: Path, monkeypat
     copy = tmp_path / "cache" / given.sha256
     assert sorted(path.name for path in copy.iterdir()) == ["config.json", "model.safetensors"]
     memory.rm("/hub/tiny", recursive=True)
-    assert registry.resolve("hf", given.readable, Access()).input_side == 1024
+    assert registry.resolve("hf", given.readable, Access()).input_side == SIDE
     assert load_model("hf", given, "cpu", 2).weights_sha256 == given.sha256
     with pytest.raises(RefusedError, match="memory://hub/tiny"):
         weights.resolve("hf", "memory://hub/tiny", Access(tries=1))
+
+
+class Hub(ThreadingHTTPServer):
+    """A hub with one repository, owner/tiny, of a folder's files, and a gated one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.folder = folder
+        self.asked: list[str] = []
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        name = self.path.partition("/resolve/")[2].partition("/")[2]
+        if "owner/gated" in self.path:
+            self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
+        elif "owner/tiny" not in self.path:
+            self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
+        elif self.path.startswith("/api/models/owner/tiny/tree/"):
+            entries = [self.entry(path) for path in sorted(self.server.folder.iterdir())]
+            self.answer(200, json.dumps(entries).encode(), {})
+        elif self.path.startswith("/api/"):
+            files = [{"rfilename": path.name} for path in sorted(self.server.folder.iterdir())]
+            self.answer(200, json.dumps({"id": "owner/tiny", "sha": "c" * 40, "siblings": files}).encode(), {})
+        else:
+            content = (self.server.folder / name).read_bytes()
+            self.answer(200, content, {"X-Repo-Commit": "c" * 40, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
+
+    def entry(self, path: Path) -> dict[str, object]:
+        content = path.read_bytes()
+        return {"type": "file", "path": path.name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+
+    def answer(self, code: int, content: bytes, headers: dict[str, str]) -> None:
+        self.send_response(code)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    import huggingface_hub.constants
+
+    server = Hub(folder)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("RELABEL_CACHE", str(tmp_path / "cache"))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_repository_of_a_hub_is_fetched_once(folder: Path, hub: Hub, tmp_path: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    (folder / "run.py").write_text("raise SystemExit")
+    given = weights.resolve("hf", "hf://owner/tiny", Access(tries=1))
+    assert given.sha256 == weights.resolve("hf", str(folder), Access()).sha256
+    [copy] = (tmp_path / "cache").iterdir()
+    assert copy.name == given.sha256
+    assert sorted(path.name for path in copy.iterdir()) == ["config.json", "model.safetensors"]
+    hub.asked.clear()
+    assert load_model("hf", given, "cpu", 1).weights_sha256 == given.sha256
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("hf://owner/gated", "is gated: accept its terms on its page, and set HF_TOKEN"),
+        ("hf://owner/none", "does not exist, or is private: then set HF_TOKEN"),
+        ("hf://tiny", "names no repository: hf://owner/name"),
+    ],
+)
+@pytest.mark.usefixtures("hub")
+def test_what_a_hub_does_not_give_is_one_line(uri: str, said: str) -> None:
+    with pytest.raises(RefusedError, match=said):
+        weights.resolve("hf", uri, Access(tries=1))
+
+
+def test_no_hub_in_reach_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(RefusedError, match=r"cannot fetch hf://facebook/sam3: .* give the folder of a copy") as refused:
+        weights.resolve("sam3", None, Access(tries=1))
+    assert "\n" not in str(refused.value)
 
 
 def no_config(folder: Path) -> None:

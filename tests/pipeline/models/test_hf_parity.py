@@ -50,7 +50,7 @@ def answers(model: MaskModel, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 def loaded(architecture: str, folder: Path) -> MaskModel:
     given = weights.resolve("hf", str(pretrained.save(architecture, folder)), Access())
-    model: Any = load_model("hf", given, "cpu", 2)
+    model: Any = load_model("hf", given, "cpu", 1)
     return model
 
 
