@@ -202,6 +202,11 @@ def make_job(request: Request, device: str) -> Job:
         device=device,
         attempt_log=operation.attempt_log,
         loader=partial(load_model, dtype=method.dtype, compiled=operation.compile, encode_batch=method.encode_batch),
-        execution_of=partial(execution_class, dtype=method.dtype, compiled=operation.compile),
+        execution_of=partial(
+            execution_class,
+            dtype=method.dtype,
+            compiled=operation.compile,
+            library=spec.extra[1] if spec.extra else "",
+        ),
         memory_bytes=operation.worker_memory_mb << 20 if operation.worker_memory_mb else None,
     )

@@ -77,7 +77,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 def read(name: str, uri: str, access: Access) -> ModelSpec:
     """The spec of the model in a folder, under a registered name. Raises RefusedError."""
-    config = _read_json(uri, CONFIG, access)
+    config = read_json_of(uri, CONFIG, access)
     if config is None:
         raise RefusedError(f"{uri} has no {CONFIG}: give a folder as save_pretrained writes it")
     architecture = architecture_of(config, uri)
@@ -130,9 +130,9 @@ def _pixels(value: Any, key: str, uri: str) -> int:
 
 def _processor(uri: str, access: Access) -> Json:
     """How the folder wants images prepared; empty where it does not say."""
-    given = _read_json(uri, "preprocessor_config.json", access)
+    given = read_json_of(uri, "preprocessor_config.json", access)
     if given is None:
-        given = (_read_json(uri, "processor_config.json", access) or {}).get("image_processor")
+        given = (read_json_of(uri, "processor_config.json", access) or {}).get("image_processor")
     return given if isinstance(given, Mapping) else {}
 
 
@@ -165,7 +165,7 @@ def _channels(values: Sequence[float], scale: float) -> tuple[float, float, floa
     return red, green, blue
 
 
-def _read_json(uri: str, name: str, access: Access) -> Json | None:
+def read_json_of(uri: str, name: str, access: Access) -> Json | None:
     """A file of the folder; None where it is not there."""
     try:
         store, path = split_uri(f"{uri.rstrip('/')}/{name}", access)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.errors import RefusedError
@@ -86,12 +87,18 @@ def _no_cuda(built_for: str | None, why: str) -> str:
     return f"device cuda: torch (built for CUDA {built_for}) cannot use a GPU here: {reason}"
 
 
-def execution_class(device: str, threads: int, dtype: str = "float32", compiled: bool = False) -> str:
-    """Device model, torch version, dtype, threads, compiled: in one class the same inputs give the same bytes."""
+def execution_class(
+    device: str, threads: int, dtype: str = "float32", compiled: bool = False, library: str = ""
+) -> str:
+    """Device model, torch version, dtype, threads, compiled: in one class the same inputs give the same bytes.
+
+    library: another one that computes, by the name of its distribution.
+    """
     import torch  # takes seconds; commands that need no model do without
 
     processor = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_model()
-    return f"{processor}; torch {torch.__version__}; {dtype}; {threads} threads{'; compiled' * compiled}"
+    more = f"; {library} {version(library)}" if library else ""
+    return f"{processor}; torch {torch.__version__}; {dtype}; {threads} threads{'; compiled' * compiled}{more}"
 
 
 def _checked(model: Model, spec: ModelSpec) -> Model:

@@ -79,6 +79,8 @@ class ModelSpec:
     checkpoint       its weights; None: it has none
     read             (checkpoint's URI, access) -> the spec of what lies there, for a family of models
     architecture     of a family, where the name stands for one of its architectures
+    choose_by        what a candidate is chosen by: the IoU that the model predicts, or, where that is not to be
+                     trusted, how stable the candidate is; it then stands in place of the predicted IoU
     extra            the extra of this package that it needs, and the module by which it is known to be installed
     defaults         of Method, where neither preset nor user say otherwise
     presets          what a preset stands for on this model, beyond what PRESETS says; the least of all settings
@@ -100,6 +102,7 @@ class ModelSpec:
     checkpoint: Checkpoint | None = None
     read: Callable[[str, Access], ModelSpec] | None = None
     architecture: str = ""
+    choose_by: Literal["predicted_iou", "stability"] = "predicted_iou"
     extra: tuple[str, str] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -204,6 +207,22 @@ def _pretrained(name: str, architecture: str = "", repository: str = "") -> Mode
     )
 
 
+EXPORTED = ModelSpec(
+    "exported",
+    Imported("pipeline.models.exported", "load"),
+    promptable=True,
+    input_side=PROMPT_SIDE,
+    checkpoint=Checkpoint(
+        "a folder with config.json, encoder.onnx and decoder.safetensors (models/exported.py has what they hold)",
+        folder=("config.json", "encoder.onnx", "decoder.safetensors"),
+    ),
+    read=Imported("pipeline.models.exported", "read"),
+    architecture="vit_b",  # whose decoder is that of all
+    extra=("onnx", "onnxruntime"),
+    defaults={**VIT_H.defaults, "dtype": "float32"},  # the file's own
+    adaptable=True,
+)
+
 REPOSITORIES = {
     "sam2.1-tiny": ("sam2", "facebook/sam2.1-hiera-tiny"),
     "sam2.1-small": ("sam2", "facebook/sam2.1-hiera-small"),
@@ -225,6 +244,7 @@ MODELS: dict[str, ModelSpec] = {
     "none": ModelSpec("none", _no_model),
     "torchscript": TORCHSCRIPT,
     "cascadepsp": CASCADEPSP,
+    "exported": EXPORTED,
     "hf": _pretrained("hf"),
     **{name: _pretrained(name, *where) for name, where in REPOSITORIES.items()},
 }

@@ -6,7 +6,7 @@ The networks are segment-anything's own. Prompts are decoded for many images at 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from segment_anything import sam_model_registry
 
 from pipeline.errors import RefusedError
 from pipeline.masks.frames import FloatArray
+from pipeline.masks.scores import STABILITY_OFFSET
 from pipeline.models.on_device import OnDevice
 from pipeline.models.passes import IMAGES_PER_PASS, PROMPTS_PER_PASS, decoded
 from pipeline.models.protocol import Candidates, PromptBatch
@@ -28,7 +29,11 @@ from pipeline.models.sam_encoder import CompiledEncoder, FastEncoder
 from pipeline.models.two_way import dense_position
 from pipeline.storage import brief
 
-EMBEDDING_STRIDE = 16
+GRID_SIDE = 64
+"""Of embeddings, along a side."""
+
+Encode = Callable[[torch.Tensor], torch.Tensor]
+"""Normalised squares (B, 3, input_side, input_side) float32 -> embeddings (B, 256, 64, 64) float32."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,18 @@ class SamModel:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         compiled_batch: int | None = None,
+        encoder: Encode | None = None,
     ) -> None:
         """checkpoint: a local `.pth` (read with weights_only) or `.safetensors` file in the official format.
 
-        spec: its name is that of the architecture in segment-anything.
+        spec: its architecture, or else its name, is that in segment-anything. encoder: in place of the checkpoint's,
+        which then holds none.
         dtype: of the encoder's matrix products; prompts and masks are float32. compiled_batch: see CompiledEncoder;
         None: not compiled.
         Raises RefusedError when the checkpoint does not hold this architecture.
         """
-        self.name = architecture = spec.name
+        self.name, architecture = spec.name, spec.architecture or spec.name
+        self._by_stability = spec.choose_by == "stability"
         self.input_side, self.mask_side, self.candidates = spec.input_side, spec.mask_side, spec.candidates
         self.stretched, self.similarity_cut = spec.stretched, spec.similarity_cut
         self.weights_sha256 = weights_sha256
@@ -67,6 +75,8 @@ class SamModel:
         # Built without memory, then given the checkpoint's tensors: random initialisation of ViT-H takes longer.
         with torch.device("meta"):
             sam = sam_model_registry[architecture]()
+        if encoder:
+            sam.image_encoder = torch.nn.Identity()
         try:
             missing, unexpected = sam.load_state_dict(_read(checkpoint), strict=False, assign=True)
         except RuntimeError as error:
@@ -76,8 +86,7 @@ class SamModel:
             state = "lacks" if missing else "has unknown"
             raise RefusedError(f"{checkpoint.name} is not a {architecture} checkpoint: it {state} {named}")
         self._sam = sam.float().requires_grad_(False).eval()
-        encoder = FastEncoder(self._sam.image_encoder.to(self._device), dtype)
-        self._encoder = CompiledEncoder(encoder, compiled_batch) if compiled_batch else encoder
+        self._encoder = encoder or self._own_encoder(dtype, compiled_batch)
         position = dense_position(self._sam.prompt_encoder.pe_layer, *self._sam.prompt_encoder.image_embedding_size)
         self._position = position[None].to(self._device)
         self._prompts = self._sam.prompt_encoder.to(self._device)
@@ -85,12 +94,17 @@ class SamModel:
         self._mean = torch.tensor(spec.normalisation.mean, device=self._device).view(3, 1, 1)
         self._std = torch.tensor(spec.normalisation.std, device=self._device).view(3, 1, 1)
 
+    def _own_encoder(self, dtype: torch.dtype, compiled_batch: int | None) -> Encode:
+        encoder = FastEncoder(self._sam.image_encoder.to(self._device), dtype)
+        return CompiledEncoder(encoder, compiled_batch) if compiled_batch else encoder
+
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> SamEmbedding:
         """See MaskModel.encode."""
         most = IMAGES_PER_PASS[self._device.type]
         passes = [self._encoder(self._squares(frames[start : start + most])) for start in range(0, len(frames), most)]
-        grid = [(-(-f.shape[0] // EMBEDDING_STRIDE), -(-f.shape[1] // EMBEDDING_STRIDE)) for f in frames]
+        stride = self.input_side // GRID_SIDE
+        grid = [(-(-frame.shape[0] // stride), -(-frame.shape[1] // stride)) for frame in frames]
         return SamEmbedding(torch.cat(passes), grid)
 
     def _squares(self, frames: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
@@ -148,6 +162,8 @@ class SamModel:
             [mlp(hidden[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps) if i > 0], dim=1
         )
         masks = torch.einsum("nkc,nchw->nkhw", weights, upscaled)
+        if self._by_stability:
+            return masks, _stability(masks)
         return masks, decoder.iou_prediction_head(hidden[:, 0])[:, 1:]
 
     def _points(self, prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -158,6 +174,12 @@ class SamModel:
 
     def _tensor(self, values: npt.NDArray[Any] | None) -> Any:
         return None if values is None else torch.as_tensor(np.ascontiguousarray(values), device=self._device)
+
+
+def _stability(masks: torch.Tensor) -> torch.Tensor:
+    """As masks/scores.py, of logits (N, C, m, m): what is chosen by, where the IoU head is not to be trusted."""
+    high, low = ((masks > offset).sum((2, 3)) for offset in (STABILITY_OFFSET, -STABILITY_OFFSET))
+    return high / low.clamp_min(1)
 
 
 def load(spec: ModelSpec, path: Path, sha256: str, runtime: Runtime) -> SamModel:
