@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow test-lowest package bench-speed fit-quality bench-quality gpu-pack gpu gpu-train \
-	lint format constraints clean
+.PHONY: help setup demo test test-slow test-lowest package peers bench-speed fit-quality bench-quality gpu-pack gpu \
+	gpu-train lint format constraints clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -28,8 +28,9 @@ lint: setup ## Style and types
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# By file, since a file's tests share what they are slow to set up; at most four, since many start a Ray of their own.
 test: lint ## The gate: style, types, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup ## Tests that take minutes each; one of them submits a job to Ray, which takes the extra `cluster`
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,cluster]'
@@ -43,6 +44,10 @@ test-lowest: setup ## The tests at the lowest versions that pyproject.toml allow
 	$(BIN)/uv pip install --quiet --upgrade --resolution lowest-direct --python build/lowest/bin/python \
 		--editable '.[plots]'
 	build/lowest/bin/python -m pytest tests/schemas tests/pipeline tests/jobs/test_cli.py tests/jobs/test_extras.py
+
+peers: setup ## Tools that read our exports, each in an environment of its own, and the tests that run them
+	$(BIN)/python -m tests.field.peers.environments
+	$(BIN)/python -m pytest -m slow tests/field/peers
 
 package: setup ## Build wheel and source distribution, and check how they would look on a package page
 	rm -rf build/lib build/dist

@@ -30,6 +30,12 @@ def calibrate(
             "--verdicts", help="No ground truth: set the gate to the threshold that best matches `relabel review`."
         ),
     ] = False,
+    corrections: Annotated[
+        bool,
+        typer.Option(
+            "--corrections", help="The truth is what people sent back: masks of `relabel review --from FILE`."
+        ),
+    ] = False,
     iou: Annotated[
         list[float] | None,
         typer.Option(min=0, max=1, help="IoU to certify; may be given several times. Default: 0.7, 0.8, 0.9."),
@@ -45,25 +51,28 @@ def calibrate(
     Half of the sample's images are fitted to, the other half supports the
     guarantees. Then: relabel seal OUTPUT --calibration FILE
     With --verdicts, what people said of masks drawn at random decides when
-    the refined mask is kept; nothing is guaranteed.
+    the refined mask is kept; nothing is guaranteed. With --corrections, what
+    they corrected and what they left is the truth; guarantees then hold for
+    images chosen as those were.
 
     Example: relabel calibrate s3://b/refined --ground-truth sample.json --output calibration.json
     """
     from pipeline.calibration.fit import calibrate as fit  # scikit-learn and Ray take seconds to import
-    from pipeline.calibration.sample import read_sample
+    from pipeline.calibration.sample import read_corrections, read_sample
 
     access = Access(endpoint_url)
-    if verdicts == (ground_truth is not None):
-        raise RefusedError("give either --ground-truth FILE or --verdicts")
+    if sum((verdicts, corrections, ground_truth is not None)) != 1:
+        raise RefusedError("give one of --ground-truth FILE, --verdicts and --corrections")
     check_writable(split_uri(output, access)[0])
-    if ground_truth is None:
+    if verdicts:
         _follow_verdicts(result, output, access)
         return
     with console.err.status("reading and measuring masks"):
-        sample, base, method, gate = read_sample(result, ground_truth, access)
-    found = fit(sample, base, method, gate, ious=tuple(iou or DEFAULT_IOUS), share=share, confidence=confidence)
-    _show(found)
-    _write(found, result, output, access)
+        found = read_sample(result, ground_truth, access) if ground_truth else read_corrections(result, access)
+    sample, base, method, gate = found
+    fitted = fit(sample, base, method, gate, ious=tuple(iou or DEFAULT_IOUS), share=share, confidence=confidence)
+    _show(fitted)
+    _write(fitted, result, output, access)
 
 
 def _follow_verdicts(result: str, output: str, access: Access) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -18,13 +19,17 @@ from jobs import console
 from jobs.adapt import adapt
 from jobs.bench import bench
 from jobs.calibrate import calibrate
+from jobs.config import config
 from jobs.demo import demo
+from jobs.doctor import doctor
 from jobs.evaluate import evaluate
 from jobs.export import export
 from jobs.gc import gc
+from jobs.inspect import inspect
 from jobs.plan import plan
 from jobs.refine import refine
-from jobs.report import report, review
+from jobs.report import report
+from jobs.review import review
 from jobs.run import run
 from jobs.seal import seal
 from jobs.status import files, status
@@ -44,26 +49,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Start with: relabel demo",
 )
-for command in (
-    demo,
-    run,
-    plan,
-    refine,
-    status,
-    files,
-    verify,
-    gc,
-    export,
-    evaluate,
-    adapt,
-    calibrate,
-    seal,
-    report,
-    review,
-    train_lite,
-    bench,
-):
-    app.command()(command)
+PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Start": (demo, refine, doctor, config),
+    "Relabel a dataset": (inspect, plan, run, status, seal),
+    "Look at the result": (report, review, verify, files),
+    "Hand it on": (export, gc),
+    "Make it better, and measure it": (calibrate, adapt, evaluate, bench, train_lite),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
 
 
 def _print_version(wanted: bool) -> None:

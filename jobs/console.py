@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +25,17 @@ from pipeline.calibration.apply import DRIFT_LIMIT
 from pipeline.errors import REASONS
 from pipeline.planning.increment import Planned
 from pipeline.progress.breakdown import ChunkFinished
-from pipeline.progress.events import Covered, Event, Planning, Refined, Refining, Retrying, Sealing
+from pipeline.progress.events import (
+    Covered,
+    Event,
+    Planning,
+    Refined,
+    Refining,
+    Retrying,
+    Sealing,
+    Starting,
+    Waiting,
+)
 from pipeline.sources import scan_table
 from schemas.manifest import Manifest
 
@@ -41,44 +52,41 @@ class Drawing:
     def __init__(self) -> None:
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._pulse: Pulse | None = None
         self._rates = _Rates(0)
         self._told = 0
 
     def __call__(self, event: Event) -> None:
         """Draw it."""
-        if isinstance(event, Planning):
-            self._planning(event)
-        elif isinstance(event, Covered):
-            self.end()
-            for line in scan_table.lines(event.scan):
-                err.print(line, markup=False)
-        elif isinstance(event, Planned):
-            self.end()
-            new = f"{event.images} new or changed images with {event.masks} masks in {event.chunks} chunks"
-            err.print(f"plan: {new}; {event.unchanged} images were planned before")
-        elif isinstance(event, Refining):
-            self._refining(event)
-        elif isinstance(event, ChunkFinished):
-            self._chunk(event)
-        elif isinstance(event, Refined):
-            self._refined(event)
-        elif isinstance(event, Sealing):
-            self._sealing(event)
-        elif isinstance(event, Retrying):
-            what = "no failed row" if event.round is None else f"round {event.round}, {event.images} images left"
-            err.print(f"retry: {what}")
-        else:
-            err.print(event.message)
+        draw: dict[type[Event], Callable[[Any], None]] = {
+            Planning: self._planning,
+            Covered: self._covered,
+            Planned: self._planned,
+            Starting: self._starting,
+            Refining: self._refining,
+            ChunkFinished: self._chunk,
+            Refined: self._refined,
+            Retrying: self._retrying,
+            Sealing: self._sealing,
+            Waiting: lambda event: err.print(event.message),
+        }
+        draw[type(event)](event)
 
     def end(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if self._pulse is not None:
+            self._pulse.stop()
+            self._pulse = None
 
-    def _begin(self, *columns: ProgressColumn, total: int | None, live: bool = True, **fields: Any) -> None:
+    def _begin(self, phase: str, *columns: ProgressColumn, total: int | None, **fields: Any) -> None:
+        """Begin a phase: a bar on a terminal, where it moves by itself; elsewhere a line a minute."""
         self.end()
-        self._bar = Progress(*columns, console=err, transient=True, disable=not live)
+        if not err.is_terminal:
+            self._pulse = Pulse(phase)
+        self._bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
         self._task = self._bar.add_task("", total=total, **fields)
         self._bar.start()
 
@@ -88,8 +96,24 @@ class Drawing:
 
     def _planning(self, event: Planning) -> None:
         if event.images == 0:
-            self._begin(SpinnerColumn(), TextColumn("planning: {task.completed} images read"), total=None)
+            err.print("plan: reading the input")
+            self._begin("plan", SpinnerColumn(), TextColumn("{task.completed} images read"), total=None)
         self._update(event.images)
+
+    def _covered(self, event: Covered) -> None:
+        self.end()
+        for line in scan_table.lines(event.scan):
+            err.print(line, markup=False)
+
+    def _planned(self, event: Planned) -> None:
+        self.end()
+        new = f"{event.images} new or changed images with {event.masks} masks in {event.chunks} chunks"
+        err.print(f"plan: {new}; {event.unchanged} images were planned before")
+
+    def _starting(self, event: Starting) -> None:
+        what = f"connecting to Ray at {event.address}" if event.address else "starting Ray"
+        err.print(f"{what}, which takes a few seconds")
+        self._begin(what, SpinnerColumn(), TextColumn(f"{what}, {{task.elapsed:.0f}} s"), total=None)
 
     def _refining(self, event: Refining) -> None:
         self._rates, self._told = _Rates(event.images), 0
@@ -99,15 +123,14 @@ class Drawing:
         low, high = event.actors
         err.print(f"refine: {event.images} images with {low if low == high else f'{low} to {high}'} model actors")
         self._begin(
+            "refine",
             SpinnerColumn(),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("images · {task.fields[masks_per_s]:.1f} masks/s · {task.fields[failures]} failed · left"),
+            TextColumn("images · {task.fields[doing]} · left"),
             TimeRemainingColumn(),
             total=event.images,
-            live=err.is_terminal,
-            masks_per_s=0.0,
-            failures=0,
+            doing="actors load the model",
         )
 
     def _chunk(self, event: ChunkFinished) -> None:
@@ -116,9 +139,11 @@ class Drawing:
         for example in event.examples[: max(0, MAX_EXAMPLES - self._told)]:
             err.print(f"failed: {example}", markup=False)
             self._told += 1
-        self._update(rates.images, masks_per_s=rates.masks_per_s, failures=rates.failures)
+        self._update(rates.images, doing=f"{rates.masks_per_s:.1f} masks/s · {rates.failures} failed")
         if not err.is_terminal and rates.due():
             err.print(rates.line())
+        if self._pulse is not None:
+            self._pulse.restart()
 
     def _refined(self, event: Refined) -> None:
         self.end()
@@ -128,11 +153,41 @@ class Drawing:
             for line in event.spent.lines():
                 err.print(line)
 
+    def _retrying(self, event: Retrying) -> None:
+        what = "no failed row" if event.round is None else f"round {event.round}, {event.images} images left"
+        err.print(f"retry: {what}")
+
     def _sealing(self, event: Sealing) -> None:
         if event.done == 0:
             columns = (SpinnerColumn(), TextColumn("sealing"), BarColumn(), MofNCompleteColumn(), TextColumn("chunks"))
-            self._begin(*columns, total=event.chunks)
+            self._begin("seal", *columns, total=event.chunks)
         self._update(event.done)
+
+
+class Pulse:
+    """A line a minute while nothing else is told, so that a log shows that the phase is alive."""
+
+    EVERY_S = 60.0
+
+    def __init__(self, phase: str) -> None:
+        self._phase = phase
+        self._began = self._told = time.monotonic()
+        self._over = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def restart(self) -> None:
+        """Something else was told just now."""
+        self._told = time.monotonic()
+
+    def stop(self) -> None:
+        """The phase is over."""
+        self._over.set()
+
+    def _beat(self) -> None:
+        while not self._over.wait(max(0.1, self._told + self.EVERY_S - time.monotonic())):
+            if time.monotonic() - self._told >= self.EVERY_S:
+                self.restart()
+                err.print(f"{self._phase}: {self._told - self._began:.0f} s so far")
 
 
 @contextmanager
@@ -188,9 +243,9 @@ def summary(manifest: Manifest, output: str) -> None:
     table.add_row("images ok", str(counts.images.get("ok", 0)), f"of {manifest.planned.images} planned")
     for reason, number in counts.image_reasons.items():
         table.add_row(f"  failed: {reason}", str(number), REASONS[reason])
-    for decision in ("refined", "kept_coarse", "review", "failed"):
+    for decision, meaning in DECISIONS.items():
         if number := counts.decisions.get(decision, 0):
-            table.add_row(f"masks {decision}", str(number), DECISIONS[decision])
+            table.add_row(f"masks {decision}", str(number), meaning)
     for reason, number in counts.mask_reasons.items():
         table.add_row(f"  {reason}", str(number), REASONS[reason])
     out.print(table)
@@ -205,6 +260,7 @@ def summary(manifest: Manifest, output: str) -> None:
 
 
 DECISIONS = {
+    "corrected": "mask_rle is a person's (`relabel review --from`)",
     "refined": "mask_rle is the refined mask",
     "kept_coarse": "mask_rle is the coarse mask: the gate did not trust the refined one",
     "review": "a person should look; mask_rle is the mask that seems better",

@@ -47,7 +47,7 @@ def _show(result: Path, pictures: Path) -> None:
     console.out.print(
         f"pictures: {pictures}/*.png (image, coarse, refined)\ndataset:  {result}/{layout.every_shard('masks')}"
     )
-    console.out.print(f"read it:  pipeline.open('{result}').masks(), or any Parquet reader (see README)")
+    console.out.print(f"read it:  pipeline.open('{result}').masks(), or any Parquet reader (REFERENCE.md)")
 
 
 def _picture(path: Path, photo: Path, rows: list[dict[str, object]]) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from jobs import console
-from pipeline.errors import RefusedError
-from pipeline.evaluation import inputs, pairing, plots, report, show, summary
+from pipeline.evaluation import plots, report, show, summary
+from pipeline.evaluation.paired import paired
 from pipeline.storage import Access, split_uri
 from pipeline.storage.preflight import check_writable
 
@@ -75,7 +75,7 @@ def evaluate(
     if json_out is not None and json_out != STDOUT:
         check_writable(split_uri(json_out, Access(endpoint_url))[0])
     with console.err.status("reading and pairing masks"):
-        pairs = _pair(predictions, ground_truth, coarse, images, Access(endpoint_url))
+        pairs = paired(predictions, ground_truth, coarse, images, Access(endpoint_url))
     with console.err.status(f"measuring {len(pairs.pairs)} masks"):
         tree, measures = report.evaluate(pairs, replicates)
     if json_out == STDOUT:
@@ -89,21 +89,6 @@ def evaluate(
     if plots_to is not None:
         for path in plots.draw(tree, measures, plots_to):
             typer.echo(f"wrote {path}", err=True)
-
-
-def _pair(
-    predictions: str, ground_truth: str, coarse: str | None, images: str | None, access: Access
-) -> pairing.Pairing:
-    truths = inputs.read_truth(ground_truth, access)
-    if coarse is not None and not inputs.is_coco(predictions):
-        raise RefusedError("--coarse goes with COCO JSON predictions; an output folder has its own coarse masks")
-    found = inputs.read_predictions(predictions, {truth.annotation_id for truth in truths}, access)
-    return pairing.pair(
-        truths,
-        found,
-        coarse=inputs.read_coarse(coarse, access) if coarse is not None else None,
-        images=inputs.read_image_list(images, access) if images is not None else None,
-    )
 
 
 def _as_json(tree: summary.Tree, predictions: str, ground_truth: str, images: str | None) -> str:

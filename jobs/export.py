@@ -20,7 +20,7 @@ from pipeline.storage import Access, Store
 from pipeline.storage.preflight import check_readable, check_writable
 
 PARALLEL_MASKS = 100_000
-DECISIONS = ("refined", "kept_coarse", "review")
+DECISIONS = ("refined", "kept_coarse", "review", "corrected")
 
 
 def export(

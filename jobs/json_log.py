@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.planning.increment import Planned
 from pipeline.progress.breakdown import ChunkFinished
-from pipeline.progress.events import Covered, Event, Planning, Refined, Refining, Retrying, Sealing, Waiting
+from pipeline.progress.events import (
+    Covered,
+    Event,
+    Planning,
+    Refined,
+    Refining,
+    Retrying,
+    Sealing,
+    Starting,
+    Waiting,
+)
 from schemas.manifest import Manifest
 
 COVERED = ("source", "rules", "matches", "unread", "found", "categories")
@@ -33,28 +43,44 @@ class JsonLog:
 
     def __call__(self, event: Event) -> None:
         """Log it; of what tells how far a phase is, only the first, which begins the phase."""
-        if isinstance(event, Planning) and event.images == 0:
+        log: dict[type[Event], Callable[[Any], None]] = {
+            Planning: self._planning,
+            Covered: self._covered,
+            Planned: lambda event: self.event("planned", **vars(event)),
+            Starting: lambda event: self.event("starting", address=event.address),
+            Refining: self._refining,
+            ChunkFinished: self._chunk,
+            Refined: self._refined,
+            Retrying: lambda event: self.event("retrying", round=event.round, images=event.images),
+            Waiting: lambda event: self.event("waiting", message=event.message),
+            Sealing: self._sealing,
+        }
+        log[type(event)](event)
+
+    def _planning(self, event: Planning) -> None:
+        if event.images == 0:
             self.event("planning")
-        elif isinstance(event, Covered):
-            fields = {name: event.scan[name] for name in COVERED}
-            self.event("covered", level="warning" if event.scan["unread"] else "info", **fields)
-        elif isinstance(event, Planned):
-            self.event("planned", **vars(event))
-        elif isinstance(event, Refining):
-            self.event("refining", images=event.images, actors_min=event.actors[0], actors_max=event.actors[1])
-        elif isinstance(event, ChunkFinished):
-            fields = _rounded(vars(event))
-            self.event(
-                "chunk", level="warning" if event.failed else "info", chunk=fields.pop("chunk_id"), **fields, **NO_ERROR
-            )
-        elif isinstance(event, Refined) and event.spent.chunks:
+
+    def _refining(self, event: Refining) -> None:
+        self.event("refining", images=event.images, actors_min=event.actors[0], actors_max=event.actors[1])
+
+    def _refined(self, event: Refined) -> None:
+        if event.spent.chunks:
             self.event("refined", **_rounded(event.spent.as_dict()))
-        elif isinstance(event, Retrying):
-            self.event("retrying", round=event.round, images=event.images)
-        elif isinstance(event, Waiting):
-            self.event("waiting", message=event.message)
-        elif isinstance(event, Sealing) and event.done == 0:
+
+    def _sealing(self, event: Sealing) -> None:
+        if event.done == 0:
             self.event("sealing", chunks=event.chunks)
+
+    def _covered(self, event: Covered) -> None:
+        fields = {name: event.scan[name] for name in COVERED}
+        self.event("covered", level="warning" if event.scan["unread"] else "info", **fields)
+
+    def _chunk(self, event: ChunkFinished) -> None:
+        fields = _rounded(vars(event))
+        self.event(
+            "chunk", level="warning" if event.failed else "info", chunk=fields.pop("chunk_id"), **fields, **NO_ERROR
+        )
 
     def event(self, event: str, *, level: str = "info", **fields: Any) -> None:
         """Write one line. Values are what JSON knows; nothing secret is ever among them."""

@@ -10,6 +10,7 @@ import typer
 from jobs import console
 from pipeline.configuration import read_config
 from pipeline.models import registry
+from pipeline.refiners import REFINERS
 from pipeline.storage import Access
 from schemas.config import PRESETS
 
@@ -24,7 +25,14 @@ def refine(
         Path | None, typer.Option(help="Also write image, coarse and refined outlines side by side.")
     ] = None,
     model: Annotated[str | None, typer.Option(help=f"{PROMPTABLE}. Default: lite, which is packaged.")] = None,
+    refiner: Annotated[str | None, typer.Option(help=f"{', '.join(REFINERS)}. Default: samrefiner.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Weights of the model, path or URI.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Adapter file produced by `relabel adapt`.")] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(help="Calibration produced by `relabel calibrate`; packaged or none. Default: packaged."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
     preset: Annotated[str, typer.Option(help=f"Preset: {', '.join(PRESETS)}.")] = "default",
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of prompting.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML as `relabel run --config` takes it.")] = None,
@@ -35,8 +43,8 @@ def refine(
     Example: relabel refine photo.jpg coarse.png --output refined.png --picture compare.png
     """
     overrides: dict[str, dict[str, Any]] = {
-        "method": {"model": model, "iterations": iterations},
-        "gate": {"enabled": False if no_gate else None},
+        "method": {"model": model, "refiner": refiner, "iterations": iterations},
+        "gate": {"enabled": False if no_gate else None, "calibration": calibration},
     }
     resolved = read_config(config, preset, overrides, Access())
 
@@ -44,13 +52,22 @@ def refine(
     from pipeline.masks import drawing  # torch takes seconds to import
 
     with console.err.status("refining"):
-        loaded = single.load(resolved.method.model, checkpoint, dtype=resolved.method.dtype)
-        outcome = single.refine_all(str(image), [str(mask)], loaded, resolved.method, resolved.gate)[0]
+        [outcome] = single.refine_with_scores(
+            image,
+            mask,
+            checkpoint=checkpoint,
+            adapter=adapter,
+            method=resolved.method,
+            gate=resolved.gate,
+            device=device,
+        )
     drawing.write_mask(output, outcome.mask)
     if picture:
         pixels = single.read_image(image, resolved.method.max_image_pixels)
         coarse = single.read_mask(mask, (pixels.shape[0], pixels.shape[1]))
-        drawing.write_comparison(picture, pixels, [coarse], [outcome.mask], ("image", "coarse", "refined"))
+        kept = f"{outcome.decision.decision}, quality {outcome.kept_quality:.2f}"
+        captions = ("image", f"coarse, quality {outcome.quality.coarse:.2f}", kept)
+        drawing.write_comparison(picture, pixels, [coarse], [outcome.mask], captions)
     scores = outcome.scores
     console.out.print(
         f"{outcome.decision.decision} ({outcome.decision.reason}): {output}\n"

@@ -1,4 +1,4 @@
-"""`relabel report` and `relabel review`: a page to look at a result, and what people said of it."""
+"""`relabel report`: a page to look at a result."""
 
 from __future__ import annotations
 
@@ -39,21 +39,3 @@ def report(
         html = make(output, access=access, ground_truth=ground_truth, images_root=images, per_stratum=sample).encode()
     store.put(name, html)
     typer.echo(f"wrote {to} ({len(html) / 1e6:.1f} MB); its verdicts come back with: relabel review {output} FILE")
-
-
-def review(
-    output: Output,
-    verdicts: Annotated[str, typer.Argument(help="The file that the page downloaded, path or URI.")],
-    endpoint_url: Endpoint = None,
-) -> None:
-    """Keep verdicts beside the result: rejected masks stay out of exports, and all of them can be calibrated on.
-
-    Example: relabel review s3://bucket/refined verdicts.json
-    """
-    from pipeline.review.verdicts import review as keep  # as above
-
-    kept = keep(output, verdicts, Access(endpoint_url))
-    said = ", ".join(f"{count} {name}" for name, count in kept.taken.items())
-    typer.echo(f"kept {sum(kept.taken.values())} verdicts ({said}) in {output.rstrip('/')}/{kept.path}")
-    if kept.stale:
-        typer.echo(f"left out {kept.stale}: the result no longer holds those masks as they were seen", err=True)

@@ -1,30 +1,32 @@
 """Relabel segmentation datasets: refine coarse masks with Segment Anything.
 
 from pipeline import refine
-better = refine("photo.jpg", "mask.png")     # one image, no Ray
+better = refine("photo.jpg", "mask.png")     # one image, no Ray; refine_with_scores: decision, quality, scores too
 
 import pipeline
 result = pipeline.open("s3://bucket/output") # what `relabel run` wrote
-result.masks()                               # an Arrow table
+result.masks("quality >= 0.8")               # an Arrow table
 result.show(mask_id)                         # image with the coarse and the refined outline
 
+pipeline.evaluate("s3://bucket/output", "s3://bucket/truth.json")   # every figure of `relabel evaluate`
 pipeline.run("s3://bucket/coarse.json", "s3://bucket/output", images="s3://bucket/photos")   # `relabel run`
 """
 
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.dataset import open_result as open  # noqa: A004 - pipeline.open is its public name
-    from pipeline.entry import run
-    from pipeline.single import refine
+    from pipeline.entry import evaluate, run
+    from pipeline.single import refine, refine_with_scores
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open", "refine", "run"]
+__all__ = ["__version__", "evaluate", "open", "refine", "refine_with_scores", "run"]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program that wants these lines adds a handler
 
@@ -43,21 +45,21 @@ def _check_neighbour(name: str) -> None:
 _check_neighbour("schemas")
 
 
+_PUBLIC = {
+    "evaluate": ("pipeline.entry", "evaluate"),
+    "open": ("pipeline.dataset", "open_result"),
+    "refine": ("pipeline.single", "refine"),
+    "refine_with_scores": ("pipeline.single", "refine_with_scores"),
+    "run": ("pipeline.entry", "run"),
+}
+"""Imported when first used: they need more than most of the package does."""
+
+
 def __getattr__(name: str) -> Any:
-    """`refine`, `open` and `run`, imported when first used: they need more than most of the package does."""
-    if name == "refine":
-        from pipeline.single import refine
-
-        return refine
-    if name == "open":
-        from pipeline.dataset import open_result
-
-        return open_result
-    if name == "run":
-        from pipeline.entry import run
-
-        return run
-    raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    module, function = _PUBLIC[name]
+    return getattr(import_module(module), function)
 
 
 def __dir__() -> list[str]:

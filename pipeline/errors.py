@@ -74,6 +74,9 @@ REASONS: dict[str, str] = {
     "mask_empty": "the mask has no pixel",
     # why a mask is kept as it came
     "crowd": "a region of many objects (iscrowd): kept as it came, neither refined nor judged",
+    # what people sent back (`relabel review --from`)
+    "corrected": "a person replaced the mask, its category or whether it is a crowd",
+    "added": "a person added the mask",
     # gate: why the coarse mask was kept
     "refined_empty": "the refined mask has no pixel",
     "refined_shattered": "much of the refined mask is in components that the coarse one does not have",

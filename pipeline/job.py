@@ -14,7 +14,7 @@ from pipeline.planning.coverage import counted
 from pipeline.planning.increment import ChunkLimits, Plan, Planned, plan, read_plan
 from pipeline.planning.scans import coverage_for, record
 from pipeline.progress.breakdown import Clock
-from pipeline.progress.events import Covered, OnEvent, Planning, Refined, Refining, Retrying, nobody
+from pipeline.progress.events import Covered, OnEvent, Planning, Refined, Refining, Retrying, Starting, nobody
 from pipeline.refining.chunk import Task
 from pipeline.refining.parts import find_parts
 from pipeline.refining.pending import pending
@@ -41,6 +41,8 @@ def run(request: Request, on_event: OnEvent = nobody) -> Sealed:
     run_store.put(layout.CONFIG, to_yaml(request.config).encode())
     retries = [] if tasks else retry_tasks(request, planned, on_event)
     needs_cluster = bool(tasks or retries) or len(planned.chunks) > SEALED_ALONE_CHUNKS
+    if needs_cluster:
+        on_event(Starting(request.address))
     with connected(request.address) if needs_cluster else nullcontext() as cluster:
         refine(tasks, request, cluster, on_event)
         if tasks:

@@ -22,6 +22,7 @@ from pipeline.masks.decode import decode_image
 from pipeline.masks.frames import resize_to_input
 from pipeline.masks.gate import Decision, Quality
 from pipeline.models import Model, frame_for, load_model, weights
+from pipeline.models.loading import pick_device
 from pipeline.refiners import RefineImage, load_side
 from pipeline.storage import Access
 from schemas.config import Gate, Method
@@ -39,6 +40,11 @@ class Outcome(NamedTuple):
     calibration_id: str
     scores: dict[str, float]
 
+    @property
+    def kept_quality(self) -> float:
+        """Estimated IoU of `mask` with the truth, 0 to 1."""
+        return self.quality.refined if self.decision.kept == "refined" else self.quality.coarse
+
 
 def refine(
     image: ImageLike,
@@ -46,25 +52,62 @@ def refine(
     *,
     model: str | None = None,
     checkpoint: str | None = None,
+    adapter: str | None = None,
     method: Method | None = None,
     gate: Gate | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     threads: int = 2,
 ) -> npt.NDArray[np.uint8]:
     """Refine one mask, or several, of one image.
 
     image: (H, W, 3) uint8 RGB, or a path. coarse: an (H, W) mask of bool or {0, non-zero}, or a path, or several of
-    those: a list, or (N, H, W). model: by default the one that the method is for. Returns (H, W) uint8 {0, 1}, or
-    (N, H, W) for several. Raises ImageError or MaskError with a reason code, RefusedError for an unusable model, and
-    ConfigError for one that does not go with the method's refiner.
+    those: a list, or (N, H, W). model: by default the one that the method is for. adapter: what `relabel adapt` wrote.
+    device: cpu, cuda, or auto: a GPU where there is one. Returns (H, W) uint8 {0, 1}, or (N, H, W) for several. Raises
+    ImageError or MaskError with a reason code, RefusedError for an unusable model or device, ConfigError for a model
+    that does not go with the method's refiner. `refine_with_scores` returns all that is known of each mask.
     """
-    several = coarse.ndim == 3 if isinstance(coarse, np.ndarray) else not isinstance(coarse, str | Path)
-    given: Sequence[ImageLike] = coarse if several else [coarse]  # type: ignore[assignment, list-item]
-    method = method or _default_method(model)
-    loaded = load(model_of(method, model), checkpoint, device, threads, method.dtype)
-    outcomes = refine_all(image, given, loaded, method, gate)
+    given, several = _listed(coarse)
+    outcomes = refine_with_scores(
+        image,
+        given,
+        model=model,
+        checkpoint=checkpoint,
+        adapter=adapter,
+        method=method,
+        gate=gate,
+        device=device,
+        threads=threads,
+    )
     kept = [outcome.mask for outcome in outcomes]
     return np.stack(kept) if several else kept[0]
+
+
+def refine_with_scores(
+    image: ImageLike,
+    coarse: ImageLike | Sequence[ImageLike],
+    *,
+    model: str | None = None,
+    checkpoint: str | None = None,
+    adapter: str | None = None,
+    method: Method | None = None,
+    gate: Gate | None = None,
+    device: str = "auto",
+    threads: int = 2,
+) -> list[Outcome]:
+    """As `refine`, but returns each mask with its decision, quality and scores: one Outcome a mask, also for one."""
+    method = method or _default_method(model)
+    name = model_of(method, model)
+    if adapter:
+        found = weights.with_adapter(weights.resolve(name, checkpoint, Access()), adapter)
+        method = method.model_copy(update={"adapter_sha256": found.adapter.sha256 if found.adapter else ""})
+    loaded = load(name, checkpoint, pick_device(device), threads, method.dtype, adapter)
+    return refine_all(image, _listed(coarse)[0], loaded, method, gate)
+
+
+def _listed(coarse: ImageLike | Sequence[ImageLike]) -> tuple[Sequence[ImageLike], bool]:
+    """Masks as a list, and whether they were several."""
+    several = coarse.ndim == 3 if isinstance(coarse, np.ndarray) else not isinstance(coarse, str | Path)
+    return (coarse if several else [coarse]), several  # type: ignore[list-item, return-value]
 
 
 def refine_all(
@@ -74,7 +117,7 @@ def refine_all(
     method: Method | None = None,
     gate: Gate | None = None,
 ) -> list[Outcome]:
-    """As `refine`, but returns each mask with its decision, quality and scores."""
+    """As `refine_with_scores`, with a model that is loaded."""
     method = method or _default_method(model.name)
     gate = gate or Gate()
     weighed = method.model_copy(update={"weights_sha256": model.weights_sha256})
@@ -95,10 +138,17 @@ def refine_all(
 
 @lru_cache(maxsize=2)
 def load(
-    model: str, checkpoint: str | None = None, device: str = "cpu", threads: int = 2, dtype: str = "float32"
+    model: str,
+    checkpoint: str | None = None,
+    device: str = "cpu",
+    threads: int = 2,
+    dtype: str = "float32",
+    adapter: str | None = None,
 ) -> Model:
-    """A model by name, kept for the next call. dtype: see schemas.config, Method."""
-    return load_model(model, weights.resolve(model, checkpoint, Access()), device, threads, dtype)
+    """A model by name, kept for the next call. dtype: see schemas.config, Method. adapter: see `refine`."""
+    found = weights.resolve(model, checkpoint, Access())
+    found = weights.with_adapter(found, adapter) if adapter else found
+    return load_model(model, found, device, threads, dtype)
 
 
 def _default_method(model: str | None) -> Method:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import yaml
@@ -36,18 +37,22 @@ class _Frozen(BaseModel):
 class Method(_Frozen):
     """What is computed. The hashes are filled in from the files themselves before it is hashed."""
 
-    model: str = "lite"
-    weights_sha256: str = ""
-    adapter_sha256: str = ""
-    refiner: str = "samrefiner"
-    use_points: bool = True
-    use_box: bool = True
-    use_mask: bool = True
-    gaussian_form: Literal["code", "paper"] = "code"
-    gaussian_gamma: float = Field(default=4.0, gt=0)
-    gaussian_strength: float = Field(default=30.0, gt=0)
-    elastic_threshold: float = Field(default=0.0, ge=0, lt=1, description="lambda; 0 keeps the tight box")
-    iterations: int = Field(default=1, ge=1, le=100)
+    model: str = Field(default="lite", description="which model refines: a registered name")
+    weights_sha256: str = Field(default="", description="of the model's weights; filled in from the file")
+    adapter_sha256: str = Field(default="", description="of the adapter; filled in from the file, empty without one")
+    refiner: str = Field(default="samrefiner", description="how masks are refined: a registered name")
+    use_points: bool = Field(default=True, description="prompt with points inside and outside the coarse mask")
+    use_box: bool = Field(default=True, description="prompt with the coarse mask's box")
+    use_mask: bool = Field(default=True, description="prompt with the coarse mask under a Gaussian")
+    gaussian_form: Literal["code", "paper"] = Field(
+        default="code", description="of the mask prompt: as SAMRefiner's code has it, or as its paper does"
+    )
+    gaussian_gamma: float = Field(default=4.0, gt=0, description="spread of the mask prompt's Gaussian")
+    gaussian_strength: float = Field(default=30.0, gt=0, description="omega: logit of the mask prompt at its peak")
+    elastic_threshold: float = Field(
+        default=0.0, ge=0, lt=1, description="lambda: similarity at which the box grows; 0 keeps the tight box"
+    )
+    iterations: int = Field(default=1, ge=1, le=100, description="rounds of prompting; a named vit_*: 5")
     crop_ratio: float = Field(
         default=0.0, ge=0, le=10, description="one more look at a crop, so much larger than the mask's box; 0: none"
     )
@@ -63,7 +68,7 @@ class Method(_Frozen):
         default="float32",
         description="of the encoder's matrix products (vit_*: bfloat16), or of all of lite",
     )
-    max_image_pixels: int = Field(default=120_000_000, gt=0)
+    max_image_pixels: int = Field(default=120_000_000, gt=0, description="a larger image fails, undecoded")
 
     @model_validator(mode="after")
     def _some_prompt(self) -> Method:
@@ -75,7 +80,7 @@ class Method(_Frozen):
 class Gate(_Frozen):
     """When the coarse mask is kept. Every threshold is compared with a score component of the same row."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="false: every refined mask is kept, whatever its scores")
     min_coarse_iou: float = Field(default=0.3, ge=0, le=1, description="below it the refined mask has run away")
     max_area_ratio: float = Field(
         default=3.0, gt=1, description="of refined / coarse, or its inverse; above it: ran away"
@@ -91,11 +96,13 @@ class Gate(_Frozen):
 class Operation(_Frozen):
     """How the work is carried out."""
 
-    chunk_images: int = Field(default=64, ge=1, le=4096)
+    chunk_images: int = Field(default=64, ge=1, le=4096, description="images per chunk, the unit of retry and commit")
     chunk_decoded_mb: int = Field(default=160, ge=1, description="cap of a chunk's decoded pixels, by declared size")
-    actors_min: int | None = Field(default=None, ge=1)
-    actors_max: int | None = Field(default=None, ge=1)
-    gpus_per_actor: float | None = Field(default=None, ge=0)
+    actors_min: int | None = Field(default=None, ge=1, description="fewest model actors; by default what fits")
+    actors_max: int | None = Field(default=None, ge=1, description="most model actors; by default what fits")
+    gpus_per_actor: float | None = Field(
+        default=None, ge=0, description="share of a GPU; by default 1 where there are GPUs"
+    )
     threads_per_actor: int = Field(default=1, ge=1, description="CPU threads of torch; part of the execution class")
     compile: bool = Field(
         default=False, description="torch.compile the official encoders, on GPUs; part of the execution class"
@@ -106,16 +113,16 @@ class Operation(_Frozen):
     worker_memory_mb: int | None = Field(
         default=None, ge=256, description="a worker's own memory, at most; an image that needs more fails"
     )
-    segment_chunks: int = Field(default=10_000, ge=1)
-    shard_mb: int = Field(default=256, ge=1)
-    storage_tries: int = Field(default=8, ge=1)
-    storage_timeout_s: float = Field(default=60.0, gt=0)
-    endpoint_url: str | None = None
-    fetch_threads: int = Field(default=8, ge=1)
-    max_failed_share: float = Field(default=0.0, ge=0, le=1)
+    segment_chunks: int = Field(default=10_000, ge=1, description="chunks that are handed to Ray Data at a time")
+    shard_mb: int = Field(default=256, ge=1, description="size of a sealed Parquet shard, about")
+    storage_tries: int = Field(default=8, ge=1, description="how often a request to the store is tried")
+    storage_timeout_s: float = Field(default=60.0, gt=0, description="of one request to the store")
+    endpoint_url: str | None = Field(default=None, description="S3 endpoint of a store other than AWS")
+    fetch_threads: int = Field(default=8, ge=1, description="files that a worker fetches at once")
+    max_failed_share: float = Field(default=0.0, ge=0, le=1, description="of all rows; above it the exit code is 3")
     max_unread: int = Field(default=0, ge=0, description="files and entries of the input that may be left unread")
     ignore: tuple[str, ...] = Field(default=(), description="patterns of files that are meant to be left unread")
-    log_format: Literal["text", "json"] = "text"
+    log_format: Literal["text", "json"] = Field(default="text", description="of what is told on stderr")
     metrics_port: int | None = Field(default=None, ge=1, le=65535, description="serve Prometheus metrics there")
     metrics_linger_s: float = Field(default=60.0, ge=0, description="wait at the end for one more scrape, this long")
     keep_generations: int = Field(
@@ -197,11 +204,11 @@ def merged(
 
 
 def validated(parts: Mapping[str, Any]) -> Config:
-    """The configuration, its ranges checked. Raises ConfigError with one readable line."""
+    """The configuration, its ranges checked. Raises ConfigError with a readable line for each thing that is wrong."""
     try:
         return Config.model_validate(parts)
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(_readable(error)) from None
 
 
 def fingerprint(method: Method) -> str:
@@ -251,10 +258,16 @@ def _parse(text: str | None) -> Mapping[str, Any]:
     return content
 
 
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(step) for step in first["loc"])
-    if first["type"] == "extra_forbidden":
-        part = PARTS[str(first["loc"][0])]
-        return f"unknown key {key!r}; {first['loc'][0]} has {', '.join(part.model_fields)}"
-    return f"{key}: {first['msg'].removeprefix('Value error, ')} (given: {first['input']!r})"
+def _readable(error: ValidationError) -> str:
+    lines = [_line(one) for one in error.errors()]
+    return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} errors in the configuration", *lines])
+
+
+def _line(error: Any) -> str:
+    key = ".".join(str(step) for step in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = PARTS[error["loc"][0]].model_fields if len(error["loc"]) > 1 else PARTS
+        near = get_close_matches(str(error["loc"][-1]), known, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        return f"unknown key {key!r}; {meant}there are {', '.join(known)}"
+    return f"{key}: {error['msg'].removeprefix('Value error, ')} (given: {error['input']!r})"

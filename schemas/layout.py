@@ -11,6 +11,8 @@
       scans/current.json                        the last pass, and the source and rules that each input is read by
       leases/<n>.json                           who may plan and seal
       reviews/<n>-<hash>.json                   what people said of the masks
+      overlays/<n>-<name>.parquet               what people sent back, to be laid over the masks at the next seal
+      overlays/<n>-<name>.undone                written where that was undone
       runs/<fingerprint>/                       the results of one method
         config.yaml                             method, gate and operation as resolved
         parts/<chunk-id>.parquet                every image of a chunk
@@ -36,6 +38,7 @@ from typing import NamedTuple
 
 CURRENT = "current.json"
 PLAN, SCANS, LEASES, REVIEWS, RUNS = "plan", "scans", "leases", "reviews", "runs"
+OVERLAYS = "overlays"
 MANIFEST_NAME = "manifest.json"
 LAST_SCAN = f"{SCANS}/current.json"
 
@@ -47,6 +50,7 @@ SHARDS = ("masks", "images")
 _CHUNK_ID = r"(?P<chunk>(?P<increment>\d{4,})-\d{7,}-[0-9a-f]{12})"
 _PART = re.compile(_CHUNK_ID + r"(\.first(?P<cut>\d+)|\.r(?P<round>\d+))?\.parquet")
 _BUCKET = re.compile(r"bucket-(?P<low>\d+)-(?P<high>\d+)\.parquet")
+_OVERLAY = re.compile(rf"{OVERLAYS}/(?P<number>\d{{6,}})-(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\.(parquet|undone)")
 _NUMBERED = re.compile(r"(?P<folder>\w+)/(?P<number>\d+)(\.json|/.*)")
 
 
@@ -107,6 +111,29 @@ class PartName(NamedTuple):
     chunk_id: str
     cut: int | None
     round: int | None
+
+
+class OverlayName(NamedTuple):
+    """What the name of an overlay's file tells. number: their order, in which later ones lie on top."""
+
+    number: int
+    name: str
+
+    @property
+    def path(self) -> str:
+        """Its changes."""
+        return f"{OVERLAYS}/{self.number:06}-{self.name}.parquet"
+
+    @property
+    def undone(self) -> str:
+        """There where it was undone."""
+        return f"{OVERLAYS}/{self.number:06}-{self.name}.undone"
+
+
+def overlay_name(path: str) -> OverlayName | None:
+    """The overlay whose changes, or whose mark of being undone, a file is; None for every other path."""
+    found = _OVERLAY.fullmatch(path)
+    return OverlayName(int(found["number"]), found["name"]) if found else None
 
 
 def run(fingerprint: str) -> str:

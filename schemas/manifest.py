@@ -142,6 +142,15 @@ class Scanned(Document):
     unread: int
 
 
+class AppliedOverlay(Document):
+    """An overlay that a generation was sealed with. changes: masks that it states."""
+
+    name: str
+    path: str
+    sha256: str
+    changes: int
+
+
 class Manifest(Document):
     """One generation of one method's results.
 
@@ -172,11 +181,11 @@ class Manifest(Document):
     parts: PartsListing
     retries: Retries
     scan: Scanned | None = None  # of outputs that were planned before there was one
+    overlays: list[AppliedOverlay] = []
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it; without a scan there is no such key."""
-        content = super().as_dict()
-        return content if self.scan else {key: value for key, value in content.items() if key != "scan"}
+        """As JSON has it; without a scan, or overlays, there is no such key."""
+        return {key: value for key, value in super().as_dict().items() if value or key not in ("scan", "overlays")}
 
     def shards(self, kind: str) -> list[Shard]:
         """kind: masks or images."""

@@ -168,6 +168,21 @@ UNREAD = pa.schema(
 )
 """What a planning pass found and did not read (`scans/`)."""
 
+OVERLAY = pa.schema(
+    [
+        ("action", pa.string()),  # replaced, added, removed; or kept: looked at, and left as it was
+        ("image_id", pa.string()),
+        ("mask_id", pa.string()),
+        ("source_mask_id", pa.string()),  # of an added mask: the overlay and its id in the file
+        ("category_id", pa.int64()),
+        ("category", pa.string()),
+        ("crowd", pa.bool_()),
+        ("rle", RLE),  # the mask as it is now; null where it was removed
+        ("extra", pa.string()),  # JSON of what the file says of an added mask
+    ]
+)
+"""What people sent back of some masks: each row states what a mask is from then on (`overlays/`)."""
+
 SEALED_PARTS = pa.schema(
     [
         ("chunk_id", pa.string()),

@@ -54,7 +54,7 @@ def test_the_documents_name_files_that_there_are() -> None:
         text = (ROOT / ".github" / document).read_text()
         for path in re.findall(r"`((?:pipeline|jobs|schemas|tests|infra|\.github)/[\w./-]*)`", text):
             assert (ROOT / path).exists(), f"{document}: {path}"
-    assert all(f"`{name}`" in (ROOT / "README.md").read_text() for name in EXPORTS)
+    assert all(f"`{name}`" in (ROOT / "REFERENCE.md").read_text() for name in EXPORTS)
 
 
 def demo_beside_strangers(relabel: Path, folder: Path, **env: str) -> None:

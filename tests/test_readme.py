@@ -1,4 +1,4 @@
-"""Every command and every line of Python in the README works as written; every column it names exists."""
+"""Every command and every line of Python in README and REFERENCE works as written; every column they name exists."""
 
 import json
 import os
@@ -22,11 +22,11 @@ from pipeline.errors import REASONS
 from schemas.records import IMAGES, MASKS
 from tests.conftest import DEMO, ROOT, Demo
 
-README = (ROOT / "README.md").read_text()
+TEXT = "".join((ROOT / name).read_text() for name in ("README.md", "REFERENCE.md"))
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def run(words: list[str], folder: Path) -> str:
 
 
 def test_every_line_of_python(workplace: Path) -> None:
-    """In the README's order, in one process, on the demo's result."""
+    """In their order, in one process, on the demo's result."""
     script = "\n".join(blocks("python"))
     script += "\nassert pixels.shape == tuple(row['mask_rle']['size'])\nassert len(frame) == table.num_rows == 10"
     script += "\nassert by_ray.count() == by_hugging_face.num_rows == 10\nassert state['consumed'] == len(feed) > 0"
@@ -69,7 +69,7 @@ def test_every_line_of_python(workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_every_command(workplace: Path) -> None:
-    """In the README's order, in one place; buckets are folders here, and `make setup` and the demo have run."""
+    """In their order, in one place; buckets are folders here, and `make setup` and the demo have run."""
     commands = [line.partition(" #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     commands = [command.removeprefix(".venv/bin/").replace("s3://", "") for command in commands if command]
     assert commands[:2] == ["make setup", "relabel demo"]
@@ -101,13 +101,13 @@ def test_the_configuration_file_is_one() -> None:
 def test_every_option_exists() -> None:
     parameters = [one for command in get_command(app).commands.values() for one in command.params]
     known = {option for one in parameters for option in (*one.opts, *one.secondary_opts)}
-    for option in set(re.findall(r"--[a-z][a-z-]+", README)):
+    for option in set(re.findall(r"--[a-z][a-z-]+", TEXT)) - {"--help"}:
         assert option in known, option
 
 
 def test_every_column_and_reason_is_documented_and_exists() -> None:
-    cells = [re.findall(r"`([a-z_]+)`", row.split("|")[1]) for row in README.splitlines() if row.startswith("| `")]
+    cells = [re.findall(r"`([a-z_]+)`", row.split("|")[1]) for row in TEXT.splitlines() if row.startswith("| `")]
     named = {name for names in cells for name in names}
     assert named == set(MASKS.names) | set(IMAGES.names)
-    codes = set(re.findall(r"`((?:image|refined)_[a-z_]+)`", README)) - named - {"image_uri"}
+    codes = set(re.findall(r"`((?:image|refined)_[a-z_]+)`", TEXT)) - named - {"image_uri"}
     assert codes <= set(REASONS)

@@ -27,6 +27,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 from torchvision import tv_tensors
 
+from pipeline.dataset.filter_expression import Where, as_expression
 from pipeline.dataset.order import Share, own_images, own_positions, windows
 from pipeline.dataset.result import Result, open_result
 from pipeline.dataset.samples import Photos, Sample, ahead, build_index, decode_sample, read_all, read_rows
@@ -43,8 +44,8 @@ class MaskDataset(Dataset[Item]):
     """Images by number, in the result's order: for `DataLoader(dataset, shuffle=True, collate_fn=collate)`.
 
     output      what `relabel run --output` named
-    where       which masks, e.g. `pc.field("quality") >= 0.5`; failed ones never count, nor rejected ones
-              (`relabel review`), nor images left without any
+    where       which masks, as `--where` has it or as an Arrow expression, e.g. "quality >= 0.5"; failed ones never
+                count, nor rejected ones (`relabel review`), nor images left without any
     label       mask_rle (the one to train on), refined_rle or coarse_rle
     transforms  called with (image, target), e.g. torchvision.transforms.v2
     images_root where the images are now, if not where the run found them
@@ -53,7 +54,7 @@ class MaskDataset(Dataset[Item]):
     def __init__(
         self,
         output: str,
-        where: pc.Expression | None = None,
+        where: Where = None,
         *,
         label: str = "mask_rle",
         transforms: Transform | None = None,
@@ -61,7 +62,7 @@ class MaskDataset(Dataset[Item]):
         access: Access | None = None,
     ) -> None:
         result = open_result(output, access)
-        index = build_index(result, not_rejected(output, where, access), label)
+        index = build_index(result, not_rejected(output, as_expression(where), access), label)
         self._table, self._offsets = read_all(result, index, label)
         self._photos = _PerProcess(Photos.of(result, images_root))
         self._label = label
@@ -93,7 +94,7 @@ class MaskStream(IterableDataset[Item]):
     def __init__(
         self,
         output: str,
-        where: pc.Expression | None = None,
+        where: Where = None,
         *,
         label: str = "mask_rle",
         transforms: Transform | None = None,
@@ -112,7 +113,7 @@ class MaskStream(IterableDataset[Item]):
         if not 0 <= self._rank < self._world or batch_size < 1 or threads < 1:
             raise RefusedError("a stream takes 0 <= rank < world, and at least one image a batch and one thread")
         self._result = _PerProcess(open_result(output, access))
-        where = not_rejected(output, where, access)
+        where = not_rejected(output, as_expression(where), access)
         self._index = build_index(self._result.get(), where, label)
         self._photos = _PerProcess(Photos.of(self._result.get(), images_root))
         self._label, self._transforms = label, transforms

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,6 +45,13 @@ COLUMNS: dict[str, pa.DataType] = {field.name: field.type for field in MASKS if 
 """The columns of a result's masks that a filter may name."""
 
 Value = int | float | str
+Where: TypeAlias = pc.Expression | str | None
+"""Which masks, wherever Python is asked: an Arrow expression, the text of `--where`, or None for all."""
+
+
+def as_expression(where: Where) -> pc.Expression | None:
+    """The filter as Arrow has it. Raises RefusedError for a text that is none."""
+    return parse(where) if isinstance(where, str) else where
 
 
 def parse(text: str, columns: Mapping[str, pa.DataType] = COLUMNS) -> pc.Expression:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.dataset.filter_expression import Where, as_expression
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store
 from pipeline.storage.documents import parse, read_current
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-@dataclass(frozen=True)
+SHOWN = ["mask_id", "image_uri", "category", "decision", "reason", "quality", "coarse_iou", "area"]
+"""Columns of `Result.head`."""
+
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """The current generation of an output. `files` are relative to `store`."""
 
@@ -40,13 +46,35 @@ class Result:
         """Paths of the live shards, relative to the output. kind: masks or images."""
         return [shard.path for shard in self.manifest.shards(kind)]
 
-    def masks(self, where: pc.Expression | None = None, columns: list[str] | None = None) -> pa.Table:
-        """Mask rows, e.g. `.masks(pc.field("quality") >= 0.8)`. Only the columns asked for are fetched."""
-        return self._read("masks", MASKS, where, columns)
+    def masks(self, where: Where = None, columns: list[str] | None = None) -> pa.Table:
+        """Mask rows, e.g. `.masks("quality >= 0.8")`. Only the columns asked for are fetched."""
+        return self._read("masks", MASKS, as_expression(where), columns)
 
     def images(self, where: pc.Expression | None = None, columns: list[str] | None = None) -> pa.Table:
         """Image rows."""
         return self._read("images", IMAGES, where, columns)
+
+    def head(self, number: int = 5, where: Where = None) -> pa.Table:
+        """The first mask rows, without their masks: what fits on a screen."""
+        expression, rows = as_expression(where), MASKS.empty_table().select(SHOWN)
+        for path in self.files():
+            if len(rows) >= number:
+                break
+            found = self.store.scan(path, {name: pc.field(name) for name in SHOWN}, expression, MASKS)
+            rows = pa.concat_tables([rows, found])
+        return rows.slice(0, number)
+
+    def __repr__(self) -> str:
+        counts = self.manifest.counts
+        decisions = ", ".join(f"{number} {decision}" for decision, number in counts.decisions.items() if number)
+        sealed = self.manifest.sealed
+        return f"Result({self.store.uri!r}: {sealed.images} images, {sealed.masks} masks: {decisions})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the totals, and the first masks."""
+        rows = [SHOWN, *(row.values() for row in self.head().to_pylist())]
+        cells = ["".join(f"<td>{escape(_brief(value))}</td>" for value in row) for row in rows]
+        return f"<p>{escape(repr(self))}</p><table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
     def mask(self, mask_id: str) -> dict[str, Any]:
         """One row of `masks`. Raises RefusedError when the result has no such mask."""
@@ -73,6 +101,10 @@ class Result:
         columns_of = {name: pc.field(name) for name in names}
         tables = [self.store.scan(path, columns_of, where, schema) for path in self.files(kind)]
         return pa.concat_tables(tables) if tables else schema.empty_table().select(names)
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def open_result(output: str, access: Access | None = None) -> Result:

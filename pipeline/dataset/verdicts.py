@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.order import BLOCK_ROWS
+from pipeline.dataset.overlays import CORRECTED
 from pipeline.dataset.result import Result, open_result
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store, brief
@@ -92,12 +93,14 @@ def standing(result: Result) -> dict[str, tuple[Verdict, Row]]:
 
 
 def rejected(output: str, access: Access | None = None) -> frozenset[str]:
-    """Ids of the masks of the current result that a person rejected: exports leave them out."""
+    """Ids of the current result's masks that a person rejected, and nobody corrected: exports leave them out."""
     store = Store(output, access or Access())
     if not any(one.verdict == "reject" for one in stored(store).values()):
         return frozenset()
     found = standing(open_result(output, access))
-    return frozenset(mask_id for mask_id, (one, _) in found.items() if one.verdict == "reject")
+    return frozenset(
+        mask_id for mask_id, (one, row) in found.items() if one.verdict == "reject" and row["decision"] != CORRECTED
+    )
 
 
 def read_masks(result: Result, mask_ids: Sequence[str]) -> list[Row]:

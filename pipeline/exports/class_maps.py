@@ -2,8 +2,8 @@
 
 The value of a pixel is the category id of the mask that holds it, 0 where none does, 255 where the void maps say that
 nobody knows. Masks that were refined with `exclusive` do not overlap; where others do (one class kept coarse beside
-another that was refined, instances of two classes), the mask of the higher quality is on top, among equals the smaller.
-What is hidden under another mask is counted. Failed images get no map; failed masks are not in one.
+another that was refined, instances of two classes), the smaller is on top (`layers.py`). What is hidden under another
+mask is counted. Failed images get no map; failed masks are not in one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import colorsys
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,11 @@ from PIL import Image
 
 from pipeline.dataset.by_image import Group, Row
 from pipeline.errors import MaskError, RefusedError
-from pipeline.exports.types import Export, ExportImage, Job, Piece, batches
-from pipeline.masks import binary
+from pipeline.exports import fragments
+from pipeline.exports.image_files import tell_renamed
+from pipeline.exports.layers import Layers, count_hidden, paint
+from pipeline.exports.names import split_suffix
+from pipeline.exports.types import Export, ExportImage, Job, Piece, batches, in_split
 from pipeline.masks.coarse import read_label_image
 from pipeline.storage import Store
 
@@ -33,20 +35,18 @@ GOLDEN_RATIO = 0.61803398875
 Void = npt.NDArray[np.bool_] | None
 
 
-def write(job: Job, group: Group, index: int) -> Piece:  # noqa: ARG001 - files are named by their images
-    """The maps of one group. Raises RefusedError for category ids or names that do not fit."""
-    if not job.survey.stems_differ:
-        raise RefusedError("two images differ in their suffix alone: their maps would be one file")
+def write(job: Job, group: Group, index: int) -> Piece:
+    """The maps of one group. Raises RefusedError for category ids that do not fit."""
     void = None if job.options.void is None else Store(job.options.void, job.target.access)
     piece = Piece()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool, fragments.Fragments(job, index, piece) as lines:
         for batch in batches(job.read(group, piece), BATCH_IMAGES):
-            for image, (path, hidden_px) in zip(
-                batch, pool.map(lambda one: _write(one, job, void), batch), strict=True
-            ):
+            for image, places in zip(batch, pool.map(lambda one: _write(one, job, void), batch), strict=True):
+                path = _path(image, job)
                 piece.files.append(path)
                 piece.count(image)
-                piece.lose("pixels under another mask", hidden_px)
+                count_hidden(image.masks, places, piece)
+                tell_renamed(lines, piece, image, in_split(image.split, _own_name(image)), path)
     return piece
 
 
@@ -55,17 +55,15 @@ def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - every 
     return Piece()
 
 
-def paint(rows: list[Row], size_hw: tuple[int, int], image: str = "", void: Void = None) -> npt.NDArray[np.uint8]:
-    """(H, W) uint8 class map of the mask rows of one image; void: (H, W) bool, what stays void where no class is."""
-    pixels = np.zeros(size_hw, np.uint8) if void is None else np.where(void, VOID, 0).astype(np.uint8)
-    for row in sorted(rows, key=rank):
+def values(rows: Sequence[Row], image: str = "") -> npt.NDArray[np.uint8]:
+    """(N + 1,) uint8: of each place in the layers of N mask rows, the value that its pixels have."""
+    for row in rows:
         if not 0 < row["category_id"] < VOID:
             raise RefusedError(
                 f"mask {row['mask_id']} of {image} has category_id {row['category_id']}; a class map holds "
                 f"1 to {VOID - 1}"
             )
-        pixels[binary.decode(row["mask_rle"]) > 0] = row["category_id"]
-    return pixels
+    return np.array([0, *(row["category_id"] for row in rows)], np.uint8)
 
 
 def to_png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -86,20 +84,24 @@ def _palette() -> list[int]:
 PALETTE = _palette()
 
 
-def rank(row: Row) -> tuple[float, int, str]:
-    """What is painted first."""
-    return -1.0 if row["quality"] is None else row["quality"], -row["area"], row["mask_id"]
+def _own_name(image: ExportImage) -> str:
+    return f"{split_suffix(image.uri)[0]}.png"
 
 
-def _write(image: ExportImage, job: Job, void: Store | None) -> tuple[str, int]:
-    """The map's path, and how many pixels of its masks are hidden."""
-    name = str(PurePosixPath(image.uri).with_suffix(".png"))
+def _path(image: ExportImage, job: Job) -> str:
+    return in_split(image.split, f"{job.survey.names.stem(image.uri, image.image_id)}.png")
+
+
+def _write(image: ExportImage, job: Job, void: Store | None) -> Layers:
+    """Write the map; the layers that it shows."""
     size_hw = image.height, image.width
-    pixels = paint(image.masks, size_hw, image.uri, _void(void, name, size_hw))
-    path = f"{image.split}/{name}" if image.split else name
-    job.target.put(path, to_png(pixels))
-    shown = int(np.count_nonzero((pixels != 0) & (pixels != VOID)))
-    return path, sum(mask["area"] for mask in image.masks) - shown
+    places = paint(image.masks, size_hw)
+    pixels = values(image.masks, image.uri)[places]
+    unknown = _void(void, _own_name(image), size_hw)
+    if unknown is not None:
+        pixels[unknown & (pixels == 0)] = VOID
+    job.target.put(_path(image, job), to_png(pixels))
+    return places
 
 
 def _void(store: Store | None, name: str, size_hw: tuple[int, int]) -> Void:
@@ -107,7 +109,7 @@ def _void(store: Store | None, name: str, size_hw: tuple[int, int]) -> Void:
         return None
     try:
         labels = read_label_image(store.read(name))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, ValueError):  # no such map, or a name that no file can have
         return None
     except MaskError as error:
         raise RefusedError(f"{store.uri}/{name} is not a class map: {error}") from None

@@ -7,12 +7,12 @@ licenses, supercategories, ...) is written as it came; crowd regions are RLE.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.dataset.by_image import Group, Row
 from pipeline.exports import fragments
+from pipeline.exports.text import to_json
 from pipeline.exports.types import Export, ExportImage, Job, Piece, named
 from pipeline.masks import binary
 from pipeline.masks.outlines import outlines
@@ -22,9 +22,9 @@ from pipeline.sources.fields import as_int, as_name
 def write(job: Job, group: Group, index: int) -> Piece:
     """The group's images and annotations, as lines."""
     piece = Piece()
-    with fragments.Fragments(job, index) as lines:
+    with fragments.Fragments(job, index, piece) as lines:
         for image in job.read(group, piece):
-            lines.add("images", image.split, image_entry(image))
+            lines.add("images", image.split, image_entry(image, job))
             for mask in image.masks:
                 lines.add("annotations", image.split, annotation(mask, image, job, piece))
             piece.count(image)
@@ -61,7 +61,7 @@ def write_files(job: Job, categories: Sequence[dict[str, Any]], stem: str = "ins
         with job.target.writer(path) as sink:
             info = job.survey.dataset.get("info") or {"description": "refined by relabel"}
             head = {"info": info, "licenses": job.survey.dataset.get("licenses", []), "categories": list(categories)}
-            sink.write(json.dumps(head)[:-1].encode())
+            sink.write(to_json(head, piece)[:-1].encode())
             for kind in ("images", "annotations"):
                 sink.write(f',\n"{kind}": '.encode())
                 fragments.write_list(sink, fragments.lines(job, kind, split))
@@ -70,9 +70,11 @@ def write_files(job: Job, categories: Sequence[dict[str, Any]], stem: str = "ins
     return piece
 
 
-def image_entry(image: ExportImage) -> Row:
-    """An entry of `images`."""
-    return {**image.extra, "id": image.number, "file_name": image.uri, "height": image.height, "width": image.width}
+def image_entry(image: ExportImage, job: Job) -> Row:
+    """An entry of `images`; an id that is no number of its own stands beside it."""
+    source_id = {} if job.survey.own_image_ids or not image.source_id else {"source_image_id": image.source_id}
+    size = {"height": image.height, "width": image.width}
+    return {**image.extra, "id": image.number, **source_id, "file_name": image.uri, **size}
 
 
 def annotation(mask: Row, image: ExportImage, job: Job, piece: Piece) -> Row:

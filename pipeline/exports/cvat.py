@@ -6,30 +6,27 @@ Masks keep every pixel: the run lengths of the box's rows, background first.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
 from pipeline.dataset.by_image import Group, Row
 from pipeline.exports import fragments
+from pipeline.exports.text import to_json, xml_attribute, xml_content, xml_text
 from pipeline.exports.types import Export, Job, Piece, named
 from pipeline.masks import binary
 
-ATTRIBUTES = ("mask_id", "decision", "quality")
+ATTRIBUTES = ("mask_id", "decision", "quality", "is_crowd")
 
 
 def write(job: Job, group: Group, index: int) -> Piece:
     """The group's images, as lines."""
     piece = Piece()
-    with fragments.Fragments(job, index) as lines:
+    with fragments.Fragments(job, index, piece) as lines:
         for image in job.read(group, piece):
-            shapes = "".join(shape(mask, job.survey.categories[mask["class_id"]]) for mask in image.masks)
-            size = f'width="{image.width}" height="{image.height}"'
-            lines.add(
-                "images", image.split, f'<image id="{image.number}" name={_quoted(image.uri)} {size}>{shapes}</image>'
-            )
+            shapes = "".join(shape(mask, job.survey.categories[mask["class_id"]], piece) for mask in image.masks)
+            name, size = xml_attribute(image.uri, piece), f'width="{image.width}" height="{image.height}"'
+            lines.add("images", image.split, f'<image id="{image.number}" name={name} {size}>{shapes}</image>')
             piece.count(image)
     return piece
 
@@ -37,8 +34,8 @@ def write(job: Job, group: Group, index: int) -> Piece:
 def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - others need the pieces
     """One XML a split, and the labels."""
     piece = Piece(files=["labels.json"])
-    names = [name for _, name in sorted(job.survey.categories.items())]
-    labels = "".join(f"<label><name>{escape(name)}</name></label>" for name in names)
+    names = [xml_text(name, piece) for name in job.survey.labels]
+    labels = "".join(f"<label><name>{xml_content(name, piece)}</name></label>" for name in names)
     for split in job.splits:
         path = named("annotations", split, ".xml")
         with job.target.writer(path) as sink:
@@ -48,21 +45,24 @@ def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - others
                 sink.write(line + b"\n")
             sink.write(b"</annotations>\n")
         piece.files.append(path)
-    job.target.put("labels.json", json.dumps([label(name) for name in names], indent=1).encode())
+    job.target.put("labels.json", to_json([label(name) for name in names], piece, indent=1).encode())
     return piece
 
 
-def shape(mask: Row, name: str) -> str:
+def shape(mask: Row, name: str, piece: Piece) -> str:
     """One mask as an element."""
     x, y, width, height = (int(side) for side in mask["bbox_xywh"])
     box = binary.decode(mask["mask_rle"])[y : y + height, x : x + width]
     runs = ", ".join(map(str, row_runs(box)))
-    values = {**mask, "quality": "" if mask["quality"] is None else f"{mask['quality']:.4f}"}
+    quality = "" if mask["quality"] is None else f"{mask['quality']:.4f}"
+    values = {**mask, "quality": quality, "is_crowd": "true" if mask["crowd"] else "false"}
     attributes = "".join(
-        f"<attribute name={quoteattr(key)}>{escape(str(values[key]))}</attribute>" for key in ATTRIBUTES
+        f'<attribute name="{key}">{xml_content(str(values[key]), piece)}</attribute>' for key in ATTRIBUTES
     )
     place = f'left="{x}" top="{y}" width="{width}" height="{height}" z_order="0"'
-    return f'<mask label={_quoted(name)} source="auto" occluded="0" rle="{runs}" {place}>{attributes}</mask>'
+    return (
+        f'<mask label={xml_attribute(name, piece)} source="auto" occluded="0" rle="{runs}" {place}>{attributes}</mask>'
+    )
 
 
 def row_runs(box: binary.Mask) -> list[int]:
@@ -74,16 +74,13 @@ def row_runs(box: binary.Mask) -> list[int]:
 
 
 def label(name: str) -> Row:
-    """A label as CVAT's raw constructor takes it."""
-    attributes = [
-        {"name": key, "mutable": False, "input_type": "text", "default_value": "", "values": [""]} for key in ATTRIBUTES
-    ]
-    return {"name": name, "type": "mask", "attributes": attributes}
+    """A label as CVAT's raw constructor takes it; for shapes of any kind, as a correction may be a polygon."""
+    return {"name": name, "type": "any", "attributes": [_attribute(key) for key in ATTRIBUTES]}
 
 
-def _quoted(text: str) -> str:
-    """An attribute's value in one line."""
-    return quoteattr(text, {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})
+def _attribute(name: str) -> Row:
+    kind, default = ("checkbox", "false") if name == "is_crowd" else ("text", "")
+    return {"name": name, "mutable": False, "input_type": kind, "default_value": default, "values": [default]}
 
 
 EXPORT = Export(write, finish)

@@ -18,6 +18,7 @@ from pipeline.dataset import Result
 from pipeline.dataset.by_image import Group, groups
 from pipeline.errors import RefusedError
 from pipeline.exports.fragments import discard
+from pipeline.exports.image_files import write_renamed
 from pipeline.exports.registry import find
 from pipeline.exports.survey import survey
 from pipeline.exports.types import STATE, Export, Job, Options, Piece, as_json, from_json, selection
@@ -68,6 +69,7 @@ def export(
         on_group(len(done), len(found))
     pieces = [done[index] for index in range(len(found))]
     last = form.finish(job, pieces)
+    last.files += write_renamed(job)
     report = {**asked, **_totals([*pieces, last]), "files": last.files}
     target.put(REPORT, json.dumps(report, indent=1).encode())
     discard(target)  # not before the report: without it the final files are written again, from the fragments

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from pipeline.exports.types import STATE, Job
+from pipeline.exports.text import to_json
+from pipeline.exports.types import STATE, Job, Piece
 from pipeline.storage import Store
 
 FOLDER = f"{STATE}/fragments"
@@ -20,8 +20,8 @@ FOLDER = f"{STATE}/fragments"
 class Fragments:
     """The lines of one group, by kind and split. A context: the files are complete once it ends."""
 
-    def __init__(self, job: Job, index: int) -> None:
-        self._job = job
+    def __init__(self, job: Job, index: int, piece: Piece) -> None:
+        self._job, self._piece = job, piece
         self._folder = f"{FOLDER}/{index:06d}"
         self._open: dict[str, BinaryIO] = {}
         self._stack = ExitStack()
@@ -35,11 +35,11 @@ class Fragments:
         self._stack.__exit__(kind, error, traceback)
 
     def add(self, kind: str, split: str, entry: Any) -> None:
-        """One entry: text as it is (one line), anything else as JSON."""
+        """One entry: text as it is (one line), anything else as JSON, of which what does not fit is counted."""
         name = f"{kind}-{split}.jsonl"
         if name not in self._open:
             self._open[name] = self._stack.enter_context(self._job.target.writer(f"{self._folder}/{name}"))
-        text = entry if isinstance(entry, str) else json.dumps(entry, separators=(",", ":"))
+        text = entry if isinstance(entry, str) else to_json(entry, self._piece)
         self._open[name].write(text.encode() + b"\n")
 
 

@@ -42,6 +42,7 @@ OBJECT = pa.struct(
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 COLUMNS = [
     ("image_id", pa.string()),
+    ("source_image_id", pa.string()),
     ("image_uri", pa.string()),
     ("height", pa.int32()),
     ("width", pa.int32()),
@@ -83,6 +84,7 @@ def row(image: ExportImage, data: bytes, job: Job) -> Row:
     return {
         **photo,
         "image_id": str(image.number),
+        "source_image_id": image.source_id,
         "image_uri": image.uri,
         "height": image.height,
         "width": image.width,

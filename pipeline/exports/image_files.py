@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePosixPath
 
 from pipeline.errors import ImageError, JobError
+from pipeline.exports.fragments import Fragments, lines
+from pipeline.exports.names import in_folders, split_suffix
 from pipeline.exports.types import ExportImage, Job, Piece, batches
 from pipeline.storage import STORE_ERRORS, brief
-from pipeline.storage.containers import MARK, read_image, split_member
+from pipeline.storage.containers import read_image
 
 THREADS = 8
+RENAMED = "renamed"
 BATCH_IMAGES = 32
 MAX_MISSING_IN_A_ROW = 100
 SIGNATURES = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"II*": ".tif", b"MM": ".tif"}
@@ -49,7 +51,22 @@ def _fetch(job: Job, image: ExportImage) -> bytes | ImageError:
 
 def file_name(uri: str, data: bytes) -> str:
     """The image's path; a container is a folder, and a name without suffix gets that of its kind of image."""
-    path = uri.replace(MARK, "/") if split_member(uri) else uri
+    path = in_folders(uri)
     known = next((suffix for start, suffix in SIGNATURES.items() if data.startswith(start)), "")
     known = ".webp" if data[8:12] == b"WEBP" else known
-    return path if PurePosixPath(path).suffix else path + known
+    return path if split_suffix(path)[1] else path + known
+
+
+def tell_renamed(fragments: Fragments, piece: Piece, image: ExportImage, wanted: str, path: str) -> None:
+    """Count and name a file that is not called as its image is; `renamed.jsonl` has the lines."""
+    if wanted != path:
+        piece.counts["files renamed, see renamed.jsonl"] += 1
+        fragments.add(RENAMED, "", {"image_uri": image.uri, "file": path})
+
+
+def write_renamed(job: Job) -> list[str]:
+    """The file that names what was renamed, if anything was."""
+    renamed = list(lines(job, RENAMED, ""))
+    if renamed:
+        job.target.put(f"{RENAMED}.jsonl", b"".join(line + b"\n" for line in renamed))
+    return [f"{RENAMED}.jsonl"] if renamed else []

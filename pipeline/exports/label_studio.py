@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
 from pipeline.dataset.by_image import Group, Row
 from pipeline.exports import fragments
+from pipeline.exports.text import xml_attribute, xml_text
 from pipeline.exports.types import Export, ExportImage, Job, Piece, named
 from pipeline.masks import binary
 
+CROWD = "crowd"
 WORD_BITS = 8
 RUN_BITS = (3, 4, 8, 16)
 
@@ -25,9 +26,9 @@ RUN_BITS = (3, 4, 8, 16)
 def write(job: Job, group: Group, index: int) -> Piece:
     """The group's tasks, as lines."""
     piece = Piece()
-    with fragments.Fragments(job, index) as lines:
+    with fragments.Fragments(job, index, piece) as lines:
         for image in job.read(group, piece):
-            lines.add("tasks", image.split, task(image, job))
+            lines.add("tasks", image.split, task(image, job, piece))
             piece.count(image)
     return piece
 
@@ -40,37 +41,45 @@ def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - others
         with job.target.writer(path) as sink:
             fragments.write_list(sink, fragments.lines(job, "tasks", split))
         piece.files.append(path)
-    job.target.put(
-        "label_config.xml", label_config([name for _, name in sorted(job.survey.categories.items())]).encode()
-    )
+    job.target.put("label_config.xml", label_config(job.survey.labels, piece).encode())
     return piece
 
 
-def task(image: ExportImage, job: Job) -> Row:
+def task(image: ExportImage, job: Job, piece: Piece) -> Row:
     """One image with its masks as a prediction."""
     qualities = [mask["quality"] for mask in image.masks if mask["quality"] is not None]
     prediction = {
         "model_version": job.result.manifest.fingerprint,
         "score": min(qualities, default=0.0),
-        "result": [region(mask, image, job.survey.categories[mask["class_id"]]) for mask in image.masks],
+        "result": [
+            result
+            for mask in image.masks
+            for result in results(mask, image, xml_text(job.survey.categories[mask["class_id"]], piece))
+        ],
     }
-    return {"data": {"image": address(job.images.uri, image.uri), "image_uri": image.uri}, "predictions": [prediction]}
+    data = {"image": address(job.images.uri, image.uri), "image_uri": image.uri, "image_id": image.source_id}
+    return {"data": data, "predictions": [prediction]}
 
 
-def region(mask: Row, image: ExportImage, label: str) -> Row:
-    """One brush region."""
-    return {
+def results(mask: Row, image: ExportImage, label: str) -> list[Row]:
+    """One brush region, and that it is a crowd."""
+    region = {
         "id": mask["mask_id"],
-        "type": "brushlabels",
-        "from_name": "label",
         "to_name": "image",
         "original_width": image.width,
         "original_height": image.height,
         "image_rotation": 0,
+    }
+    brush = {
+        **region,
+        "type": "brushlabels",
+        "from_name": "label",
         "score": mask["quality"] or 0.0,
         "meta": {"decision": [mask["decision"]]},
         "value": {"format": "rle", "rle": brush_rle(binary.decode(mask["mask_rle"])), "brushlabels": [label]},
     }
+    crowd = {**region, "type": "choices", "from_name": CROWD, "value": {"choices": [CROWD]}}
+    return [brush, crowd] if mask["crowd"] else [brush]
 
 
 def brush_rle(mask: binary.Mask) -> list[int]:
@@ -101,12 +110,14 @@ def _run(length: int, value: int) -> list[str]:
     return found
 
 
-def label_config(names: Sequence[str]) -> str:
-    """The labeling interface: the image and a brush for each category."""
-    labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in names)
+def label_config(names: Sequence[str], piece: Piece) -> str:
+    """The labeling interface: the image, a brush for each category, and for each region whether it is a crowd."""
+    labels = "\n".join(f"    <Label value={xml_attribute(name, piece)}/>" for name in names)
     return (
         '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
-        f'  <BrushLabels name="label" toName="image">\n{labels}\n  </BrushLabels>\n</View>\n'
+        f'  <BrushLabels name="label" toName="image">\n{labels}\n  </BrushLabels>\n'
+        f'  <Choices name="{CROWD}" toName="image" perRegion="true" choice="multiple">\n'
+        f'    <Choice value="{CROWD}"/>\n  </Choices>\n</View>\n'
     )
 
 

@@ -20,9 +20,9 @@ RARE, COMMON = 10, 100  # images that have the category: up to so many
 def write(job: Job, group: Group, index: int) -> Piece:
     """The group's images and annotations, as lines."""
     piece = Piece()
-    with fragments.Fragments(job, index) as lines:
+    with fragments.Fragments(job, index, piece) as lines:
         for image in job.read(group, piece):
-            lines.add("images", image.split, image_entry(image))
+            lines.add("images", image.split, image_entry(image, job))
             for mask in image.masks:
                 entry = coco.annotation(mask, image, job, piece)
                 lines.add("annotations", image.split, {k: v for k, v in entry.items() if k != "iscrowd"})
@@ -32,7 +32,7 @@ def write(job: Job, group: Group, index: int) -> Piece:
 
 
 def finish(job: Job, pieces: Sequence[Piece]) -> Piece:
-    """One file a split; a category's counts are those of all splits."""
+    """One file a split; counts that the source has not are those of all splits."""
     total = Piece()
     for piece in pieces:
         total.images_of.update(piece.images_of)
@@ -41,7 +41,7 @@ def finish(job: Job, pieces: Sequence[Piece]) -> Piece:
     return coco.write_files(job, categories, "lvis")
 
 
-def image_entry(image: ExportImage) -> Row:
+def image_entry(image: ExportImage, job: Job) -> Row:
     """An entry of `images`; the package wants a `coco_url`, whose last two parts it takes for folder and name.
 
     What the source says of categories that were looked for, and not annotated exhaustively, stays.
@@ -50,23 +50,27 @@ def image_entry(image: ExportImage) -> Row:
     return {
         "coco_url": image.uri,
         "neg_category_ids": [],
-        **coco.image_entry(image),
+        **coco.image_entry(image, job),
         "not_exhaustive_category_ids": sorted(not_exhaustive),
     }
 
 
 def _counts(entry: Row, total: Piece, splits: Sequence[str]) -> Row:
-    """What LVIS has of a category; its words are the source's, its counts those of the export."""
+    """What LVIS has of a category: the source's own, and the export's where the source has none.
+
+    In LVIS's own files, counts and frequency are those of its training set, and an evaluation goes by them.
+    """
     number = entry["id"]
     images = sum(total.images_of[f"{split}/{number}"] for split in splits)
-    return {
-        "synset": entry.get("synset", ""),
-        "synonyms": entry.get("synonyms", [entry["name"]]),
-        "def": entry.get("def", ""),
+    found = {
+        "synset": "",
+        "synonyms": [entry["name"]],
+        "def": "",
         "frequency": "r" if images <= RARE else "c" if images <= COMMON else "f",
         "image_count": images,
         "instance_count": sum(total.masks_of[f"{split}/{number}"] for split in splits),
     }
+    return {name: entry.get(name, value) for name, value in found.items()}
 
 
 EXPORT = Export(write, finish)

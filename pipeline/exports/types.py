@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from pipeline.dataset import Result, filter_expression
 from pipeline.dataset.by_image import Group, Row, read_group
+from pipeline.exports.names import Names
 from pipeline.storage import Store
 
 STATE = ".relabel-export"
@@ -62,16 +63,21 @@ class Survey:
     """What an export must know of the whole result before its first file.
 
     categories: class id -> name; class_ids: (category_id, category) of a mask -> class id (they differ where one id has
-    several names). own_image_ids, own_mask_ids: the source's ids serve as numbers. stems_differ: no two images differ
-    in suffix alone. dataset: what the source said of it as a whole.
+    several names). own_image_ids, own_mask_ids: the source's ids serve as numbers. names: of the files that an image
+    has. dataset: what the source said of it as a whole.
     """
 
     categories: dict[int, str]
     class_ids: dict[tuple[int, str], int]
     own_image_ids: bool
     own_mask_ids: bool
-    stems_differ: bool
+    names: Names
     dataset: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes in the order of their ids; those of the same name are one label."""
+        return list(dict.fromkeys(name for _, name in sorted(self.categories.items())))
 
 
 @dataclass(frozen=True)
@@ -80,9 +86,12 @@ class ExportImage:
     `extra` parsed.
 
     left_out: class ids of masks that the image has and the selection does not take. extra: the source's other fields.
+    source_id: the image's id in the source.
     """
 
     number: int
+    image_id: str
+    source_id: str
     uri: str
     height: int
     width: int
@@ -135,17 +144,18 @@ class Job:
         """Names of the splits; one empty name for an undivided export."""
         return [name for name, _ in self.options.splits] or [""]
 
-    def read(self, group: Group, piece: Piece) -> Iterator[ExportImage]:
+    def read(self, group: Group, piece: Piece, with_unknown: bool = False) -> Iterator[ExportImage]:
         """The images of one group that are exported; what is left out is counted in `piece`.
 
         Failed images are not. Nor are those of which the selection leaves no mask (to a trainer they would look like
-        background), unless they never had one or `keep_empty` says so.
+        background), unless they never had one or `keep_empty` says so. with_unknown: both are, if their size is known,
+        in a format that says of every pixel whether it is known.
         """
         for number, image, masks in read_group(self.result, group, MASK_COLUMNS, selection(self.options)):
             taken = [self._numbered(mask) for mask in masks if mask["taken"]]
             failed = sum(mask["decision"] == "failed" for mask in masks)
-            is_ok = image["status"] == "ok"
-            dropped = is_ok and bool(masks) and not taken and not self.options.keep_empty
+            is_ok = image["status"] == "ok" or (with_unknown and bool(image["height"] and image["width"]))
+            dropped = is_ok and bool(masks) and not taken and not (self.options.keep_empty or with_unknown)
             piece.leave_out("failed images", not is_ok)
             piece.leave_out("images of which no mask is selected", dropped)
             piece.leave_out("failed masks", failed)
@@ -154,6 +164,8 @@ class Job:
                 continue
             yield ExportImage(
                 number=int(image["source_image_id"]) if self.survey.own_image_ids else number + 1,
+                image_id=image["image_id"],
+                source_id=image.get("source_image_id") or "",
                 uri=image["image_uri"],
                 height=image["height"],
                 width=image["width"],
@@ -215,6 +227,11 @@ def split_of(image_id: str, splits: Sequence[tuple[str, float]]) -> str:
 def named(stem: str, split: str, suffix: str) -> str:
     """`stem.suffix`, or `stem_split.suffix` where there are splits."""
     return f"{stem}_{split}{suffix}" if split else f"{stem}{suffix}"
+
+
+def in_split(split: str, path: str) -> str:
+    """A path, in the folder of the split where there are splits."""
+    return f"{split}/{path}" if split else path
 
 
 def batches(images: Iterable[ExportImage], size: int) -> Iterator[list[ExportImage]]:

@@ -7,16 +7,16 @@ number. The same result gives the same bytes.
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import PurePosixPath
 from types import TracebackType
 
 from pipeline.dataset.by_image import Group
 from pipeline.exports.image_files import file_name, with_photos
+from pipeline.exports.names import split_suffix
 from pipeline.exports.rows import mask_row
+from pipeline.exports.text import to_json
 from pipeline.exports.types import Export, ExportImage, Job, Piece
 
 MAX_BYTES = 512 << 20
@@ -28,7 +28,7 @@ def write(job: Job, group: Group, index: int) -> Piece:
     piece = Piece()
     with _Tars(job, index, piece) as tars:
         for image, data in with_photos(job, job.read(group, piece), piece):
-            tars.add(image.split or WHOLE, sample(image, data, job))
+            tars.add(image.split or WHOLE, sample(image, data, job, piece))
             piece.count(image)
     return piece
 
@@ -38,18 +38,19 @@ def finish(job: Job, pieces: Sequence[Piece]) -> Piece:  # noqa: ARG001 - every 
     return Piece()
 
 
-def sample(image: ExportImage, data: bytes, job: Job) -> dict[str, bytes]:
+def sample(image: ExportImage, data: bytes, job: Job, piece: Piece) -> dict[str, bytes]:
     """The members of one sample by name."""
     key = f"{image.number:012d}"
     content = {
         "image_id": image.number,
+        "source_image_id": image.source_id,
         "image_uri": image.uri,
         "height": image.height,
         "width": image.width,
         "annotations": [{"id": mask["number"], **mask_row(mask, job)} for mask in image.masks],
     }
-    text = json.dumps(content, separators=(",", ":")).encode()
-    suffix = PurePosixPath(file_name(image.uri, data)).suffix.lower()
+    text = to_json(content, piece).encode()
+    suffix = split_suffix(file_name(image.uri, data))[1].lower() or ".img"
     return ({f"{key}{suffix}": data} if data else {}) | {f"{key}.json": text}
 
 

@@ -199,5 +199,20 @@ def from_run_lengths(counts: list[int], size_hw: tuple[int, int]) -> Rle:
     return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
+def from_runs(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], size_hw: tuple[int, int]) -> Rle:
+    """Column-major runs that are set, rising and apart from each other -> Rle."""
+    ends = starts + lengths
+    gaps = starts - np.concatenate([[0], ends[:-1]])
+    counts = np.stack([gaps, lengths], axis=1).ravel().tolist()
+    last = size_hw[0] * size_hw[1] - (int(ends[-1]) if len(ends) else 0)
+    return from_run_lengths([*counts, *([last] if last or not counts else [])], size_hw)
+
+
+def from_places(places: npt.NDArray[np.int64], size_hw: tuple[int, int]) -> Rle:
+    """Rising column-major places of the pixels that are set -> Rle."""
+    first = np.flatnonzero(np.diff(places, prepend=-2) != 1)
+    return from_runs(places[first], np.diff(first, append=len(places)), size_hw)
+
+
 def _bytes(rle: Rle) -> dict[str, Any]:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].encode("ascii", "replace")}

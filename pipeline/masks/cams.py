@@ -51,7 +51,7 @@ class Cams(NamedTuple):
 def read(data: bytes, layout: Literal["chw", "hwc"]) -> Cams:
     """A file's content -> checked scores. Raises MaskError (`mask_unreadable`) for anything else."""
     try:
-        arrays = {"cam": _array(data)} if data.startswith(NPY_MAGIC) else _unzip(data)
+        arrays = {"cam": array(data)} if data.startswith(NPY_MAGIC) else _unzip(data)
     except MaskError:
         raise
     except Exception as error:  # numpy and zipfile raise whatever a broken file leads them to
@@ -107,16 +107,19 @@ def _unzip(data: bytes) -> dict[str, npt.NDArray[np.generic]]:
         members = archive.infolist()
         if len(members) > 2 or any(member.file_size > MAX_VALUES * 8 + MAX_HEADER_BYTES for member in members):
             raise _broken("more than `cam` and `keys`, or too large")
-        return {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
+        return {member.filename.removesuffix(".npy"): array(archive.read(member)) for member in members}
 
 
-def _array(data: bytes) -> npt.NDArray[np.generic]:
-    """An .npy file's array, a view of `data`. Its header is checked against what is there."""
+def array(data: bytes, kinds: str = "fiu") -> npt.NDArray[np.generic]:
+    """An .npy file's array, a view of `data`. Its header is checked against what is there.
+
+    kinds: of its type, as NumPy letters them. Raises MaskError, or whatever NumPy does.
+    """
     file = io.BytesIO(data)
     version = npy.read_magic(file)
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, column_major, dtype = header(file, max_header_size=MAX_HEADER_BYTES)
-    if dtype.kind not in "fiu" or dtype.itemsize > 8:
+    if dtype.kind not in kinds or (dtype.itemsize > 8 and dtype.kind != "U"):
         raise _broken(f"an array of {dtype}, not of numbers")
     count = 1
     for side in shape:

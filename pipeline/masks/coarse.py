@@ -7,6 +7,8 @@
     {"file": ..., "value": null, "cut": 128}           pixels of that level and more: a mask with soft edges
     {"file": ..., "value": 70000, "packed": true}      as `value`, where that is always R + 256 G + 65536 B
     {"normalized": [[x1, y1, ...], ...]}               polygons in shares of the image's width and height
+    {"file": ..., "value": null, "fit": true}          as above, of a file that may have another size than its image
+    {"pairs": "1 3 10 5", "order": "columns"}          starts and lengths of runs, from 1, by columns or rows
     {"file": ..., "channel": 3, "cam": {...}}          pixels where that channel of class scores wins (`cams.py`)
 """
 
@@ -16,7 +18,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import MaskError
 from pipeline.masks import binary, cams, label_image, raster, segmentation
@@ -24,6 +28,9 @@ from pipeline.masks.binary import Rle
 from pipeline.masks.cams import CamRule
 from pipeline.masks.label_image import Labels
 from pipeline.masks.segmentation import Drawn
+
+FIT = '"fit"'
+MAX_PAIRS_PIXELS = 1 << 28
 
 MaskFiles = Mapping[str, bytes | MaskError]
 """Content of mask files by path, or why one could not be read."""
@@ -89,7 +96,7 @@ def _own_size(geometry: str, files: MaskFiles) -> tuple[int, int] | None:
     path = mask_file(geometry)
     if path is not None:
         data = files.get(path)
-        return raster.size_hw(data) if isinstance(data, bytes) else None
+        return raster.size_hw(data) if isinstance(data, bytes) and FIT not in geometry else None
     try:
         size: list[Any] = json.loads(geometry)["size"] if geometry.startswith("{") else []
         height, width = size
@@ -106,6 +113,8 @@ def _decode(geometry: str, declared_hw: tuple[int, int], size_hw: tuple[int, int
     try:
         if isinstance(content, dict) and "file" in content:
             return Drawn(_from_file(content, size_hw, files))
+        if isinstance(content, dict) and "pairs" in content:
+            return Drawn(_from_pairs(str(content["pairs"]), declared_hw, content.get("order") == "rows"))
         if isinstance(content, dict) and "normalized" in content:
             sides = np.asarray(declared_hw[::-1], np.float64)
             rings = [(np.asarray(ring, np.float64).reshape(-1, 2) * sides).ravel() for ring in content["normalized"]]
@@ -128,8 +137,37 @@ def _from_file(content: dict[str, Any], size_hw: tuple[int, int], files: MaskFil
         )
     labels, value = label_image.read(data, bool(content.get("packed"))).labels, content.get("value")
     if "cut" in content:
-        return binary.encode(labels >= int(content["cut"]))
-    return binary.encode(labels != 0 if value is None else labels == int(value))
+        return _encoded(labels >= int(content["cut"]), content, size_hw)
+    return _encoded(labels != 0 if value is None else labels == int(value), content, size_hw)
+
+
+def _encoded(mask: npt.NDArray[np.bool_], content: dict[str, Any], size_hw: tuple[int, int]) -> Rle:
+    """In the image's size where the file's does not matter: the nearest pixel counts."""
+    if content.get("fit") and mask.shape != size_hw:
+        resized = cv2.resize(mask.astype(np.uint8), size_hw[::-1], interpolation=cv2.INTER_NEAREST)
+        return binary.encode(resized)
+    return binary.encode(mask)
+
+
+def _from_pairs(text: str, size_hw: tuple[int, int], by_rows: bool) -> Rle:
+    """Starts (from 1) and lengths of runs, as Kaggle's competitions write them. Raises MaskError."""
+    numbers = np.array(text.split(), np.int64)
+    if len(numbers) % 2:
+        raise MaskError("mask_unreadable", f"{len(numbers)} numbers, an odd number, where starts and lengths should be")
+    starts, lengths = numbers[::2] - 1, numbers[1::2]
+    ends = starts + lengths
+    if (lengths <= 0).any() or (starts < 0).any() or (starts[1:] < ends[:-1]).any():
+        raise MaskError("mask_unreadable", "runs that do not rise, or overlap: relative ones are not read")
+    if len(ends) and ends[-1] > size_hw[0] * size_hw[1]:
+        raise MaskError("mask_unreadable", f"a run ends at pixel {ends[-1]} of {_by(size_hw)}: is it another image's?")
+    if not by_rows:
+        return binary.from_runs(starts, lengths, size_hw)
+    if size_hw[0] * size_hw[1] > MAX_PAIRS_PIXELS:
+        raise MaskError("mask_unreadable", f"runs by rows in an image of {_by(size_hw)}")
+    mask = np.zeros(size_hw[0] * size_hw[1], np.uint8)
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        mask[start:end] = 1
+    return binary.encode(mask.reshape(size_hw))
 
 
 def _by(size_hw: tuple[int, ...] | list[int]) -> str:

@@ -5,6 +5,7 @@ Not here: fetching (`storage.py`), resizing (`masks/frames.py`).
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import cv2
@@ -17,6 +18,7 @@ from pipeline.masks import raster
 from pipeline.masks.levels import Stretched, to_8_bits
 
 EXIF_ORIENTATION = 0x0112
+_ADDRESS = re.compile(r" ?<[\w.]+ object at 0x[0-9a-f]+>")
 _TURNS = range(2, 9)
 _SWAPS_SIDES = {5, 6, 7, 8}
 _PNG_BIT_DEPTH, _PNG_COLOUR_TYPE = 24, 25  # offsets in the file
@@ -79,8 +81,9 @@ def decode_reduced(
 
 
 def short(error: Exception) -> str:
-    """What a decoder says, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+    """What a decoder says, in one line, without addresses in memory: the same for the same file."""
+    text = _ADDRESS.sub("", " ".join(str(error).split()))
+    return f"{type(error).__name__}: {text}"[:200]
 
 
 def _turns(image: Image.Image, stored_hw: tuple[int, int], declared_hw: tuple[int, int] | None) -> int:

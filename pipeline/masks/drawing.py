@@ -16,6 +16,7 @@ from pipeline.masks.binary import Mask
 
 COARSE_RGB = (255, 59, 48)
 REFINED_RGB = (0, 230, 118)
+HALO_RGB = (16, 16, 16)
 CAPTION_PX = 24
 MAX_SIDE_PX = 900
 
@@ -73,8 +74,8 @@ def crop_around(shown: Sequence[Mask], size_hw: tuple[int, int]) -> tuple[slice,
     )
 
 
-def draw_outlines(image_rgb: Picture, shown: list[Mask], colour_rgb: tuple[int, int, int]) -> Picture:
-    """A copy of the photo, the inside of each mask tinted and its outline drawn."""
+def draw_outlines(image_rgb: Picture, shown: list[Mask], colour_rgb: tuple[int, int, int], halo_px: int = 0) -> Picture:
+    """A copy of the photo, the inside of each mask tinted and its outline drawn, between dark lines of `halo_px`."""
     drawn = image_rgb.astype(np.float32)
     for mask in shown:
         drawn[mask > 0] = 0.75 * drawn[mask > 0] + 0.25 * np.array(colour_rgb, np.float32)
@@ -82,6 +83,8 @@ def draw_outlines(image_rgb: Picture, shown: list[Mask], colour_rgb: tuple[int, 
     thickness = max(1, round(max(image_rgb.shape[:2]) / 400))
     for mask in shown:
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        if halo_px:
+            cv2.drawContours(canvas, contours, -1, HALO_RGB, thickness + 2 * halo_px)
         cv2.drawContours(canvas, contours, -1, colour_rgb, thickness)
     return canvas
 

@@ -7,6 +7,7 @@ import platform
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.errors import RefusedError
 from pipeline.models import registry
@@ -57,6 +58,31 @@ def check_usable(spec: ModelSpec, runtime: Runtime, *, adapted: bool = False) ->
         raise RefusedError("operation.compile needs a C compiler (cc, gcc or clang) and none was found: install gcc")
     if adapted and not spec.adaptable:
         raise RefusedError(f"model {spec.name} has no IoU head for an adapter")
+
+
+class Gpu(NamedTuple):
+    """A GPU that torch sees."""
+
+    name: str
+    memory_bytes: int
+    multiplies_bfloat16: bool
+
+
+def visible_gpus() -> list[Gpu]:
+    """Those that torch can use in this process, in its order."""
+    import torch  # takes seconds
+
+    known = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return [Gpu(one.name, one.total_memory, (one.major, one.minor) >= BFLOAT16_SINCE) for one in known]
+
+
+def pick_device(device: str) -> str:
+    """`device`, where "auto" stands for a GPU that torch can use here, else the CPU."""
+    if device != "auto":
+        return device
+    import torch  # takes seconds
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_device(device: str, dtype: str = "float32") -> None:

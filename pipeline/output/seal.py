@@ -19,6 +19,7 @@ import pyarrow as pa
 from pipeline.calibration.apply import drifted
 from pipeline.errors import JobError, RefusedError
 from pipeline.masks import gate as mask_gate
+from pipeline.output.corrected import Standing, lay_over, standing_over
 from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, commit, parts_listing
 from pipeline.output.shard_groups import Group, SealedGroup, group_parts, sealed_before
 from pipeline.output.shard_rows import Row, add_counts, add_drift, count, seal_masks
@@ -74,17 +75,23 @@ def seal(request: SealRequest, hold: Hold = unguarded, on_event: OnEvent = nobod
         parts = find_parts(request.run, plan)
         if not parts:
             raise RefusedError(f"nothing to seal: {request.run.uri} has no finished part")
-        groups = dict(_sealed_groups(request, plan, parts, on_event, spread))
+        overlays = standing_over(request.output, plan)
+        groups = dict(_sealed_groups(request, plan, parts, overlays, on_event, spread))
         listing = parts_listing([file for group in groups.values() for file in group.parts])
-        draft = _manifest(request, plan, parts, groups, listing)
+        draft = _manifest(request, plan, parts, groups, listing).model_copy(update={"overlays": overlays.entries()})
         return commit(request.output, draft, listing, request.retention, fence)
 
 
 def _sealed_groups(
-    request: SealRequest, plan: Plan, parts: Sequence[FinishedPart], on_event: OnEvent, spread: Spread
+    request: SealRequest,
+    plan: Plan,
+    parts: Sequence[FinishedPart],
+    overlays: Standing,
+    on_event: OnEvent,
+    spread: Spread,
 ) -> Iterator[tuple[str, SealedGroup]]:
     """Every group by its key, in order: as the last seal left it, or sealed now."""
-    keyed = group_parts(parts, plan, request.shard_bytes)
+    keyed = map(overlays.added_to, group_parts(parts, plan, request.shard_bytes))
     groups = {group.key(request.gate, request.calibration): group for group in keyed}
     known = sealed_before(request.run)
     new = [group for key, group in groups.items() if key not in known]
@@ -114,6 +121,7 @@ def seal_group(request: SealRequest, group: Group) -> SealedGroup:
                 image_rows.append({"detail": None, "extra": None, **row, "masks": len(row["masks"])})
                 part_masks += [(row, mask) for mask in row["masks"]]
     mask_rows, drift = seal_masks(part_masks, request.gate, request.calibration)
+    image_rows, mask_rows = lay_over(group.changes, image_rows, mask_rows)
     return SealedGroup(
         masks=_put_shard(request, "masks", mask_rows, MASKS),
         images=_put_shard(request, "images", image_rows, IMAGES),

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.errors import JobError
 from pipeline.output.manifest import latest, read_sealed_parts
@@ -23,6 +24,8 @@ from schemas.calibration import Calibration
 from schemas.config import Gate
 from schemas.manifest import Counts, Shard, ShardGroup
 from schemas.records import SCHEMA_VERSION
+
+Row = dict[str, Any]
 
 SEAL_VERSION = 2
 """To be raised with every change of what the same parts become."""
@@ -50,10 +53,11 @@ class SealedGroup:
 
 @dataclass(frozen=True)
 class Group:
-    """The parts of one shard, and the image ids in them that later increments superseded."""
+    """The parts of one shard, the image ids in them that later increments superseded, what overlays change there."""
 
     parts: list[FinishedPart]
     superseded: frozenset[tuple[str, str]]
+    changes: tuple[Row, ...] = ()
 
     def key(self, gate: Gate, calibration: Calibration | None) -> str:
         """64 hex digits."""
@@ -62,6 +66,7 @@ class Group:
             [SEAL_VERSION, SCHEMA_VERSION, gate.model_dump(mode="json"), weighed],
             [[part.images, *part.stamps] for part in self.parts],
             sorted(self.superseded),
+            *([self.changes] if self.changes else []),
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

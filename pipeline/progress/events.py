@@ -1,6 +1,7 @@
-"""What a run tells while it works: eight events, sent to one function.
+"""What a run tells while it works: ten events, sent to one function.
 
-    Planning → Planned → Refining → ChunkFinished ... → Refined → (Retrying → Refining ...) → Sealing
+    Planning → Covered → Planned → Starting → Refining → ChunkFinished ... → Refined → (Retrying → Refining ...)
+    → Sealing
 
 Any of them may be preceded by Waiting. Events come in the thread that called `pipeline.run`, one at a time. A listener
 that raises ends the run, which goes on from there when it is started again.
@@ -30,6 +31,13 @@ class Covered:
     """What lies below --masks and --images, and what of it was read (planning/coverage.py)."""
 
     scan: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Starting:
+    """A Ray cluster is started, or connected to: `address` as it was given, None for whatever there is."""
+
+    address: str | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class Sealing:
     chunks: int
 
 
-Event = Planning | Covered | Planned | Refining | ChunkFinished | Refined | Retrying | Waiting | Sealing
+Event = Planning | Covered | Planned | Starting | Refining | ChunkFinished | Refined | Retrying | Waiting | Sealing
 
 """`Planned` is what the plan step returns, `ChunkFinished` what each chunk brings back."""
 

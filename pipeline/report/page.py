@@ -27,6 +27,7 @@ from pipeline.storage import Access
 from schemas.manifest import Counts
 
 DECISIONS = {
+    "corrected": ("Corrected", "a person's mask"),
     "refined": ("Refined", "the refined mask is the one to train on"),
     "kept_coarse": ("Kept coarse", "the gate did not trust the refined mask"),
     "review": ("Review", "a person should look"),
@@ -84,10 +85,6 @@ def render(
         "verdicts": dict(earlier),
         "items": list(items),
     }
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
     body = "\n".join(
         [
             _header(result),
@@ -106,7 +103,7 @@ def render(
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="{policy(style, script)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
@@ -120,6 +117,19 @@ def render(
 </body>
 </html>
 """
+
+
+def policy(style: str, script: str) -> str:
+    """A Content-Security-Policy that allows this style and this script, pictures in the page, and nothing else."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def style_of_pages() -> str:
+    """The CSS that all pages have in common."""
+    return _asset("page.css")
 
 
 def as_json(data: Any) -> str:

@@ -8,6 +8,8 @@ Colours, and names, come from a label map in the folder or above it (`label_maps
 Options of this source:
     background=none|N      the value that is no class (0; none where every value is one, as in Cityscapes' train ids)
     void=none|N            the value that nobody vouches for (255)
+    labels=URI             the label map, wherever it lies and whatever it is called
+    files={stem}_*         as of `png.py`
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pipeline.masks.label_image import LabelImage
 from pipeline.sources import cityscapes, files, png, walks
 from pipeline.sources.fields import as_int
 from pipeline.sources.label_maps import LabelMap, find
+from pipeline.sources.label_maps import read as read_map
 from pipeline.sources.png import VOID, mask_of, read
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Store
@@ -51,10 +54,14 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
 
 def parse(options: Mapping[str, str]) -> dict[str, int | None]:
     """`background` and `void` as far as they are given; None: there is none. Raises RefusedError."""
-    values = {name: None if text == "none" else as_int(text) for name, text in options.items()}
-    wrong = [name for name, value in values.items() if value is None and options[name] != "none"]
-    if wrong or not options.keys() <= {"background", "void"}:
-        raise RefusedError(f"source class-maps takes background=none|N and void=none|N, not {dict(options)}")
+    own = {name: text for name, text in files.check(options).items() if name != "labels"}
+    values = {name: None if text == "none" else as_int(text) for name, text in own.items()}
+    wrong = [name for name, value in values.items() if value is None and own[name] != "none"]
+    if wrong or not own.keys() <= {"background", "void"}:
+        raise RefusedError(
+            "source class-maps takes background=none|N, void=none|N, labels=URI and files={stem}_*, "
+            f"not {dict(options)}"
+        )
     return values
 
 
@@ -110,7 +117,8 @@ def _kind(given: SourceInput) -> str | None:
 
 def _classes(given: SourceInput, kind: str | None, stated: Mapping[str, int | None]) -> Classes:
     trained = kind == "labelTrainIds"
-    names = find(walks.location(given.masks_uri), given.access)
+    stated_map = given.options.get("labels")
+    names = read_map(stated_map, given.access) if stated_map else find(walks.location(given.masks_uri), given.access)
     if kind is not None:
         names = LabelMap(cityscapes.TRAIN_NAMES if trained else cityscapes.NAMES, names.colours)
     background = stated.get("background", None if trained or not names.background else 0)

@@ -2,17 +2,20 @@
 
 https://cocodataset.org/#format-data. Images, annotations and categories may stand in any order. Ids may be integers,
 floats or text; a name that is no path in the image root is taken by the rule that makes the others paths (`names.py`).
-An annotation with a box and no segmentation becomes the box's rectangle. Fields that are not used here are carried.
+An annotation with a box and no segmentation becomes a prompt: the box's rectangle. Fields that are not used here are
+carried. Option of this source:
+    from=boxes             every annotation's box is the prompt, whether it has a segmentation or not
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.sources import json_stream, names
+from pipeline.sources import json_stream, names, shapes
 from pipeline.sources.by_image import ByImage, Entry
 from pipeline.sources.fields import (
     as_flag,
@@ -49,10 +52,17 @@ def scan(given: SourceInput, name_of: FileName = file_name) -> Iterator[PlannedI
     """Every image of `images`, with its annotations, then those of images that `images` does not have."""
     with scratch_folder("coco") as folder:
         reader = Reader(given, ByImage(folder), name_of)
-        lists = reader.read(given.masks_uri)
+        lists = reader.read(given.masks_uri, partial(mask_entry, from_boxes=parse(given.options)))
         if "images" not in lists:
             raise RefusedError(f"{given.masks_uri} is not a COCO file: it has no list of images")
         yield from reader.planned(lambda entries: [planned_mask(entry, reader.names) for entry in entries])
+
+
+def parse(options: Mapping[str, str]) -> bool:
+    """Whether boxes are all that is taken. Raises RefusedError for options that are none."""
+    if options and options != {"from": "boxes"}:
+        raise RefusedError(f"sources of COCO's annotations take from=boxes, not {dict(options)}")
+    return bool(options)
 
 
 class Reader:
@@ -135,9 +145,9 @@ def image_entry(image: dict[str, Any], name_of: FileName = file_name) -> Entry:
     return [name_of(image), image.get("height"), image.get("width"), extra_of(image, IMAGE_FIELDS)]
 
 
-def mask_entry(annotation: dict[str, Any]) -> Entry:
+def mask_entry(annotation: dict[str, Any], from_boxes: bool = False) -> Entry:
     """What of an entry of `annotations` is needed: id, category id, geometry, what is odd, crowd, JSON of the rest."""
-    text, detail = geometry(annotation)
+    text, detail = geometry(annotation, from_boxes)
     return [
         as_id(annotation.get("id")),
         annotation.get("category_id"),
@@ -155,11 +165,14 @@ def planned_mask(entry: Entry, names: Names) -> PlannedMask:
     return PlannedMask(source_mask_id, number, name, text, detail or wrong, crowd, extra)
 
 
-def geometry(annotation: dict[str, Any]) -> tuple[str, str]:
+def geometry(annotation: dict[str, Any], from_boxes: bool = False) -> tuple[str, str]:
     """The `segmentation` as text, of a box alone its rectangle; and what is odd about it."""
-    segmentation = annotation.get("segmentation")
-    if not segmentation and (box := _box(annotation.get("bbox"))):
-        return json.dumps([box]), "boxes: no segmentation; the rectangle of its bbox stands for the object"
+    segmentation = None if from_boxes else annotation.get("segmentation")
+    box = None if segmentation else _box(annotation.get("bbox"))
+    if box is not None:
+        return json.dumps([box]), shapes.BOX
+    if from_boxes:
+        return shapes.UNREADABLE, f"boxes: no bbox, but {brief_value(annotation.get('bbox'))}"
     return json.dumps(segmentation, separators=(",", ":")), ""
 
 

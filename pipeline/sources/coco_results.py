@@ -4,6 +4,7 @@ https://cocodataset.org/#format-results. A detection names its image by id alone
     images=URI       COCO JSON whose `images` and `categories` the ids are of; without it, the image is the one whose
                      name is the id (`000000000139.jpg` for 139, `cat.jpg` for "cat")
     min_score=S      only detections of at least this score (all)
+    from=boxes       every detection's box is the prompt, whether it has a segmentation or not
 A detection's source id is its place in the list, from 0; its score is carried.
 """
 
@@ -43,8 +44,11 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
 def parse(options: Mapping[str, str]) -> float | None:
     """The lowest score that is taken, None for all. Raises RefusedError for options that are none."""
     score = as_float(options.get("min_score", 0))
-    if score is None or not options.keys() <= {"images", "min_score"}:
-        raise RefusedError(f"source coco-results takes images=URI and min_score=NUMBER, not {dict(options)}")
+    known = options.keys() <= {"images", "min_score", "from"} and options.get("from", "boxes") == "boxes"
+    if score is None or not known:
+        raise RefusedError(
+            f"source coco-results takes images=URI, min_score=NUMBER and from=boxes, not {dict(options)}"
+        )
     return score if "min_score" in options else None
 
 
@@ -64,7 +68,7 @@ def _read_detections(given: SourceInput, spill: ByImage, min_score: float | None
         elif min_score is not None and not _score(entry) >= min_score:
             given.coverage.ignore(place, "a score below min_score", kind="detection")
         else:
-            text, detail = geometry(entry)
+            text, detail = geometry(entry, "from" in given.options)
             mask = [str(number), entry.get("category_id"), text, detail, False, extra_of(entry, USED)]
             spill.add(as_id(entry.get("image_id")), True, mask)
             given.coverage.take(place, "detection")

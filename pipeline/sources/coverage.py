@@ -169,7 +169,7 @@ class Coverage:
         return np.unique(np.frombuffer(self._planned, np.uint64)) if self._planned else np.zeros(0, np.uint64)
 
     def _keep(self, root: str, state: str, name: str, kind: str | None, reason: str, detail: str) -> None:
-        kind = kind or kind_of(name)
+        kind, reason, detail = (_written(text) for text in (kind or kind_of(name), reason, detail))
         self._tally(root, state, kind, reason).add([name])
         row = root, state, name.encode("utf-8", "surrogatepass"), kind, reason, detail
         self._left.execute("INSERT INTO left VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -195,6 +195,11 @@ def kind_of(name: str) -> str:
     """A file's suffix in small letters, or that it has none."""
     stem, dot, suffix = _last(name).rpartition(".")
     return f".{suffix.lower()}" if dot and stem and suffix else "no suffix"
+
+
+def _written(text: str) -> str:
+    """What files say may hold half a character, which is no text."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _last(name: str) -> str:

@@ -11,17 +11,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from pipeline.errors import RefusedError
-from pipeline.sources import cityscapes, coverage, image_folder, json_stream, walks, yolo
+from pipeline.sources import ade20k, cityscapes, contents, coverage, image_folder, stacks, walks, yolo
+from pipeline.sources.label_maps import COLOURED
 from pipeline.sources.types import IMAGE_SUFFIXES
 from pipeline.sources.voc import OBJECTS
-from pipeline.storage import Access, Store, split_uri
+from pipeline.storage import Access, Store
 from schemas import layout
 
 YOLO_FILES = ("data.yaml", "dataset.yaml", "labels")
 BY_SUFFIX = {
     ".json": None,
+    ".xml": None,
     ".jsonl": "image-folder",
-    ".csv": "image-folder",
+    ".csv": None,
     ".parquet": "parquet",
     ".tar": "webdataset",
     ".yaml": "yolo",
@@ -46,7 +48,7 @@ def detect(masks_uri: str, access: Access | None = None, images_uri: str | None 
         raise RefusedError(f"--masks {masks_uri}: {why}")
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in BY_SUFFIX:
-        return BY_SUFFIX[suffix] or _json(uri, access)
+        return BY_SUFFIX[suffix] or contents.of_file(uri, access, suffix)
     return _folder(uri, access, images_uri)
 
 
@@ -70,6 +72,8 @@ def _folder(uri: str, access: Access, images_uri: str | None) -> str:
     paths = [path for path in walks.some(store, walks.LOOKED_AT) if not coverage.ignored_by_name(path)]
     own = _without_images(paths, uri, images_uri)
     fitting = _fitting(own, store)
+    if images_uri is None and fitting.keys() & {*contents.DOCUMENTS, *contents.XML_ROOTS.values()}:
+        fitting.pop("png", None)  # the images, beside their documents
     if len(fitting) > 1:
         sides = " and ".join(f"{name} ({example})" for name, example in fitting.items())
         raise RefusedError(f"--masks {uri} fits two formats, {sides}: say which with --source")
@@ -103,15 +107,32 @@ def _fitting(paths: Sequence[str], store: Store) -> dict[str, str]:
             source = "png"
         if source is not None:
             found.setdefault(source, path)
+    for source, path in contents.of_documents(paths, store):
+        found.setdefault(source, path)
     if "yolo" in found and not _are_labels([path for path in paths if path.endswith(".txt")], store):
         del found["yolo"]
-    if "png" in found:
-        found = {_of_images(paths) if name == "png" else name: path for name, path in found.items()}
-    return found
+    return _settled(found, paths, store)
+
+
+def _settled(found: dict[str, str], paths: Sequence[str], store: Store) -> dict[str, str]:
+    """What mask files are, by their names and content; without those that belong to another source."""
+    if "open-images" in found:
+        found.pop("png", None)  # the masks that it names
+    if cityscapes.best_kind(paths, cityscapes.KINDS):
+        found.pop("cityscapes-polygons", None)  # its PNGs have the same, and ids
+    if "cityscapes-polygons" in found and cityscapes.kind_of(found.get("png", "")):
+        del found["png"]  # colours for people
+    is_stack = "cam" in found and _is_stack(found["cam"], store)
+    names = {"png": _of_images(paths), "cam": "stacks" if is_stack else "cam"}
+    return {names.get(name, name): path for name, path in found.items()}
 
 
 def _of_images(paths: Sequence[str]) -> str:
-    """Mask images are binary masks or instances by their values; Cityscapes' names say what they are."""
+    """Binary masks and instances are told by their values; class maps by Cityscapes' names, or by a label map."""
+    if ade20k.looks_like(frozenset(paths)):
+        return "ade20k"
+    if any(path in COLOURED for path in paths):
+        return "class-maps"
     kind = cityscapes.best_kind(paths, cityscapes.KINDS)
     return {None: "png", "instanceIds": "instances"}.get(kind, "class-maps")
 
@@ -128,30 +149,12 @@ def _are_labels(paths: Sequence[str], store: Store) -> bool:
     return False
 
 
+def _is_stack(path: str, store: Store) -> bool:
+    try:
+        return stacks.is_stack(store.read(path))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return False
+
+
 def _is_image(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _json(uri: str, access: Access) -> str:
-    """By the first entries of each list; the file is read as far as that takes."""
-    seen: set[str] = set()
-    store, name = split_uri(uri, access)
-    if not store.exists(name):
-        return "coco"  # refused where it is read
-    for key, entry in json_stream.entries(uri, access):
-        if not key:
-            return "coco-results"
-        if not isinstance(entry, dict):
-            continue
-        if "segments_info" in entry:
-            return "coco-panoptic"
-        if {"neg_category_ids", "not_exhaustive_category_ids"} & entry.keys() or _has_url_alone(entry):
-            return "lvis"
-        seen.add(key)
-        if {"images", "annotations"} <= seen:
-            break
-    return "coco"
-
-
-def _has_url_alone(entry: dict[str, object]) -> bool:
-    return "coco_url" in entry and "file_name" not in entry

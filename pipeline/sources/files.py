@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ ReadFile = Callable[[str, bytes], list[PlannedMask]]
 
 BATCH_FILES = 512
 MAX_FILE_BYTES = 1 << 29
+PATTERN = "files"
+"""The option that says how mask files are named, of all sources that read such (`pairing.by_pattern`)."""
 UNREADABLE = "null"
 """A geometry that fails as `mask_unreadable`."""
 
@@ -52,15 +54,25 @@ def scan(
     store = Store(given.masks_uri, given.access)
     images = walks.ImageFiles(given, suffixes)
     reads = _reads(given, suffixes, beside)
-    rule = pairing.rule_for(images, lambda: (f.path for f in store.walk() if reads(f.path)), given.coverage, "files")
+    pattern = given.options.get(PATTERN)
+    rule = pairing.rule_for(
+        images, lambda: (f.path for f in store.walk() if reads(f.path)), given.coverage, "files", pattern
+    )
     reader = _Reader(given, store, read)
     files = walks.mask_files(given, suffixes, beside)
-    with pairs(images, files, rule.of_image, rule.of_file) as paired:
+    with pairs(images, files, rule.of_image, rule.candidates) as paired:
         known = (_Group(path, own) for path, own in paired.images() if own or images_without_files)
         yield from reader.plan_all(known)
         orphans = (_orphan(own, given) for _, own in paired.orphans())
         yield from reader.plan_all(orphans)
     names.say_matches(reader.matched, reader.files, "mask files", given.coverage)
+
+
+def check(options: Mapping[str, str]) -> dict[str, str]:
+    """The options that are the source's own. Raises RefusedError for a pattern that is none."""
+    if PATTERN in options:
+        pairing.by_pattern(options[PATTERN])
+    return {name: value for name, value in options.items() if name != PATTERN}
 
 
 def _reads(given: SourceInput, suffixes: Collection[str], beside: Beside) -> Callable[[str], bool]:

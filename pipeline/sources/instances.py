@@ -8,6 +8,7 @@ bit grey, indexed, and RGB as R + 256 G + 65536 B.
 Where a folder `semantic` (KITTI) or `labels` (Mapillary) beside this one says that classes are the ids / 256, they are.
 Options of this source:
     per_class=N            how many ids a class has (1000; 256 in KITTI and Mapillary); 0: ids are objects of one class
+    files={stem}_*         as of `png.py`
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
 
 def parse(options: Mapping[str, str]) -> int | None:
     """`per_class`, None where it is not given. Raises RefusedError."""
-    number = as_int(options.get("per_class", "1000"))
-    if not options.keys() <= {"per_class"} or number is None or number < 0:
-        raise RefusedError(f"source instances takes per_class=N, not {dict(options)}")
-    return number if options else None
+    own = files.check(options)
+    number = as_int(own.get("per_class", "1000"))
+    if not own.keys() <= {"per_class"} or number is None or number < 0:
+        raise RefusedError(f"source instances takes per_class=N and files={{stem}}_*, not {dict(options)}")
+    return number if own else None
 
 
 def _masks(path: str, data: bytes, ids: Ids) -> list[PlannedMask]:

@@ -5,6 +5,7 @@
     label_colors.txt        CamVid:          r g b name
     config.json, config_v1.2.json, ...       Mapillary Vistas: {"labels": [{"name", "readable", "color", "instances"}]}
     objectInfo150.txt       ADE20K:          tab-separated, id first and name last
+    any .json by option     {name: [r, g, b]}, or a list of {name, color, id?}
 Classes are numbered from 0 where the first one is the background, else from 1; where a file gives ids, they are those.
 """
 
@@ -16,9 +17,9 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from pipeline.errors import StorageError
+from pipeline.errors import RefusedError, StorageError
 from pipeline.sources.fields import as_int, as_list, as_name
-from pipeline.storage import Access, Store
+from pipeline.storage import Access, Store, split_uri
 
 FOLDERS_UP = 3
 MAX_BYTES = 1 << 24
@@ -52,6 +53,18 @@ def find(folder: str, access: Access) -> LabelMap:
         if not folder or folder.endswith(("/", ":")):
             break
     return NOTHING
+
+
+def read(uri: str, access: Access) -> LabelMap:
+    """The label map in a file of any name. Raises RefusedError for what is none."""
+    store, name = split_uri(uri, access)
+    data = _read(store, name, may_be_closed=False)[:MAX_BYTES]
+    text = data.decode("utf-8-sig", "replace")
+    by_suffix = (_of_json, _mapillary) if name.lower().endswith(".json") else TABLES
+    for parse in [READERS[name]] if name in READERS else by_suffix:
+        if (found := parse(text, name)).names:
+            return found
+    raise RefusedError(f"labels={uri} is no label map: it {'holds no class' if data else 'does not exist'}")
 
 
 def _read(store: Store, name: str, may_be_closed: bool) -> bytes:
@@ -136,6 +149,23 @@ def _mapillary(text: str, file: str) -> LabelMap:
     return LabelMap(names, colours, False, file)
 
 
+def _of_json(text: str, file: str) -> LabelMap:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return NOTHING
+    if isinstance(content, dict):
+        content = [{"name": name, "color": colour} for name, colour in content.items()]
+    entries = [entry for entry in as_list(content) if isinstance(entry, dict) and as_name(entry.get("name"))]
+    found = [(as_name(entry["name"]), _rgb(map(str, as_list(entry.get("color"))))) for entry in entries]
+    if not entries or not all("id" in entry for entry in entries):
+        return _numbered([one for one in found if one[1] is not None], file)
+    numbers = [as_int(entry["id"]) for entry in entries]
+    pairs = [(number, *one) for number, one in zip(numbers, found, strict=True) if number is not None]
+    colours = {packed(*colour): number for number, _, colour in pairs if colour is not None}
+    return LabelMap({number: name for number, name, _ in pairs}, colours, True, file)
+
+
 def _object_info(text: str, file: str) -> LabelMap:
     rows = [line.split("\t") for line in text.splitlines()]
     names = {number: row[-1].strip() for row in rows if (number := as_int(row[0])) is not None and len(row) > 1}
@@ -151,3 +181,6 @@ READERS: dict[str, Callable[[str, str], LabelMap]] = {
     "config.json": _mapillary,
     "objectInfo150.txt": _object_info,
 }
+TABLES = (_labelmap, _class_dict, _label_colors, _object_info)
+COLOURED = ("labelmap.txt", "class_dict.csv", "label_colors.txt")
+"""Names of label maps that are of colours, and beside no other kind of masks than colour maps."""

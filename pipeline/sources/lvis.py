@@ -1,7 +1,7 @@
 """LVIS JSON: COCO's annotations, with `coco_url` in place of `file_name`, or beside one of an older image set (v0.5).
 
 https://www.lvisdataset.org/dataset. `.../train2017/000000391895.jpg` is `train2017/000000391895.jpg` in the image root,
-or `000000391895.jpg` where the root holds that. `file_name` counts where the root has it.
+or `000000391895.jpg` where the root holds that. `file_name` counts where the root has it. Options are those of COCO.
 """
 
 from __future__ import annotations

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from fnmatch import fnmatchcase
 from heapq import nsmallest
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from pipeline.errors import RefusedError
 from pipeline.sources.coverage import Coverage
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import IMAGE_SUFFIXES
 
 FIRST_FILES = 64
 SAMPLE = 1000
+STEM = "{stem}"
+SEPARATORS = frozenset("_-. ")
 
 _FOLDER_NAMES = """
     images image imgs img jpegimages photos input inputs rgb leftimg8bit image_2 data
@@ -31,7 +35,7 @@ _FOLDERS = frozenset(_FOLDER_NAMES.split())
 _OF_MASKS = re.compile(
     r"(_gt(fine|coarse)(_polygons|_color|_labeltrainids|_labelids|_instanceids|_instancetrainids)?"
     r"|[_. -](masks?|seg|segmentation|labels?|lab|gt|groundtruth|ground_truth|annotations?|instances?|matte|alpha|l"
-    r"|manual1|target|labelids|instanceids|p))$",
+    r"|manual1|target|labelids|instanceids|p|parts_\d{1,3}))$",
     re.IGNORECASE,
 )
 _BEFORE_MASKS = re.compile(r"^(masks?|seg|segmentation|labels?|gt)[_. -]", re.IGNORECASE)
@@ -41,12 +45,30 @@ _BEFORE_IMAGES = re.compile(r"^(image|img|photo)[_. -]", re.IGNORECASE)
 Key = Callable[[str], str]
 
 
+Shorter = Callable[[str], Iterator[str]]
+"""A mask file's path without its suffix -> those of images that it may be longer than, the longest first."""
+
+
+def _nothing_shorter(_name: str) -> Iterator[str]:
+    return iter(())
+
+
 class FileRule(NamedTuple):
-    """A path without its suffix -> what an image and its mask files have in common."""
+    """A path without its suffix -> what an image and its mask files have in common.
+
+    shorter: of files that belong to no image as they are: what else to look for.
+    """
 
     of_image: Key
     of_file: Key
     what: str
+    shorter: Shorter = _nothing_shorter
+
+    def candidates(self, path: str) -> Iterator[str]:
+        """What the image of a mask file may have, likeliest first; path: with its suffix."""
+        yield self.of_file(stem(path))
+        yield self.of_file(str(PurePosixPath(path).parent))
+        yield from self.shorter(stem(path))
 
 
 def without_words(name: str) -> str:
@@ -83,16 +105,50 @@ def _last(key: Key) -> Key:
     return lambda name: key(name).rpartition("/")[2]
 
 
+def _cut(name: str) -> Iterator[str]:
+    """`cat_mask_2` -> `cat_mask`, `cat`."""
+    folders, slash, last = _without_roles(name).rpartition("/")
+    return (f"{folders}{slash}{last[:at]}" for at in range(len(last) - 1, 0, -1) if last[at] in SEPARATORS)
+
+
+def by_pattern(pattern: str) -> FileRule:
+    """The rule that names of mask files say: `{stem}_*` for `cat_1.png` of `cat.jpg`. Raises RefusedError."""
+    before, found, after = pattern.partition(STEM)
+    if not found or STEM in after or "/" in pattern:
+        raise RefusedError(f"files={pattern}: it has to hold {STEM} once, and no folder, as in {STEM}_*")
+    ending = after.removesuffix(next((one for one in IMAGE_SUFFIXES if after.endswith(one)), ""))
+
+    def shorter(name: str) -> Iterator[str]:
+        folders, slash, last = _without_roles(name).rpartition("/")
+        if last.startswith(before):
+            ends = range(len(last), len(before), -1)
+            yield from (f"{folders}{slash}{last[len(before) : at]}" for at in ends if fnmatchcase(last[at:], ending))
+
+    return FileRule(_without_roles, lambda _name: "", f"the pattern {pattern}", shorter)
+
+
 RULES: dict[str, FileRule] = {
     "same": FileRule(_same, _same, "the same path"),
     "folders": FileRule(_without_roles, _without_roles, "the same path but for folders such as images and labels"),
     "affixes": FileRule(_bare_image, _bare_file, "the same path but for words such as _mask and _leftImg8bit"),
     "name": FileRule(_last(_bare_image), _last(_bare_file), "the same name in any folder"),
+    "longer": FileRule(_without_roles, _without_roles, "names that go on after the image's: cat_1 of cat", _cut),
 }
 
 
-def rule_for(images: Collection[str], files: Callable[[], Iterable[str]], coverage: Coverage, what: str) -> FileRule:
-    """The rule for the mask files of one folder. files: their paths, gone through twice where they do not match."""
+def rule_for(
+    images: Collection[str],
+    files: Callable[[], Iterable[str]],
+    coverage: Coverage,
+    what: str,
+    pattern: str | None = None,
+) -> FileRule:
+    """The rule for the mask files of one folder. files: their paths, gone through twice where they do not match.
+
+    pattern: as of `by_pattern`, where it is stated.
+    """
+    if pattern is not None:
+        return by_pattern(pattern)
     return RULES[coverage.decide(f"pairs of {what}", lambda: _found(images, files)) or "same"]
 
 
@@ -120,7 +176,7 @@ def _has_image(path: str, images: Collection[str]) -> bool:
 
 def _matched(rule: FileRule, files: list[str], images: Collection[str]) -> int:
     """How many of the files have an image, 0 where one has several."""
-    wanted = {rule.of_file(stem(path)) for path in files} | {rule.of_file(str(PurePosixPath(p).parent)) for p in files}
+    wanted = {name for path in files for name in rule.candidates(path)}
     found: dict[str, str] = {}
     for path in images:
         key = rule.of_image(stem(path))
@@ -128,4 +184,4 @@ def _matched(rule: FileRule, files: list[str], images: Collection[str]) -> int:
             continue
         if found.setdefault(key, stem(path)) != stem(path):
             return 0
-    return sum(rule.of_file(stem(p)) in found or rule.of_file(str(PurePosixPath(p).parent)) in found for p in files)
+    return sum(any(name in found for name in rule.candidates(path)) for path in files)

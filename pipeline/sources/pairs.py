@@ -68,9 +68,18 @@ def same(name: str) -> str:
     return name
 
 
+Candidates = Callable[[str], Iterable[str]]
+"""A mask file's path -> what its image may have in common with it, likeliest first."""
+
+
+def by_name(path: str) -> Iterable[str]:
+    """Its own name, and its folder's."""
+    return stem(path), str(PurePosixPath(path).parent)
+
+
 @contextmanager
 def pairs(
-    images: Iterable[str], files: Iterable[StoredFile], of_image: Key = same, of_file: Key = same
+    images: Iterable[str], files: Iterable[StoredFile], of_image: Key = same, of_file: Candidates = by_name
 ) -> Iterator[Pairs]:
     """Paths of images and the mask files of a store's `walk`, for as long as the context lasts."""
     with temporary_database(*_TABLES) as database:
@@ -91,10 +100,10 @@ def _image_row(path: str, of_image: Key) -> tuple[bytes, bool, bytes]:
     return to_key(of_image(stem(path))), PurePosixPath(path).suffix.lower() == ".png", to_key(path)
 
 
-def _image_stem(path: str, of_file: Key, database: sqlite3.Connection) -> str:
-    """The image that a mask file belongs to: the one of its own name, else the one of its folder's."""
-    own, folder = of_file(stem(path)), of_file(str(PurePosixPath(path).parent))
-    return folder if not _is_image(own, database) and _is_image(folder, database) else own
+def _image_stem(path: str, of_file: Candidates, database: sqlite3.Connection) -> str:
+    """The image that a mask file belongs to: the first candidate that is one, else the first."""
+    found = list(of_file(path))
+    return next((name for name in found if _is_image(name, database)), found[0] or stem(path))
 
 
 def _is_image(name: str, database: sqlite3.Connection) -> bool:

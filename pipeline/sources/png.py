@@ -5,16 +5,17 @@ PNG, GIF, BMP, TIFF, WebP, JPEG and whatever else Pillow decodes. What the pixel
     soft edges, alpha, JPEG                    a binary mask, cut half-way (see `label_image.py`)
     several values (indexed, grey, packed RGB) one mask for each non-zero value; 255 is void when there are others
 A mask's source id is the file's path without suffix, then `#value` for labels; the value is also the category id.
-Files whose values are classes, always, are another source: `class_maps.py`.
+Files whose values are classes, always, are another source: `class_maps.py`. Option of this source:
+    files={stem}_*         how mask files are named, where their names are longer than the images' (found by looking)
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from pipeline.errors import MaskError
+from pipeline.errors import MaskError, RefusedError
 from pipeline.masks import label_image
 from pipeline.masks.label_image import LabelImage
 from pipeline.sources import files, walks
@@ -28,6 +29,12 @@ VOID = 255
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image of the image root with its mask files, then the mask files that belong to no image."""
     yield from files.scan(given, suffixes(given), masks_of_file, images_without_files=True, beside=beside)
+
+
+def parse(options: Mapping[str, str]) -> None:
+    """Raises RefusedError for what is no option of this source."""
+    if files.check(options):
+        raise RefusedError(f"source png takes files={{stem}}_*, not {dict(options)}")
 
 
 def suffixes(given: SourceInput) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.masks.raster import SUFFIXES
@@ -55,7 +55,7 @@ class PlannedImage:
 class SourceInput:
     """masks_uri: what `--masks` names; images: the listed image root by path, empty where it cannot be listed; options:
     those of the source itself, as they were written (see `sources.parse`); coverage: to be told of everything that is
-    found; images_uri: the image root, where it is known.
+    found; images_uri: the image root, where it is known; within: a listing of `--masks` -> as much of it as is read.
     """
 
     masks_uri: str
@@ -65,3 +65,4 @@ class SourceInput:
     options: Mapping[str, str] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
     images_uri: str = ""
+    within: Callable[[Iterable[StoredFile]], Iterator[StoredFile]] = iter

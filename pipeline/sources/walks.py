@@ -53,7 +53,7 @@ def _named(suffixes: Collection[str]) -> str:
 def listed(given: SourceInput, folder: str = "") -> Iterator[StoredFile]:
     """The files of `--masks` that are no images of `--images`; what is no file at all is named."""
     nested = images_below(given)
-    for file in Store(given.masks_uri, given.access).walk(folder, follow_links=True):
+    for file in given.within(Store(given.masks_uri, given.access).walk(folder, follow_links=True)):
         if file.special:
             given.coverage.leave(file.path, "no file", file.special)
         elif nested is not None and _is_image(file.path, nested):

@@ -1,11 +1,11 @@
 """YOLO segmentation: `labels/NAME.txt` for `images/NAME.jpg`, a line an object: class x1 y1 x2 y2 ..., in shares of the
 image's width and height.
 
-A line of five numbers is a box (class, centre, width, height) and becomes its rectangle. What a tracker or a model adds
-at a line's end (confidence, track id) is no corner: it is carried as extra. The classes' names are those of
-`data.yaml`, `dataset.yaml` or `classes.txt`, in the folder of labels or up to two above it. `--masks` is the folder of
-labels, the folder that has it (Ultralytics' and Roboflow's layouts too), or the .yaml in that one. A mask's source id
-is the file and the line, from 1.
+A line of five numbers is a box (class, centre, width, height), which becomes a prompt: its rectangle. What a tracker or
+a model adds at a line's end (confidence, track id) is no corner: it is carried as extra. The classes' names are those
+of `data.yaml`, `dataset.yaml` or `classes.txt`, in the folder of labels or up to two above it. `--masks` is the folder
+of labels, the folder that has it (Ultralytics' and Roboflow's layouts too), or the .yaml in that one. A mask's source
+id is the file and the line, from 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.sources import files, walks
+from pipeline.sources import files, shapes, walks
 from pipeline.sources.fields import as_float, as_int, as_name
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
@@ -140,7 +140,7 @@ def _mask(path: str, number: int, words: list[str], names: Mapping[int, str], is
     detail = _fault(line, where)
     text = files.UNREADABLE if detail else json.dumps({"normalized": [_corners(line.points)]}, separators=(",", ":"))
     if not detail and len(line.points) == BOX_VALUES:
-        detail = "boxes: its rectangle stands for the object"
+        detail = shapes.BOX
     extra = json.dumps(line.extra) if line.extra else ""
     return PlannedMask(source_id, category, names.get(category, ""), text, detail, extra=extra)
 

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.dataset.overlays import ids_after
 from pipeline.errors import RefusedError
 from pipeline.masks.gate import tenth
 from pipeline.planning.increment import Chunk, Plan, read_plan
@@ -31,6 +32,7 @@ from pipeline.storage.documents import read_marker
 from pipeline.verify.accounting import Ledger
 from pipeline.verify.coverage import check_scans
 from pipeline.verify.files import Check, Report, check_extra, check_manifest, check_parts, check_run_files
+from pipeline.verify.overlays import check_overlays
 from pipeline.verify.rows import check_image, check_mask
 from schemas import layout
 from schemas.manifest import IncrementHash, Manifest, Marker
@@ -72,8 +74,9 @@ def _check_result(check: Check, manifest: Manifest) -> None:
     chunks = _check_increments(check, manifest.plan)
     ledger = Ledger(check.folder)
     plan = _read_plan(check, manifest)
+    changes = check_overlays(check, manifest)
     if plan is not None:
-        _note_planned(check, plan, chunks, sealed or {}, ledger)
+        _note_planned(check, plan, chunks, sealed or {}, ledger, changes)
     counts = _check_shards(check, manifest, ledger)
     if _plan_is_damaged(check.report) or sealed is None:
         check.report.add("accounting", layout.PLAN, "what must be in the shards is not known: see the findings above")
@@ -147,9 +150,16 @@ def _read_plan(check: Check, manifest: Manifest) -> Plan | None:
 
 
 def _note_planned(
-    check: Check, plan: Plan, chunks: Mapping[str, Sequence[Chunk]], sealed: Mapping[str, int], ledger: Ledger
+    check: Check,
+    plan: Plan,
+    chunks: Mapping[str, Sequence[Chunk]],
+    sealed: Mapping[str, int],
+    ledger: Ledger,
+    changes: Mapping[str, Sequence[Row]],
 ) -> None:
-    """Check the plan's rows, and enter in the ledger those that were sealed; the others are pending."""
+    """Check the plan's rows, and enter in the ledger those that were sealed, with what overlays add and remove; the
+    others are pending.
+    """
     live = {chunk.chunk_id for chunk in plan.chunks}
     hashes = {
         layout.Increment(marker.increment).file(name): sha256
@@ -164,7 +174,7 @@ def _note_planned(
             for place, row in enumerate(rows):
                 if chunk.chunk_id not in live or (chunk.chunk_id, row["image_id"]) in plan.superseded:
                     continue
-                ids = [mask["mask_id"] for mask in row["masks"]]
+                ids = ids_after((mask["mask_id"] for mask in row["masks"]), changes.get(row["image_id"], ()))
                 _count(check.report.planned, len(ids))
                 if place < sealed.get(chunk.chunk_id, 0):
                     ledger.planned(row["image_id"], ids)

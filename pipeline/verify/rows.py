@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.dataset.overlays import CORRECTED
 from pipeline.errors import REASONS, MaskError
 from pipeline.masks import binary
 
-DECISIONS = ("refined", "kept_coarse", "review", "failed")
+DECISIONS = ("refined", "kept_coarse", "review", "failed", CORRECTED)
 QUALITIES = ("quality", "quality_lower", "quality_coarse", "quality_refined")
 OF_THE_MASK = ("mask_rle", "bbox_xywh", "area")
 ALWAYS = ("mask_id", "image_id", "image_uri", "source_mask_id", "decision", "reason")
@@ -65,18 +66,21 @@ def _check_encodings(row: Row) -> Iterator[str]:
         except (MaskError, TypeError, ValueError) as error:
             yield f"has a {name} that does not decode: {error}"
             continue
-        if row["decision"] != "failed" and list(rle["size"]) != [row["height"], row["width"]]:
+        of_any_size = row["decision"] == "failed" or (row["decision"] == CORRECTED and name == "coarse_rle")
+        if not of_any_size and list(rle["size"]) != [row["height"], row["width"]]:
             yield f"has a {name} of {rle['size']} for an image of {[row['height'], row['width']]}"
 
 
 def _check_kept(row: Row) -> Iterator[str]:
     kept = row["mask_rle"]
+    if row["bbox_xywh"] != binary.bbox_xywh(kept):
+        yield f"has the box {row['bbox_xywh']}, its mask_rle {binary.bbox_xywh(kept)}"
+    if row["area"] != binary.area(kept):
+        yield f"has the area {row['area']}, its mask_rle {binary.area(kept)}"
+    if row["decision"] == CORRECTED:
+        return  # the mask is a person's
     choices = {"refined": ["refined_rle"], "kept_coarse": ["coarse_rle"]}.get(
         row["decision"], ["refined_rle", "coarse_rle"]
     )
     if kept not in [row[name] for name in choices]:
         yield f"is {row['decision']} and its mask_rle is not its {' or '.join(choices)}"
-    if row["bbox_xywh"] != binary.bbox_xywh(kept):
-        yield f"has the box {row['bbox_xywh']}, its mask_rle {binary.bbox_xywh(kept)}"
-    if row["area"] != binary.area(kept):
-        yield f"has the area {row['area']}, its mask_rle {binary.area(kept)}"

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ SMALL = "vit_small"  # stands for the others where --small is given
 sam_model_registry[SMALL] = partial(
     _build_sam, encoder_embed_dim=64, encoder_depth=2, encoder_num_heads=2, encoder_global_attn_indexes=[1]
 )
+MODELS[SMALL] = replace(MODELS["vit_b"], name=SMALL, encoder_tflop=None)
 
 
 class CoarseLike:

@@ -39,7 +39,8 @@ LABELME = {"version": "5.0", "shapes": [{"label": "thing", "points": [[5, 5], [3
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("a.json", LABELME),
+        ("a.json", {**LABELME, "shapes": []}),
+        ("b.json", {"objects": "of nobody's format"}),
         ("annotations.xml", "<annotations/>"),
         ("a.xml", "<annotation/>"),
         ("train/_annotations.coco.json", coco({"file_name": "a.jpg"})),
@@ -60,7 +61,7 @@ def test_no_mask_at_all_is_refused_with_what_is_there(tmp_path: Path, name: str,
 
 def test_a_folder_of_photographs_alone_is_refused(tmp_path: Path) -> None:
     put_images(tmp_path / "images", "a.jpg", "b.jpg")
-    put(tmp_path / "images" / "a.json", LABELME)
+    put(tmp_path / "images" / "a.json", {"caption": "a cat"})
     with pytest.raises(RefusedError, match=r"2 \.jpg"):
         run(tmp_path / "images", tmp_path / "images", tmp_path / "out")
 
@@ -227,7 +228,19 @@ PIECES: Names = {
     "ü 猫.png": encoded(MASK),
     "metadata.jsonl": json.dumps({"file_name": "a.jpg", "segmentation": [RING]}).encode(),
 }
-SOURCES = [None, "png", "instances", "class-maps", "yolo", "cam", "voc", "image-folder", "webdataset", "parquet"]
+SOURCES = [
+    None,
+    "png",
+    "instances",
+    "class-maps",
+    "yolo",
+    "cam",
+    "voc",
+    "image-folder",
+    "webdataset",
+    "parquet",
+    "labelme",
+]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

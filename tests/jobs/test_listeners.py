@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -10,7 +11,7 @@ from jobs import console
 from jobs.json_log import JsonLog
 from pipeline.planning.increment import Planned
 from pipeline.progress.breakdown import Breakdown, ChunkFinished
-from pipeline.progress.events import Event, Planning, Refined, Refining, Retrying, Sealing, Waiting
+from pipeline.progress.events import Event, Planning, Refined, Refining, Retrying, Sealing, Starting, Waiting
 from tests.results import make_manifest
 
 SPENT = Breakdown(chunks=1, images=5, masks=9, wall_s=2.00049, refine_s=1.0)
@@ -27,6 +28,7 @@ EVENTS: list[Event] = [
     Planning(1),
     Planned(0, images=5, masks=9, chunks=1, unchanged=2),
     Waiting("waiting for another run"),
+    Starting("ray:6379"),
     Refining(5, (1, 2)),
     CHUNK,
     Refined(SPENT),
@@ -48,7 +50,7 @@ def test_json_lines_have_their_names_and_fields(capsys: pytest.CaptureFixture[st
     assert {line["run"] for line in lines} == {"night-7"}
     told = {line["event"]: line for line in reversed(lines)}
     assert [line["event"] for line in lines] == [
-        *("planning", "planned", "waiting", "refining", "chunk", "refined", "retrying", "retrying"),
+        *("planning", "planned", "waiting", "starting", "refining", "chunk", "refined", "retrying", "retrying"),
         *("refining", "sealing", "sealed"),
     ]
     common = {"time", "level", "run", "event"}
@@ -56,6 +58,7 @@ def test_json_lines_have_their_names_and_fields(capsys: pytest.CaptureFixture[st
         "planning": [],
         "planned": ["chunks", "images", "increment", "masks", "superseded", "unchanged"],
         "waiting": ["message"],
+        "starting": ["address"],
         "refining": ["actors_max", "actors_min", "images"],
         "chunk": sorted([*vars(CHUNK).keys() - {"chunk_id"}, "chunk", "error", "fatal"]),
         "refined": sorted(SPENT.as_dict()),
@@ -76,12 +79,32 @@ def test_people_get_a_line_for_each_step_and_no_bar_is_left(capsys: pytest.Captu
         assert draw._bar is not None
     assert draw._bar is None
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-    assert lines[:3] == [
+    assert lines[:5] == [
+        "plan: reading the input",
         "plan: 5 new or changed images with 9 masks in 1 chunks; 2 images were planned before",
         "waiting for another run",
+        "connecting to Ray at ray:6379, which takes a few seconds",
         "refine: 5 images with 1 to 2 model actors",
     ]
-    assert lines[3].startswith("refine: 5 of 5 images, 9 masks, ")
-    assert "4 failed" in lines[3]
-    assert lines[4].startswith("refine: 2.0 s, ")
-    assert lines[6:] == ["retry: round 1, 1 images left", "retry: no failed row", "refine: nothing pending"]
+    assert lines[5].startswith("refine: 5 of 5 images, 9 masks, ")
+    assert "4 failed" in lines[5]
+    assert lines[6].startswith("refine: 2.0 s, ")
+    assert lines[8:11] == ["retry: round 1, 1 images left", "retry: no failed row", "refine: nothing pending"]
+
+
+def test_a_log_shows_that_a_silent_phase_is_alive(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.Pulse, "EVERY_S", 0.02)
+    with console.drawing() as draw:
+        draw(Starting(None))
+        told = ""
+        deadline = time.monotonic() + 20
+        while "starting Ray: 0 s so far" not in told and time.monotonic() < deadline:
+            told += capsys.readouterr().err
+            time.sleep(0.02)
+    assert "starting Ray: 0 s so far" in told
+    time.sleep(0.1)
+    capsys.readouterr()
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""

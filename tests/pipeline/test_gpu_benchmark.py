@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.gpu import Clock, Options, Row, Step, all_steps, run_steps
+from tests.benchmarks.gpu_models import SMALL
 from tests.benchmarks.gpu_pack import RETURNED_BYTES, too_much_returned
+from tests.benchmarks.gpu_rates import rates
 
 ENDLESS = """
 import time
@@ -95,3 +97,9 @@ def test_what_comes_back_has_limits(tmp_path: Path, files: int, size: int, probl
         with (tmp_path / f"{number}.bin").open("wb") as sink:
             sink.truncate(size)
     assert len(too_much_returned(tmp_path)) == problems
+
+
+def test_a_rehearsal_measures_the_rates_of_its_small_model(tmp_path: Path) -> None:
+    first = next(rates(options(tmp_path), Clock(time.monotonic() + 60)))
+    assert first["model"] == SMALL
+    assert first["images_per_s"] > 0

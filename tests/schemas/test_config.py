@@ -49,7 +49,7 @@ def test_the_fingerprint_depends_on_the_method_version(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("method: {iteratoins: 3}", "unknown key 'method.iteratoins'; method has model"),
+        ("method: {iteratoins: 3}", "unknown key 'method.iteratoins'; did you mean iterations"),
         ("methods: {}", "unknown part 'methods'; a configuration has method, gate, operation"),
         ("method: {iterations: 0}", "method.iterations: .*given: 0"),
         ("method: {use_points: false, use_box: false, use_mask: false}", "at least one of"),

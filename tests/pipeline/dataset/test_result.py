@@ -47,3 +47,28 @@ def test_one_mask_is_shown_beside_its_photograph(result: Result) -> None:
         result.show(missing)
     with pytest.raises(RefusedError, match="has no mask 'x'"):
         result.show("x")
+
+
+def test_a_filter_is_an_expression_or_the_text_of_where(result: Result) -> None:
+    asked = result.masks("decision = 'refined' and quality >= 0.5", columns=["source_mask_id"])
+    assert asked == result.masks((pc.field("decision") == "refined") & (pc.field("quality") >= 0.5), ["source_mask_id"])
+    with pytest.raises(RefusedError, match="qualty"):
+        result.masks("qualty > 0.5")
+
+
+def test_what_a_notebook_shows_of_it(result: Result) -> None:
+    assert repr(result).startswith(f"Result('{result.store.uri}': ")
+    assert "3 masks" in repr(result)
+    assert result.head(2)["image_uri"].to_pylist() == ["a.png", "a.png"]
+    assert result.head(2, "decision = 'kept_coarse'")["image_uri"].to_pylist() == ["gone.png"]
+    html = result._repr_html_()
+    assert html.count("<tr>") == 4
+    assert "gone.png" in html
+    assert "0.800" in html
+
+
+def test_names_from_the_data_are_text_in_a_notebook(tmp_path: Path) -> None:
+    rows = [mask_row("<b>.png", 1, SHAPE, SHAPE, category="<script>alert(1)</script>")]
+    html = write_result(tmp_path / "out", [rows], str(tmp_path))._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;b&gt;.png" in html

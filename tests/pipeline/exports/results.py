@@ -50,13 +50,16 @@ class ImageCase:
     uri: str
     size_hw: tuple[int, int]
     masks: list[MaskCase] = field(default_factory=list)
+    extra: str | None = None
+    has_photo: bool = True  # some names are those of no file
+    source_id: str | None = None
 
 
 def make_result(folder: Path, images: Sequence[ImageCase], shards: int = 1) -> Result:
     """Write shards, manifest and current.json as `seal` does, and photographs of grey noise below folder/images."""
     store = Store(str(folder / "out"))
     shards_of: dict[str, list[Shard]] = {"images": [], "masks": []}
-    for image in images:
+    for image in (image for image in images if image.has_photo):
         write_photo(folder / "images" / image.uri, image.size_hw)
     ordered = sorted(images, key=lambda image: image.uri)
     for number in range(shards):
@@ -83,13 +86,14 @@ def _image_row(index: int, image: ImageCase) -> dict[str, Any]:
     return {
         "image_id": image.uri,
         "image_uri": image.uri,
-        "source_image_id": str(index + 1),
+        "source_image_id": image.source_id or str(index + 1),
         "height": image.size_hw[0],
         "width": image.size_hw[1],
         "status": "ok",
         "reason": None,
         "masks": len(image.masks),
         "attempt": 0,
+        "extra": image.extra,
     }
 
 

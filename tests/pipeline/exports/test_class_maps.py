@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.dataset import Result, open_result
 from pipeline.errors import RefusedError
-from pipeline.exports import class_maps
+from pipeline.exports import class_maps, layers
 from pipeline.masks import binary
 from pipeline.masks.frames import ORIGINAL_SIZE
 from pipeline.models import NoModel
@@ -138,19 +138,23 @@ def row(mask: np.ndarray, category: int, quality: float | None, name: str = "a")
     }
 
 
-def test_the_better_mask_is_on_top_and_among_equals_the_smaller() -> None:
+def test_the_smaller_mask_is_on_top_and_among_equals_the_better() -> None:
     large, small = np.ones((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
     small[1:3, 1:3] = 1
-    for first, second, on_top in ((0.9, 0.5, 1), (0.5, 0.9, 2), (0.7, 0.7, 2), (None, None, 2), (0.1, None, 1)):
-        pixels = class_maps.paint([row(large, 1, first), row(small, 2, second)], (4, 4))
-        assert pixels[1, 1] == on_top
-        assert pixels[0, 0] == 1
+    for first, second in ((0.9, 0.5), (0.5, 0.9), (None, None)):
+        for masks in ([row(large, 1, first), row(small, 2, second)], [row(small, 2, second), row(large, 1, first)]):
+            pixels = class_maps.values(masks)[layers.paint(masks, (4, 4))]
+            assert (pixels[1, 1], pixels[0, 0]) == (2, 1)
+    for first, second, on_top in ((0.9, 0.5, 1), (0.5, 0.9, 2), (0.1, None, 1)):
+        assert layers.paint([row(small, 1, first), row(small, 2, second)], (4, 4))[1, 1] == on_top
+    crowd = {**row(small, 1, 0.9), "crowd": True}
+    assert layers.paint([crowd, row(large, 2, 0.5)], (4, 4))[1, 1] == 2
 
 
 @pytest.mark.parametrize("category", [-1, 0, 255, 1203])
 def test_categories_that_do_not_fit_are_refused(category: int) -> None:
     with pytest.raises(RefusedError, match="a class map holds"):
-        class_maps.paint([row(np.ones((2, 2), np.uint8), category, 0.5)], (2, 2))
+        class_maps.values([row(np.ones((2, 2), np.uint8), category, 0.5)])
 
 
 def test_the_palette_has_a_colour_of_its_own_for_each_class() -> None:

@@ -59,7 +59,8 @@ REGION = closed(
     }
 )
 PREDICTION = closed({"model_version": TEXT, "score": SCORE, "result": listed(REGION)})
-TASKS = listed(closed({"data": closed({"image": TEXT, "image_uri": TEXT}), "predictions": listed(PREDICTION, 1)}), 1)
+DATA = closed({"image": TEXT, "image_uri": TEXT, "image_id": TEXT})
+TASKS = listed(closed({"data": DATA, "predictions": listed(PREDICTION, 1)}), 1)
 ATTRIBUTE = closed(
     {
         "name": TEXT,
@@ -69,7 +70,7 @@ ATTRIBUTE = closed(
         "values": listed({"type": "string"}),
     }
 )
-LABELS = listed(closed({"name": TEXT, "type": {"const": "mask"}, "attributes": listed(ATTRIBUTE)}), 1)
+LABELS = listed(closed({"name": TEXT, "type": {"const": "any"}, "attributes": listed(ATTRIBUTE)}), 1)
 XML: dict[str, tuple[set[str], set[str]]] = {
     "annotations": (set(), {"version", "meta", "image"}),
     "version": (set(), set()),
@@ -109,7 +110,11 @@ def test_label_studio_tasks(result: Result, tmp_path: Path) -> None:
     config = ElementTree.parse(tmp_path / "to" / "label_config.xml").getroot()
     tags = {tag.attrib["name"]: tag for tag in config.iter() if "name" in tag.attrib}
     assert config.tag == "View"
-    assert {name: tag.tag for name, tag in tags.items()} == {"image": "Image", "label": "BrushLabels"}
+    assert {name: tag.tag for name, tag in tags.items()} == {
+        "image": "Image",
+        "label": "BrushLabels",
+        "crowd": "Choices",
+    }
     assert tags["image"].attrib["value"] == "$image"
     assert tags["label"].attrib["toName"] == "image"
     assert [label.attrib["value"] for label in tags["label"]] == list(CLASSES)

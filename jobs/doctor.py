@@ -1,0 +1,43 @@
+"""`relabel doctor`: would a run work here, and what is in its way."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from pipeline.storage import Access
+
+COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+WIDTH = 18
+
+
+def doctor(
+    output: Annotated[
+        str | None,
+        typer.Argument(help="An output to try: a few small files are written there and deleted.", show_default=False),
+    ] = None,
+    endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to try. Default: one is started here.")] = None,
+    no_ray: Annotated[bool, typer.Option("--no-ray", help="Don't start or connect to Ray.")] = False,
+) -> None:
+    """Check Python, packages, memory, disks, GPUs, Ray and a store, and say what to do about what is wrong.
+
+    Exit codes: 0 nothing is in the way; 1 something is.
+
+    Example: relabel doctor s3://b/refined
+    """
+    console.out.print("relabel doctor", style="bold")
+
+    from pipeline.doctor import diagnose  # imports pyarrow
+
+    problems = 0
+    for finding in diagnose(output, Access(endpoint_url), address, with_ray=not no_ray):
+        problems += finding.state == "problem"
+        mark = f"[{COLOURS[finding.state]}]{finding.state:8}[/]"
+        console.out.print(f"{mark} [bold]{finding.check:{WIDTH}}[/] ", end="")
+        console.out.print(finding.found, markup=False)
+        if finding.do:
+            console.out.print(f"{'':9}{'':{WIDTH}} -> {finding.do}", markup=False)
+    raise typer.Exit(1 if problems else 0)

@@ -1,0 +1,23 @@
+"""From the URIs of labels and truth to masks in pairs."""
+
+from __future__ import annotations
+
+from pipeline.errors import RefusedError
+from pipeline.evaluation import inputs, pairing
+from pipeline.storage import Access
+
+
+def paired(
+    predictions: str, ground_truth: str, coarse: str | None, images: str | None, access: Access
+) -> pairing.Pairing:
+    """Labels paired with the truth by id, as `relabel evaluate` has its arguments. Raises RefusedError."""
+    truths = inputs.read_truth(ground_truth, access)
+    if coarse is not None and not inputs.is_coco(predictions):
+        raise RefusedError("--coarse goes with COCO JSON predictions; an output folder has its own coarse masks")
+    found = inputs.read_predictions(predictions, {truth.annotation_id for truth in truths}, access)
+    return pairing.pair(
+        truths,
+        found,
+        coarse=inputs.read_coarse(coarse, access) if coarse is not None else None,
+        images=inputs.read_image_list(images, access) if images is not None else None,
+    )

@@ -1,0 +1,151 @@
+"""Stacks of masks: `masks/cat.npy` or `.npz` for `cat.jpg`, an array (N, H, W) of one object each.
+
+    .npy   (N, H, W) or (N, 1, H, W), boolean or integers; (H, W): every value but 0 is an object
+    .npz   such an array as `masks` (or as the only array of three axes), and perhaps, of length N: `labels`, `classes`,
+           `class_ids` or `category_ids` (integers or text), `scores`, `boxes`
+Arrays of floats are shares of a pixel, cut at 0.5. Options of this source:
+    layout=nhw|hwn         axis order (nhw)
+Objects in files of their own (pickled) are not read: they could run code. A mask's source id is the file and its place
+in the stack, from 0. An empty slice is a mask that fails; one that is as large as another image's fails too.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import MaskError, RefusedError
+from pipeline.masks import binary, cams
+from pipeline.sources import files
+from pipeline.sources.fields import as_float, as_int, as_label
+from pipeline.sources.pairs import stem
+from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
+
+Array = npt.NDArray[Any]
+
+MASKS = ("masks", "mask", "pred_masks", "segmentation", "arr_0")
+LABELS = ("labels", "classes", "class_ids", "category_ids", "pred_classes")
+SCORES = ("scores", "score")
+MAX_MASKS = 1 << 16
+MAX_MEMBERS = 16
+HALF = 0.5
+KINDS = "biuf"
+
+
+def scan(given: SourceInput) -> Iterator[PlannedImage]:
+    """Every image that has a file, then the files that belong to no image."""
+    read = partial(_masks, layout=parse(given.options))
+    yield from files.scan(given, {".npy", ".npz"}, read, images_without_files=False)
+
+
+def parse(options: Mapping[str, str]) -> str:
+    """The axis order. Raises RefusedError."""
+    layout = options.get("layout", "nhw")
+    if not options.keys() <= {"layout"} or layout not in ("nhw", "hwn"):
+        raise RefusedError(f"source stacks takes layout=nhw|hwn, not {dict(options)}")
+    return layout
+
+
+def is_stack(data: bytes) -> bool:
+    """Whether a file holds a stack of masks, and not scores of classes, which are floats."""
+    try:
+        arrays = _arrays(data)
+    except MaskError:
+        return False
+    found = _of(arrays, MASKS)
+    return found is not None and found.dtype.kind in "biu" and "cam" not in arrays
+
+
+def _masks(path: str, data: bytes, layout: str) -> list[PlannedMask]:
+    own = stem(path)
+    try:
+        arrays = _arrays(data)
+        stack = _stack(arrays, layout)
+    except MaskError as error:
+        return [PlannedMask(own, -1, "", files.UNREADABLE, f"unreadable: {error.detail}")]
+    labels, scores = (_column(arrays, names, len(stack)) for names in (LABELS, SCORES))
+    return [_mask(own, place, one, labels, scores) for place, one in enumerate(stack)]
+
+
+def _mask(own: str, place: int, pixels: Array, labels: list[Any] | None, scores: list[Any] | None) -> PlannedMask:
+    mask, detail = _binary(pixels)
+    label = None if labels is None else labels[place]
+    number = 1 if label is None else as_int(label)
+    score = None if scores is None else as_float(scores[place])
+    return PlannedMask(
+        source_mask_id=f"{own}#{place}",
+        category_id=-1 if number is None else number,
+        category=as_label(label) if number is None else "",
+        geometry=json.dumps(binary.encode(mask), separators=(",", ":")),
+        detail=detail,
+        extra=json.dumps({"score": score}) if score is not None else "",
+    )
+
+
+def _binary(pixels: Array) -> tuple[Array, str]:
+    if pixels.dtype.kind != "f":
+        return pixels != 0, ""
+    soft = int(np.count_nonzero((pixels > 0) & (pixels < 1)))
+    return pixels >= HALF, f"soft edges: {soft} pixels are neither 0 nor 1, cut at {HALF}" if soft else ""
+
+
+def _stack(arrays: Mapping[str, Array], layout: str) -> Array:
+    """(N, H, W). Raises MaskError."""
+    found = _of(arrays, MASKS)
+    if found is None:
+        raise MaskError("mask_unreadable", f"no array of masks, but {', '.join(arrays) or 'nothing'}"[:200])
+    if found.ndim == 4 and found.shape[1] == 1:
+        found = found[:, 0]
+    if found.ndim == 2 and found.dtype.kind != "f":
+        return _of_labels(found)
+    if found.ndim == 3 and layout == "hwn":
+        found = np.moveaxis(found, -1, 0)
+    if found.ndim != 3 or 0 in found.shape[1:] or len(found) > MAX_MASKS:
+        raise MaskError("mask_unreadable", f"an array of shape {found.shape}, where N, H, W should be")
+    return found
+
+
+def _of_labels(labels: Array) -> Array:
+    values = [value for value in np.unique(labels) if value != 0]
+    if 0 in labels.shape or len(values) * labels.size > cams.MAX_VALUES:
+        raise MaskError("mask_unreadable", f"{len(values)} values in an array of shape {labels.shape}")
+    return np.stack([labels == value for value in values]) if values else np.zeros((0, *labels.shape), bool)
+
+
+def _of(arrays: Mapping[str, Array], names: tuple[str, ...]) -> Array | None:
+    """The array of one of these names; of masks also the only one that has as many axes."""
+    named = next((arrays[name] for name in names if name in arrays), None)
+    if named is None and names is MASKS:
+        deep = [one for one in arrays.values() if one.ndim >= 3]
+        return deep[0] if len(deep) == 1 else None
+    return named
+
+
+def _column(arrays: Mapping[str, Array], names: tuple[str, ...], length: int) -> list[Any] | None:
+    """One value a mask, None where there is no such array."""
+    found = _of(arrays, names)
+    return found.tolist() if found is not None and found.shape == (length,) else None
+
+
+def _arrays(data: bytes) -> dict[str, Array]:
+    """The arrays of a file by their names. Raises MaskError."""
+    try:
+        if data.startswith(cams.NPY_MAGIC):
+            return {MASKS[0]: cams.array(data, KINDS)}
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            if len(members) > MAX_MEMBERS or sum(one.file_size for one in members) > 8 * cams.MAX_VALUES:
+                raise MaskError("mask_unreadable", "too many arrays, or too large")
+            return {one.filename.removesuffix(".npy"): cams.array(archive.read(one), f"{KINDS}U") for one in members}
+    except MaskError:
+        raise
+    except Exception as error:  # numpy and zipfile raise whatever a broken file leads them to
+        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        raise MaskError("mask_unreadable", detail) from None

@@ -1,0 +1,371 @@
+"""Masks that people corrected come home: exported, edited, brought back, sealed, exported; undone without a trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from pipeline.calibration.sample import read_corrections
+from pipeline.corrections.bring import Brought, Given, bring
+from pipeline.dataset import overlays
+from pipeline.dataset.verdicts import digest, rejected
+from pipeline.errors import RefusedError
+from pipeline.exports.label_studio import brush_rle
+from pipeline.exports.types import Options
+from pipeline.masks import binary
+from pipeline.output.corrected import lay_over
+from pipeline.storage import Access
+from pipeline.storage.lease import unguarded
+from pipeline.verify.check import verify
+from tests.pipeline.corrections.way_back import (
+    RING,
+    as_polygon,
+    attribute,
+    edited,
+    exported,
+    files,
+    of_mask,
+    polygon,
+    result,
+    rows,
+    sealed,
+)
+from tests.pipeline.outputs import SIZE_HW, Output
+
+DRAWN = binary.from_polygons([[float(value) for value in RING]], SIZE_HW)
+MOVED, GONE, CROWD, LEFT = "0-0", "0-1", "0-2", "0-3"
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    return sealed(tmp_path)
+
+
+def relabel(*words: str | Path) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def back(output: Output, path: Path, **more: Any) -> Brought:
+    return bring(output.store.uri, Given(str(path), **more), Access(), unguarded)
+
+
+def ids(output: Output) -> dict[str, str]:
+    return {source_id: row["mask_id"] for source_id, row in rows(output).items()}
+
+
+def edit(output: Output, root: Element) -> None:
+    """One mask redrawn as a polygon, one deleted, one added, one a crowd."""
+    own = ids(output)
+    mask, image = of_mask(root, own[MOVED])
+    as_polygon(mask, RING)
+    image.remove(of_mask(root, own[GONE])[0])
+    attribute(of_mask(root, own[CROWD])[0], "is_crowd").text = "true"
+    polygon(image, "thing", [20, 2, 28, 2, 28, 9, 20, 9])
+
+
+def check_corrected(before: dict[str, Any], after: dict[str, Any], name: str) -> None:
+    added = next(row for row in after.values() if row["reason"] == "added")
+    assert after.keys() - before.keys() == {added["source_mask_id"]}
+    assert before.keys() - after.keys() == {GONE}
+    moved, crowd = after[MOVED], after[CROWD]
+    assert moved["mask_rle"] == DRAWN
+    assert (moved["decision"], moved["reason"], moved["quality"]) == ("corrected", "corrected", 1.0)
+    assert moved["detail"] == f"replaced in overlay {name}"
+    assert json.loads(moved["extra"]) == {"overlay": name}
+    same = ("coarse_rle", "refined_rle", "predicted_iou", "quality_coarse", "mask_id", "category_id", "image_id")
+    assert {key: moved[key] for key in same} == {key: before[MOVED][key] for key in same}
+    assert (crowd["crowd"], crowd["mask_rle"]) == (True, before[CROWD]["mask_rle"])
+    assert (added["image_id"], added["category_id"], added["category"]) == ("0000.jpg", 1, "thing")
+    assert (added["coarse_rle"], added["area"], added["source_mask_id"].split("/")[0]) == (None, 56, name)
+    for source_id in (LEFT, "1-0", "2-0", "3-0"):
+        assert after[source_id] == before[source_id]
+
+
+def test_the_whole_way_with_cvat(output: Output, tmp_path: Path) -> None:
+    assert relabel("seal", output.folder).exit_code == 0  # shards of the size that the command makes
+    before, first = rows(output), files(output)
+    path = edited(exported(output, tmp_path / "cvat", "cvat"), lambda root: edit(output, root))
+    kept = relabel("review", output.folder, "--from", path, "--name", "anna")
+    assert kept.exit_code == 0, kept.output
+    assert "anna: 1 added, 1 kept, 1 removed, 2 replaced, in 4 images" in kept.stdout
+    assert files(output) == first  # nothing changes before the seal
+    assert "anna: waits for a seal" in relabel("review", output.folder, "--list").stdout
+    done = relabel("seal", output.folder)
+    assert done.exit_code == 0, done.output
+    assert "masks corrected" in done.stdout
+    after = rows(output)
+    check_corrected(before, after, "anna")
+    report = verify(output.store.uri, Access())
+    assert (report.findings, report.notes) == ([], [])
+    assert report.planned == report.done == {"images": 4, "masks": 10}
+    coco = json.loads(exported(output, tmp_path / "coco", "coco").read_text())
+    entries = {one["mask_id"]: one for one in coco["annotations"]}
+    assert entries.keys() == {row["mask_id"] for row in after.values()}
+    moved = entries[after[MOVED]["mask_id"]]
+    assert (moved["segmentation"], moved["decision"], moved["overlay"]) == (DRAWN, "corrected", "anna")
+    assert [one["iscrowd"] for one in entries.values() if one["mask_id"] == after[CROWD]["mask_id"]] == [1]
+    assert "anna: sealed: 1 added, 1 kept, 1 removed, 2 replaced\n" in relabel("review", output.folder, "--list").stdout
+    assert relabel("review", output.folder, "--undo", "anna").exit_code == 0
+    assert "sealed, and undone since" in relabel("review", output.folder, "--list").stdout
+    assert relabel("seal", output.folder).exit_code == 0
+    assert files(output) == first
+    assert verify(output.store.uri, Access()).findings == []
+    assert "anna: undone" in relabel("review", output.folder, "--list").stdout
+
+
+def test_the_whole_way_with_label_studio(output: Output, tmp_path: Path) -> None:
+    before, first, own = rows(output), files(output), ids(output)
+    path = exported(output, tmp_path / "ls", "label-studio")
+    tasks = json.loads(path.read_text())
+    regions = {one["id"]: one for one in tasks[0]["predictions"][0]["result"]}
+    height, width = SIZE_HW
+    points = [[100 * x / width, 100 * y / height] for x, y in zip(RING[::2], RING[1::2], strict=True)]
+    regions[own[MOVED]] |= {"type": "polygonlabels", "value": {"points": points, "polygonlabels": ["thing"]}}
+    shared = {key: regions[own[CROWD]][key] for key in ("original_width", "original_height", "image_rotation")}
+    pixels = np.zeros(SIZE_HW, np.uint8)
+    pixels[2:9, 20:28] = 1
+    new = {"format": "rle", "rle": brush_rle(pixels), "brushlabels": ["thing"]}
+    more = [
+        {**shared, "id": own[CROWD], "type": "choices", "from_name": "crowd", "value": {"choices": ["crowd"]}},
+        {**shared, "id": "x1Yz", "type": "brushlabels", "from_name": "label", "to_name": "image", "value": new},
+    ]
+    done = [*(one for key, one in regions.items() if key != own[GONE]), *more]
+    tasks[0]["annotations"] = [{"id": 1, "result": done, "was_cancelled": False}]
+    tasks[1]["annotations"] = [{"id": 2, "result": [], "was_cancelled": True}]  # skipped: says nothing
+    path.write_text(json.dumps(tasks))
+    assert back(output, path).counts == {"added": 1, "kept": 1, "removed": 1, "replaced": 2}
+    output.seal(shard_bytes=1)
+    check_corrected(before, rows(output), "tasks")
+    assert verify(output.store.uri, Access()).findings == []
+    assert relabel("review", output.folder, "--undo", "tasks").exit_code == 0
+    output.seal(shard_bytes=1)
+    assert files(output) == first
+
+
+def test_only_the_shards_of_changed_images_are_sealed_again(output: Output, tmp_path: Path) -> None:
+    before = result(output).files()
+    back(output, edited(exported(output, tmp_path / "cvat", "cvat"), lambda root: edit(output, root)))
+    output.seal(shard_bytes=1)
+    after = result(output).files()
+    assert len(before) == len(after) == 2
+    assert (before[0] == after[0], before[1] == after[1]) == (False, True)
+
+
+def test_later_corrections_lie_on_top(output: Output, tmp_path: Path) -> None:
+    own = ids(output)
+    back(output, edited(exported(output, tmp_path / "one", "cvat"), lambda root: edit(output, root)), name="one")
+    output.seal(shard_bytes=1)
+    added = next(row for row in rows(output).values() if row["reason"] == "added")
+
+    def again(root: Element) -> None:
+        as_polygon(of_mask(root, own[MOVED])[0], [1, 1, 5, 1, 5, 5, 1, 5])
+        of_mask(root, own[LEFT])[0].attrib["label"] = "other thing"
+        of_mask(root, added["mask_id"])[1].remove(of_mask(root, added["mask_id"])[0])
+
+    second = back(output, edited(exported(output, tmp_path / "two", "cvat"), again), name="two")
+    assert (second.counts, second.new) == ({"kept": 1, "removed": 1, "replaced": 2}, ["other thing"])
+    output.seal(shard_bytes=1)
+    after = rows(output)
+    assert (after[MOVED]["area"], json.loads(after[MOVED]["extra"])) == (16, {"overlay": "two"})
+    assert (after[LEFT]["category_id"], after[LEFT]["category"]) == (2, "other thing")
+    assert added["source_mask_id"] not in after
+    assert relabel("review", output.folder, "--undo", "one").exit_code == 0
+    output.seal(shard_bytes=1)
+    assert rows(output)[MOVED]["area"] == 16  # as the second says
+    assert GONE in rows(output)
+    assert verify(output.store.uri, Access()).findings == []
+
+
+def test_two_people_at_once_with_the_export_that_they_had(output: Output, tmp_path: Path) -> None:
+    own, sent = ids(output), exported(output, tmp_path / "sent", "cvat")
+    back(output, edited(sent, lambda root: edit(output, root)), name="one")
+    output.seal(shard_bytes=1)
+
+    def other(root: Element) -> None:
+        as_polygon(of_mask(root, own[LEFT])[0], RING)
+
+    path = edited(sent, other)
+    second = back(output, path, sent=str(sent), name="two")
+    assert second.counts == {"replaced": 1}  # and nothing of the first is taken back
+    assert back(output, path, name="three").counts["replaced"] > 1
+
+
+def test_the_same_file_twice_adds_nothing_twice(output: Output, tmp_path: Path) -> None:
+    path = edited(exported(output, tmp_path / "cvat", "cvat"), lambda root: edit(output, root))
+    names = [back(output, path).name for _ in range(2)]
+    assert names == ["back", "back-2"]
+    output.seal(shard_bytes=1)
+    assert sum(row["reason"] == "added" for row in rows(output).values()) == 1
+    with pytest.raises(RefusedError, match="nothing in it differs"):
+        back(output, path)
+
+
+def test_a_mask_that_was_cut_in_two_stays_one_and_gains_one(output: Output, tmp_path: Path) -> None:
+    own = ids(output)
+
+    def cut(root: Element) -> None:
+        mask, image = of_mask(root, own[MOVED])
+        half = polygon(image, "thing", [20, 2, 28, 2, 28, 9, 20, 9])
+        attribute(half, "mask_id").text = own[MOVED]
+        as_polygon(mask, [3, 3, 19, 3, 19, 8, 3, 8])
+
+    found = back(output, edited(exported(output, tmp_path / "cvat", "cvat"), cut))
+    assert found.counts == {"added": 1, "kept": 3, "replaced": 1}
+
+
+def test_what_cannot_be_read_stays_and_is_named(output: Output, tmp_path: Path) -> None:
+    own = ids(output)
+
+    def spoil(root: Element) -> None:
+        as_polygon(of_mask(root, own[MOVED])[0], [1, 1, 2, 2])
+        of_mask(root, own["1-0"])[1].attrib["width"] = "31"
+        of_mask(root, own["2-0"])[1].attrib["name"] = "elsewhere.jpg"
+        as_polygon(of_mask(root, own["3-0"])[0], RING)
+
+    path = edited(exported(output, tmp_path / "cvat", "cvat"), spoil)
+    done = relabel("review", output.folder, "--from", path)
+    assert done.exit_code == 3, done.output
+    assert "back: 1 replaced, in 2 images" in done.stdout
+    for said in (f"mask {own[MOVED]}: ", "0001.jpg is 31x20 in the file and 30x20", "elsewhere.jpg is not in the"):
+        assert said in done.stderr
+
+
+@pytest.mark.parametrize("options", [Options(where="area < 150"), Options(min_quality=0.5)])
+def test_masks_that_were_not_sent_are_not_gone(output: Output, tmp_path: Path, options: Options) -> None:
+    sent = exported(output, tmp_path / "cvat", "cvat", options)
+
+    def draw(root: Element) -> None:
+        as_polygon(next(mask for image in root.iter("image") for mask in image), RING)
+
+    found = back(output, edited(sent, draw), sent=str(sent))
+    assert found.counts["replaced"] == 1
+    assert "removed" not in found.counts
+
+
+def test_a_file_without_most_masks_is_asked_about(output: Output, tmp_path: Path) -> None:
+    def empty(root: Element) -> None:
+        for image in root.iter("image"):
+            for mask in list(image):
+                image.remove(mask)
+
+    path = edited(exported(output, tmp_path / "cvat", "cvat"), empty)
+    with pytest.raises(RefusedError, match=r"remove 10 of the 10 masks.*--sent"):
+        back(output, path)
+    assert back(output, path, allow_removals=True).counts == {"removed": 10}
+    output.seal(shard_bytes=1)
+    assert rows(output) == {}
+    assert verify(output.store.uri, Access()).findings == []
+
+
+def test_an_image_that_has_changed_keeps_its_masks(output: Output, tmp_path: Path) -> None:
+    back(output, edited(exported(output, tmp_path / "cvat", "cvat"), lambda root: edit(output, root)))
+    before = rows(output)[MOVED]
+    [overlay] = overlays.standing(output.store)
+    changes = [change for change in overlay.changes if change["action"] == "replaced"]
+    image = {"image_id": "0000.jpg", "status": "ok", "masks": 1, "height": 40, "width": 60}
+    [other], [mask] = lay_over(changes, [image], [before])
+    assert other == image
+    assert mask["mask_rle"] == before["mask_rle"]
+    assert mask["detail"] == "overlay back was not applied: its mask is of 30x20, the image of 60x40"
+
+
+def test_a_corrected_mask_is_no_longer_rejected(output: Output, tmp_path: Path) -> None:
+    row = rows(output)[MOVED]
+    verdict = {"mask_id": row["mask_id"], "digest": digest(row), "verdict": "reject", "strata": []}
+    page = tmp_path / "verdicts.json"
+    page.write_text(json.dumps({"kind": "relabel-verdicts", "schema_version": 1, "verdicts": [verdict]}))
+    path = edited(exported(output, tmp_path / "cvat", "cvat"), lambda root: edit(output, root))
+    assert relabel("review", output.folder, page).exit_code == 0
+    assert rejected(output.store.uri) == {row["mask_id"]}
+    back(output, path)
+    output.seal(shard_bytes=1)
+    assert rejected(output.store.uri) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("a.json", "--list"), ("--from", "a.xml", "--undo", "x"), ("--undo", "nobody"), ("--from", "x.tar")]
+)
+def test_what_cannot_be_meant_is_refused(output: Output, words: tuple[str, ...]) -> None:
+    assert isinstance(relabel("review", output.folder, *words).exception, RefusedError)
+
+
+def test_a_name_is_no_path(output: Output, tmp_path: Path) -> None:
+    path = edited(exported(output, tmp_path / "cvat", "cvat"), lambda root: edit(output, root))
+    for name in ("../x", "a b", "", ".hidden"):
+        with pytest.raises(RefusedError, match="letters"):
+            back(output, path, name=name or " ")
+    back(output, path, name="fine")
+    with pytest.raises(RefusedError, match="give another --name"):
+        back(output, path, name="fine")
+
+
+def test_a_mask_that_somebody_removed_since_is_named(output: Output, tmp_path: Path) -> None:
+    own, sent = ids(output), exported(output, tmp_path / "sent", "cvat")
+    back(output, edited(sent, lambda root: edit(output, root)), name="one")
+    output.seal(shard_bytes=1)
+
+    def redraw(root: Element) -> None:
+        as_polygon(of_mask(root, own[GONE])[0], RING)
+        as_polygon(of_mask(root, own["2-0"])[0], RING)
+
+    found = back(output, edited(sent, redraw), sent=str(sent))
+    assert found.counts == {"kept": 2, "replaced": 1}
+    assert found.unread == [f"image 0000.jpg, mask {own[GONE]}: the result has no such mask (any more)"]
+
+
+def test_a_mask_copied_to_another_image_is_added_there(output: Output, tmp_path: Path) -> None:
+    own = ids(output)
+
+    def propagate(root: Element) -> None:
+        copy = polygon(of_mask(root, own["1-0"])[1], "thing", RING)
+        attribute(copy, "mask_id").text = own[MOVED]
+
+    assert back(output, edited(exported(output, tmp_path / "cvat", "cvat"), propagate)).counts["added"] == 1
+
+
+def test_corrections_are_a_truth_to_calibrate_on(output: Output, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="no correction of a refined mask"):
+        read_corrections(output.store.uri, Access())
+    path = edited(exported(output, tmp_path / "cvat", "cvat"), lambda root: edit(output, root))
+    for name, seen, masks in (("changed", False, {MOVED, LEFT}), ("seen", True, {MOVED, LEFT, *ids(output)})):
+        back(output, path, name=name, seen=seen)
+        sample = read_corrections(output.store.uri, Access()).sample
+        assert {row["source_mask_id"] for row in sample.rows} == masks - {CROWD, GONE}
+        found = dict(zip((row["source_mask_id"] for row in sample.rows), sample.refined_iou, strict=True))
+        row = rows(output)[MOVED]
+        assert found[MOVED] == binary.iou(binary.decode(row["refined_rle"]), binary.decode(DRAWN))
+        kept = rows(output)[LEFT]
+        assert found[LEFT] == (1.0 if kept["mask_rle"] == kept["refined_rle"] else binary.iou(*sides(kept)))
+    few = relabel("calibrate", output.folder, "--corrections", "--output", tmp_path / "c.json")
+    assert "too few masks to calibrate" in str(few.exception)
+
+
+def sides(row: dict[str, Any]) -> tuple[binary.Mask, binary.Mask]:
+    return binary.decode(row["refined_rle"]), binary.decode(row["mask_rle"])
+
+
+def test_a_calibration_is_fitted_to_corrections(tmp_path: Path) -> None:
+    output = Output(tmp_path / "out", chunk_images=64)
+    output.plan(dict.fromkeys(range(80), (3, 97)))
+    output.refine(output.pending())
+    output.seal()
+
+    def redraw(root: Element) -> None:
+        for number, image in enumerate(root.iter("image")):
+            as_polygon(image[0], [3, 3, 10 + number % 8, 3, 10 + number % 8, 9 + number % 4, 3, 9 + number % 4])
+
+    back(output, edited(exported(output, tmp_path / "cvat", "cvat"), redraw))
+    to = tmp_path / "calibration.json"
+    done = relabel("calibrate", output.folder, "--corrections", "--output", to)
+    assert done.exit_code == 0, done.output
+    assert 30 <= json.loads(to.read_text())["fitted_on"]["masks"] <= 240
+    resealed = relabel("seal", output.folder, "--calibration", to)
+    assert resealed.exit_code == 0, resealed.output
+    assert verify(output.store.uri, Access()).findings == []

@@ -1,0 +1,94 @@
+"""A sealed output without a model, its export for an annotation tool, and edits as people make them there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+from pipeline.dataset import Result, open_result
+from pipeline.exports.driver import export
+from pipeline.exports.types import Options
+from pipeline.storage import Store
+from tests.pipeline.outputs import Output
+
+CORPUS = {0: (4, "a"), 1: (2, "b"), 2: (3, "c"), 3: (1, "d")}
+RING = [2, 3, 14, 3, 14, 12, 2, 12]
+
+Row = dict[str, Any]
+Edit = Callable[[Element], None]
+
+
+def sealed(folder: Path) -> Output:
+    """Four images with ten masks, in two chunks that are shards of their own."""
+    output = Output(folder / "out", chunk_images=2)
+    output.plan({number: (count, ord(salt)) for number, (count, salt) in CORPUS.items()})
+    output.refine(output.pending())
+    output.seal(shard_bytes=1)
+    return output
+
+
+def exported(output: Output, to: Path, form: str, options: Options | None = None) -> Path:
+    """The export's file."""
+    export(result(output), Store(str(to)), Store("/photos"), form, options or Options())
+    return to / {"cvat": "annotations.xml", "label-studio": "tasks.json", "coco": "instances.json"}[form]
+
+
+def result(output: Output) -> Result:
+    return open_result(output.store.uri)
+
+
+def rows(output: Output) -> dict[str, Row]:
+    """Mask rows by source id."""
+    return {row["source_mask_id"]: row for row in result(output).masks().to_pylist()}
+
+
+def edited(path: Path, edit: Edit) -> Path:
+    """The XML, changed."""
+    tree = ElementTree.parse(path)
+    edit(tree.getroot())
+    to = path.with_name("back.xml")
+    tree.write(to, encoding="utf-8")
+    return to
+
+
+def of_mask(root: Element, mask_id: str) -> tuple[Element, Element]:
+    """The element of a mask, and the image that it is in."""
+    for image in root.iter("image"):
+        for mask in image:
+            if attribute(mask, "mask_id").text == mask_id:
+                return mask, image
+    raise AssertionError(mask_id)
+
+
+def attribute(mask: Element, name: str) -> Element:
+    return next(one for one in mask.iter("attribute") if one.attrib["name"] == name)
+
+
+def as_polygon(mask: Element, ring: list[int], **more: str) -> None:
+    """Make a mask's element a polygon."""
+    points = ";".join(f"{x}.00,{y}.00" for x, y in zip(ring[::2], ring[1::2], strict=True))
+    mask.tag = "polygon"
+    mask.attrib = {"label": mask.attrib["label"], "source": "manual", "occluded": "0", "points": points, **more}
+
+
+def polygon(image: Element, label: str, ring: list[int]) -> Element:
+    """A new shape, with the empty attributes that CVAT gives it."""
+    shape = ElementTree.SubElement(image, "polygon", {"label": label})
+    as_polygon(shape, ring)
+    for name in ("mask_id", "decision", "quality"):
+        ElementTree.SubElement(shape, "attribute", {"name": name}).text = ""
+    ElementTree.SubElement(shape, "attribute", {"name": "is_crowd"}).text = "false"
+    return shape
+
+
+def files(output: Output) -> dict[str, bytes]:
+    """Shards by path; and the manifest without what tells one generation from another."""
+    found = result(output)
+    paths = [*found.files("masks"), *found.files("images")]
+    content = {path: output.store.read(path) for path in paths}
+    manifest = {**found.manifest.as_dict(), "generation": None}
+    return {**content, "manifest": json.dumps(manifest, sort_keys=True).encode()}
