@@ -82,7 +82,7 @@ def adapt(
         task = bar.add_task("candidates", total=len(planned))
         examples = adaptation.collect(
             loaded,  # type: ignore[arg-type]  # of the models above
-            adaptation.load(planned, listed, inputs, loaded.input_side),
+            adaptation.load(planned, listed, inputs, loaded),  # type: ignore[arg-type]
             regions=sources.find(source).semantic,
             on_image=lambda count: bar.advance(task, count),
         )

@@ -17,7 +17,7 @@ from pipeline.errors import RefusedError
 from pipeline.models import registry
 from pipeline.storage import Access
 
-MEASURED = registry.names_where(lambda spec: spec.encoder_tflop)
+MEASURED = registry.names_where(lambda spec: spec.promptable)
 PHOTOS = Path(__file__).parent / "demo_data" / "images"
 
 
@@ -53,8 +53,8 @@ def bench(
         "method": {"model": model, "encode_batch": batch, "iterations": iterations, "dtype": dtype}
     }
     method = read_config(None, "default", overrides, Access()).method
-    encoder_tflop = registry.find(method.model).encoder_tflop
-    if encoder_tflop is None:
+    spec = registry.find(method.model)
+    if not spec.promptable:
         raise RefusedError(f"bench measures {MEASURED}, not {method.model}")
     files = sorted(path for path in photos.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
@@ -76,12 +76,12 @@ def bench(
         method.encode_batch,
     )
 
-    from pipeline.models.ceiling import matmul_tflops, peak_memory_mb, settle
+    from pipeline.models.ceiling import counted_tflop, matmul_tflops, peak_memory_mb, settle
 
     encoded = [files[index % len(files)].read_bytes() for index in range(images)]
     with console.err.status("measuring"):
         result = measure(loaded, partial(settle, device), encoded, masks_per_image, method)
-        ceiling = Ceiling(matmul_tflops(device, method.dtype), encoder_tflop)
+        ceiling = Ceiling(matmul_tflops(device, method.dtype), spec.encoder_tflop or counted_tflop(loaded))
     result |= against_ceiling(result, ceiling) | {"peak_memory_mb": peak_memory_mb(device)}
     result |= {"model": method.model, "encode_batch": method.encode_batch, "iterations": method.iterations}
     if corpus:

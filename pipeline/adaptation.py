@@ -19,8 +19,8 @@ from pipeline.errors import RefusedError
 from pipeline.evaluation.bootstrap import ImageBootstrap
 from pipeline.masks import binary
 from pipeline.masks.binary import Mask, Rle
-from pipeline.masks.frames import FloatArray, Frame, resize_to_input, tight_box_xyxy
-from pipeline.models import PromptBatch
+from pipeline.masks.frames import FloatArray, Frame, tight_box_xyxy
+from pipeline.models import PromptBatch, input_for
 from pipeline.models.adapter import AdaptableModel, Ranking, head_inputs, join, predicted_iou, train
 from pipeline.planning.rows import as_rows
 from pipeline.refiners import RefineImage
@@ -75,13 +75,14 @@ def sample(images: Iterable[PlannedImage], count: int) -> list[PlannedImage]:
     return heapq.nsmallest(count, usable, key=lambda image: _hash(image.image_uri))
 
 
-def load(images: list[PlannedImage], listed: dict[str, StoredFile], inputs: Inputs, side: int) -> Iterator[RefineImage]:
+def load(
+    images: list[PlannedImage], listed: dict[str, StoredFile], inputs: Inputs, model: AdaptableModel
+) -> Iterator[RefineImage]:
     """Fetched, decoded and resized, a few at a time; what cannot be is left out."""
     for start in range(0, len(images), IMAGES_AT_ONCE):
-        loaded = chunk.load(
-            as_rows(images[start : start + IMAGES_AT_ONCE], listed), inputs, Method(), side, FETCH_THREADS
-        )
-        yield from chunk.refinable(loaded, side)
+        rows = as_rows(images[start : start + IMAGES_AT_ONCE], listed)
+        loaded = chunk.load(rows, inputs, Method(), model.input_side, FETCH_THREADS, stretched=model.stretched)
+        yield from chunk.refinable(loaded, model)
 
 
 def collect(
@@ -92,7 +93,7 @@ def collect(
     index: list[int] = []
     for number, image in enumerate(images):
         coarse = [part for rle in image.coarse for part in regions_of(rle)] if regions else image.coarse
-        embedding = model.encode([resize_to_input(image.pixels, model.input_side)]) if coarse else None
+        embedding = model.encode([input_for(model, image.pixels)]) if coarse else None
         for start in range(0, len(coarse), PROMPTS_AT_ONCE):
             rankings.append(rank(model, embedding, image.frame, coarse[start : start + PROMPTS_AT_ONCE]))
         index += [number] * len(coarse)

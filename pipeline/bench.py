@@ -16,8 +16,8 @@ import numpy.typing as npt
 from pipeline.masks import binary
 from pipeline.masks.binary import Rle
 from pipeline.masks.decode import decode_image
-from pipeline.masks.frames import FloatArray, Frame, resize_to_input
-from pipeline.models import Asked, Candidates, MaskModel, Pending, PromptBatch
+from pipeline.masks.frames import FloatArray
+from pipeline.models import Asked, Candidates, MaskModel, Pending, PromptBatch, frame_for, input_for
 from pipeline.refiners import RefineImage, refine
 from schemas.config import Method
 
@@ -36,12 +36,13 @@ class TimedModel:
     name: str = field(init=False)
     weights_sha256: str = field(init=False)
     input_side: int = field(init=False)
+    stretched: bool = field(init=False)
     mask_side: int = field(init=False)
     similarity_cut: float = field(init=False)
     looks: bool = False  # each of its answers is waited for, to be timed
 
     def __post_init__(self) -> None:
-        for own in ("name", "weights_sha256", "input_side", "mask_side", "similarity_cut"):
+        for own in ("name", "weights_sha256", "input_side", "stretched", "mask_side", "similarity_cut"):
             setattr(self, own, getattr(self.model, own))
 
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:
@@ -87,10 +88,10 @@ def bench(
     """Seconds and rates of each stage and of the whole over `photos` (encoded images), after one image to warm up."""
     started = time.perf_counter()
     pixels = [decode_image(photo, method.max_image_pixels) for photo in photos]
-    inputs = [resize_to_input(image, model.input_side) for image in pixels]
+    inputs = [input_for(model, image) for image in pixels]
     load_s = time.perf_counter() - started
     images = [
-        RefineImage(resized, Frame((image.shape[0], image.shape[1]), model.input_side), discs(image, masks_per_image))
+        RefineImage(resized, frame_for(model, (image.shape[0], image.shape[1])), discs(image, masks_per_image))
         for image, resized in zip(pixels, inputs, strict=True)
     ]
     refine(model, images[: method.encode_batch], method)

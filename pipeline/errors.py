@@ -81,6 +81,7 @@ REASONS: dict[str, str] = {
     "refined_empty": "the refined mask has no pixel",
     "refined_shattered": "much of the refined mask is in components that the coarse one does not have",
     "refined_ran_away": "the refined mask has little to do with the coarse one, or a very different size",
+    "refined_unstable": "without a calibration: the model's answers for the refined mask do not hold together",
     "refined_less_certain": "the refined mask's scores are below the gate's threshold",
     "both_uncertain": "neither mask is estimated to be good: a person should look",
     # gate: why the refined mask was taken

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.errors import RefusedError
 from pipeline.refining import chunk
 from pipeline.refining.chunk import Job, Task
@@ -69,10 +71,11 @@ def measure(tasks: Sequence[Task], job: Job, on_images: Callable[[int], None] = 
     for task in tasks:
         rows, waited = task.rows(job.output), list[float]()
         if not groups:
-            first = chunk.load(rows.slice(0, 1), job.inputs, job.method, job.input_side, job.fetch_threads)
+            first = _load(rows.slice(0, 1), job, waited)
+            waited.clear()
             chunk.refine(first, model, job.method, job.refiner)
         started = time.perf_counter()
-        loaded = chunk.load(rows, job.inputs, job.method, job.input_side, job.fetch_threads, on_wait=waited.append)
+        loaded = _load(rows, job, waited)
         between = time.perf_counter()
         chunk.refine(loaded, model, job.method, job.refiner)
         ended = time.perf_counter()
@@ -81,6 +84,12 @@ def measure(tasks: Sequence[Task], job: Job, on_images: Callable[[int], None] = 
         groups.append(Group(rows.num_rows, masks, fetch_s, between - started - fetch_s, ended - between))
         on_images(rows.num_rows)
     return groups
+
+
+def _load(rows: pa.Table, job: Job, waited: list[float]) -> pa.Table:
+    return chunk.load(
+        rows, job.inputs, job.method, job.input_side, job.fetch_threads, waited.append, stretched=job.stretched
+    )
 
 
 def project(

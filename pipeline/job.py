@@ -79,7 +79,9 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
             output,
             counted(sources.scan(request.source, given), given, max_unread=operation.max_unread, prune=request.prune),
             listed,
-            ChunkLimits(operation.chunk_images, operation.chunk_decoded_mb << 20, request.load_side),
+            ChunkLimits(
+                operation.chunk_images, operation.chunk_decoded_mb << 20, request.load_side, request.spec.stretched
+            ),
             prune=request.prune,
             hold=request.hold(on_event),
             on_image=on_image,

@@ -17,7 +17,7 @@ from pipeline.calibration.files import calibration_for
 from pipeline.cluster.connection import check_reachable
 from pipeline.configuration import read_config
 from pipeline.errors import RefusedError
-from pipeline.models import Runtime, check_device, check_usable, execution_class, load_model, registry
+from pipeline.models import ModelSpec, Runtime, check_device, check_usable, execution_class, load_model, registry
 from pipeline.models.weights import Weights, resolve, with_adapter
 from pipeline.output.manifest import Retention
 from pipeline.output.recovery import check_method
@@ -83,10 +83,15 @@ class Request:
         switch = read_switch(Store(self.output, self.access))
         return layout.method_folder(fingerprint(self.config.method), switch.given_up)
 
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """Of the model; of a family of them, what its checkpoint says."""
+        return registry.resolve(self.config.method.model, self.weights.readable, self.access)
+
     @property
     def load_side(self) -> int:
         """The long side at which images travel to the model; ORIGINAL_SIZE where they go as they are."""
-        return refiners.load_side(self.config.method, registry.find(self.config.method.model).input_side)
+        return refiners.load_side(self.config.method, self.spec.input_side)
 
     def stores(self) -> tuple[Store, Store]:
         """The output, and its folder of this method."""
@@ -180,6 +185,7 @@ def _known_source(wanted: Wanted, access: Access) -> str | None:
 
 def _weights(wanted: Wanted, config: Config, access: Access) -> Weights:
     weights = resolve(config.method.model, wanted.checkpoint, access)
+    registry.resolve(config.method.model, weights.readable, access)
     return weights if wanted.adapter is None else with_adapter(weights, wanted.adapter)
 
 
@@ -200,7 +206,7 @@ def make_job(request: Request, device: str) -> Job:
     """What the workers need to know. Raises RefusedError where they could not load the model as asked."""
     operation, method = request.config.operation, request.config.method
     output, run = request.stores()
-    spec = registry.resolve(method.model, request.weights.uri, request.access)
+    spec = request.spec
     adapted = request.weights.adapter is not None
     check_usable(spec, Runtime(device, method.dtype, operation.compile), adapted=adapted)
     if request.address is None:  # else the GPUs are other machines', which check for themselves
@@ -217,12 +223,17 @@ def make_job(request: Request, device: str) -> Job:
         weights=request.weights,
         spec=spec,
         refiner=refiners.find(method.refiner),
-        input_side=refiners.load_side(method, spec.input_side),
+        input_side=request.load_side,
         threads=operation.threads_per_actor,
         fetch_threads=operation.fetch_threads,
         device=device,
         attempt_log=operation.attempt_log,
         loader=partial(load_model, dtype=method.dtype, compiled=operation.compile, encode_batch=method.encode_batch),
-        execution_of=partial(execution_class, dtype=method.dtype, compiled=operation.compile),
+        execution_of=partial(
+            execution_class,
+            dtype=method.dtype,
+            compiled=operation.compile,
+            library=spec.extra[1] if spec.extra else "",
+        ),
         memory_bytes=operation.worker_memory_mb << 20 if operation.worker_memory_mb else None,
     )

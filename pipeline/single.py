@@ -19,9 +19,9 @@ from pipeline.masks import binary
 from pipeline.masks.binary import Mask
 from pipeline.masks.coarse import read_label_image
 from pipeline.masks.decode import decode_image
-from pipeline.masks.frames import Frame, resize_to_input
+from pipeline.masks.frames import resize_to_input
 from pipeline.masks.gate import Decision, Quality
-from pipeline.models import Model, load_model, weights
+from pipeline.models import Model, frame_for, load_model, weights
 from pipeline.models.loading import pick_device
 from pipeline.refiners import RefineImage, load_side
 from pipeline.storage import Access
@@ -123,9 +123,9 @@ def refine_all(
     weighed = method.model_copy(update={"weights_sha256": model.weights_sha256})
     calibration = calibration_for(gate, weighed, Access())
     pixels = read_image(image, method.max_image_pixels)
-    frame = Frame((pixels.shape[0], pixels.shape[1]), model.input_side)
+    frame = frame_for(model, (pixels.shape[0], pixels.shape[1]))
     arrays = [read_mask(mask, frame.size_hw) for mask in coarse]
-    loaded = resize_to_input(pixels, load_side(method, model.input_side))
+    loaded = resize_to_input(pixels, load_side(method, frame.input_side), stretched=frame.stretched)
     given = RefineImage(loaded, frame, [binary.encode(array) for array in arrays])
     outcomes = []
     for array, result in zip(arrays, refiners.refine(model, [given], method)[0], strict=True):

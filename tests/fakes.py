@@ -21,6 +21,7 @@ class FakeModel:
     name = "fake"
     weights_sha256 = "0" * 64
     input_side = PROMPT_SIDE
+    stretched = False
     mask_side = SIDE
     similarity_cut = 0.5
     looks = False

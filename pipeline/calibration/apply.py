@@ -153,7 +153,7 @@ def judge(rows: Sequence[Row], gate: Gate, calibration: Calibration | None) -> l
         margin = calibration.margin if calibration else 0.0
     judged = []
     for row, estimate in zip(rows, estimates, strict=True):
-        decision = mask_gate.decide(row, estimate, gate, margin)
+        decision = mask_gate.decide(row, estimate, gate, margin, calibration is not None)
         kept = estimate.refined if decision.kept == "refined" else estimate.coarse
         name = calibration.calibration_id if calibration else mask_gate.UNCALIBRATED
         judged.append(Judgement(decision, estimate, kept, lower_bound(kept, calibration), name))

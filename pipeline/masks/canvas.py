@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pipeline.masks import spans
 from pipeline.masks.binary import Mask, Rle
 from pipeline.masks.frames import FloatArray, Frame
-from pipeline.masks.resampling import Floats, means, resampled, upsampling
+from pipeline.masks.resampling import Floats, bilinear, means, resampled, upsampling
 from pipeline.masks.spans import Spans
 
 PROMPTED_CELLS = 384
@@ -195,6 +195,10 @@ def support(logits: FloatArray, frame: Frame, above: float) -> Window | None:
 def sampled(logits: FloatArray, frame: Frame, canvas: Canvas) -> FloatArray:
     """(s, s) logits in a frame's square -> (height, width) float32 at the canvas's cells, as Frame.logits_to_image."""
     side = len(logits)
+    if frame.stretched:
+        down, across = (side / extent for extent in frame.size_hw)
+        rows = bilinear((canvas.rows_px + 0.5) * down - 0.5, side)
+        return resampled(logits, rows, bilinear((canvas.columns_px + 0.5) * across - 0.5, side))
     rows = upsampling(canvas.rows_px, frame.size_hw[0], frame.input_hw[0], frame.input_side, side)
     columns = upsampling(canvas.columns_px, frame.size_hw[1], frame.input_hw[1], frame.input_side, side)
     return resampled(logits, rows, columns)

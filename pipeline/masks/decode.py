@@ -48,8 +48,10 @@ def decode_image(data: bytes, max_pixels: int, declared_hw: tuple[int, int] | No
     return decode_reduced(data, max_pixels, declared_hw, 0).pixels
 
 
-def decode_reduced(data: bytes, max_pixels: int, declared_hw: tuple[int, int] | None, side: int) -> Decoded:
-    """As decode_image, for who needs only `side` pixels on the long side (0: all of them).
+def decode_reduced(
+    data: bytes, max_pixels: int, declared_hw: tuple[int, int] | None, side: int, each_side: bool = False
+) -> Decoded:
+    """As decode_image, for who needs only `side` pixels on the long side, or on each (0: all of them).
 
     JPEGs with at least twice as many are decoded at 1/2, 1/4 or 1/8 of their size, with no less than `side` left.
     """
@@ -59,7 +61,7 @@ def decode_reduced(data: bytes, max_pixels: int, declared_hw: tuple[int, int] | 
         nonlocal stored_hw
         stored_hw = (image.height, image.width)
         if side and image.format == "JPEG":
-            shrink = max(1.0, max(stored_hw) / side)
+            shrink = max(1.0, (min if each_side else max)(stored_hw) / side)
             image.draft(None, (max(1, int(image.width / shrink)), max(1, int(image.height / shrink))))
 
     try:

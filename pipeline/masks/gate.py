@@ -20,6 +20,11 @@ Scores = Mapping[str, Any]
 """Score components by name; None or NaN where a refiner does not know one."""
 
 
+STABLE = 0.5
+"""Of `stability`, `iteration_iou` and `look_iou`, where nothing was calibrated: below it the model's own answers do not
+hold together, and what it says of its mask is no ground to take it. SAM itself drops proposals below 0.95."""
+
+
 class Quality(NamedTuple):
     """Estimates in [0, 1] of the IoU with the truth."""
 
@@ -45,12 +50,13 @@ def formula(predicted_iou: Any, stability: Any, coarse_iou: Any) -> tuple[Any, A
     return refined * coarse_iou, refined
 
 
-def decide(scores: Scores, quality: Quality, gate: Gate, margin: float) -> Decision:
+def decide(scores: Scores, quality: Quality, gate: Gate, margin: float, calibrated: bool = True) -> Decision:
     """Whether the refined mask replaces the coarse one, and why.
 
     margin: by how much the refined mask's estimate must exceed the coarse one's. Where even the better of the two is
     estimated below `gate.review_below`, it is kept for now and a person should look. Estimates that are not known (NaN)
-    decide nothing.
+    decide nothing. calibrated: whether the estimates were fitted to a truth. Where not, an answer that does not hold
+    together keeps the coarse mask, and so does a review: a model may be sure of noise.
     """
     if scores["area_ratio"] == 0:
         return Decision("kept_coarse", "refined_empty", "coarse")
@@ -63,16 +69,24 @@ def decide(scores: Scores, quality: Quality, gate: Gate, margin: float) -> Decis
         return Decision("kept_coarse", "refined_ran_away", "coarse")
     if scores["main_share"] < gate.min_main_share:
         return Decision("kept_coarse", "refined_shattered", "coarse")
-    return _compare(quality, gate, margin)
+    if not calibrated and _falls_apart(scores):
+        return Decision("kept_coarse", "refined_unstable", "coarse")
+    return _compare(quality, gate, margin, calibrated)
 
 
-def _compare(quality: Quality, gate: Gate, margin: float) -> Decision:
+def _falls_apart(scores: Scores) -> bool:
+    """Whether small changes of threshold, round or view make another mask of it; what is not known does not count."""
+    found = (scores.get(name) for name in ("stability", "iteration_iou", "look_iou"))
+    return any(value is not None and value < STABLE for value in found)
+
+
+def _compare(quality: Quality, gate: Gate, margin: float, calibrated: bool) -> Decision:
     if quality.refined - quality.coarse < margin:
         found = Decision("kept_coarse", "refined_less_certain", "coarse")
     else:
         found = Decision("refined", "improved", "refined")
     if getattr(quality, found.kept) < gate.review_below:
-        return Decision("review", "both_uncertain", found.kept)
+        return Decision("review", "both_uncertain", found.kept if calibrated else "coarse")
     return found
 
 

@@ -148,7 +148,7 @@ def evidence(
 
 def outline_cells(frame: Frame, cell: int) -> int:
     """OUTLINE_PX of the model's input in cells of so many image pixels, at least 1."""
-    return max(1, round(OUTLINE_PX * frame.size_hw[0] / frame.input_hw[0] / cell))
+    return max(1, round(frame.to_image_px(OUTLINE_PX) / cell))
 
 
 def _outline_logit(fused: FloatArray, refined: Mask, radius: int) -> float:

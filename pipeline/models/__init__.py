@@ -21,6 +21,8 @@ from pipeline.models.protocol import (
     Pending,
     PixelModel,
     PromptBatch,
+    frame_for,
+    input_for,
 )
 from pipeline.models.registry import MODELS, Checkpoint, ModelSpec, Normalisation, Runtime
 
@@ -42,6 +44,8 @@ __all__ = [
     "check_device",
     "check_usable",
     "execution_class",
+    "frame_for",
+    "input_for",
     "load_model",
     "prepare",
 ]

@@ -6,7 +6,11 @@ import resource
 import sys
 import time
 
+import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.models.protocol import MaskModel
 
 
 def matmul_tflops(device: str, dtype: str = "float32") -> float:
@@ -21,6 +25,14 @@ def matmul_tflops(device: str, dtype: str = "float32") -> float:
         settle(device)
         best = min(best, time.perf_counter() - started)
     return 2 * side**3 / best / 1e12
+
+
+def counted_tflop(model: MaskModel) -> float:
+    """Of the encoder for one image: what it multiplies while it encodes a black one, two operations for each pair."""
+    square = np.zeros((model.input_side, model.input_side, 3), np.uint8)
+    with FlopCounterMode(display=False) as counter:
+        model.encode([square])
+    return float(counter.get_total_flops()) / 1e12
 
 
 def gpus_here() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ def load_model(
 
     Raises RefusedError when the weights are not those of the model, it cannot be compiled, or the device does not do.
     """
-    spec = model if isinstance(model, ModelSpec) else registry.resolve(model, weights.uri, weights.access)
+    spec = model if isinstance(model, ModelSpec) else registry.resolve(model, weights.readable, weights.access)
     runtime = Runtime(device, dtype, compiled, encode_batch)
     check_usable(spec, runtime, adapted=weights.adapter is not None)
     if spec.checkpoint is None:
@@ -50,8 +51,6 @@ def load_model(
 
 def check_usable(spec: ModelSpec, runtime: Runtime, *, adapted: bool = False) -> None:
     """Raise RefusedError for what is asked of a model and is not to be had."""
-    if spec.view != "padded":
-        raise RefusedError(f"model {spec.name} takes {spec.view} images; only padded ones are computed")
     if runtime.compiled and (runtime.device == "cpu" or not spec.compilable):
         which = registry.names_where(lambda one: one.compilable)
         raise RefusedError(f"operation.compile is for {which} on GPUs, not for {spec.name} on {runtime.device}")
@@ -114,17 +113,23 @@ def _no_cuda(built_for: str | None, why: str) -> str:
     return f"device cuda: torch (built for CUDA {built_for}) cannot use a GPU here: {reason}"
 
 
-def execution_class(device: str, threads: int, dtype: str = "float32", compiled: bool = False) -> str:
-    """Device model, torch version, dtype, threads, compiled: in one class the same inputs give the same bytes."""
+def execution_class(
+    device: str, threads: int, dtype: str = "float32", compiled: bool = False, library: str = ""
+) -> str:
+    """Device model, torch version, dtype, threads, compiled: in one class the same inputs give the same bytes.
+
+    library: another one that computes, by the name of its distribution.
+    """
     import torch  # takes seconds; commands that need no model do without
 
     processor = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_model()
-    return f"{processor}; torch {torch.__version__}; {dtype}; {threads} threads{'; compiled' * compiled}"
+    more = f"; {library} {version(library)}" if library else ""
+    return f"{processor}; torch {torch.__version__}; {dtype}; {threads} threads{'; compiled' * compiled}{more}"
 
 
 def _checked(model: Model, spec: ModelSpec) -> Model:
     """The model, when it is what its spec says: images were loaded, and will be framed, by these numbers."""
-    for of in ("input_side", *(("mask_side",) if spec.promptable else ())):
+    for of in ("input_side", *(("stretched", "mask_side") if spec.promptable else ())):
         if getattr(model, of) != getattr(spec, of):
             raise RefusedError(f"model {spec.name} has {of} {getattr(model, of)}, its spec {getattr(spec, of)}")
     return model

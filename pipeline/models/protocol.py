@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.masks.canvas import Patch
-from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray, Frame
+from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray, Frame, resize_to_input
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class PromptBatch:
 class Candidates:
     """C candidate masks for each of N prompts.
 
-    logits         (N, C, mask_side, mask_side) float32, foreground where > 0, in the model's padded square
+    logits         (N, C, mask_side, mask_side) float32, foreground where > 0, in the model's square
     predicted_iou  (N, C) float32, the model's own estimate of each candidate's IoU
     """
 
@@ -148,12 +148,13 @@ class PixelModel(Model, Protocol):
 class MaskModel(Model, Protocol):
     """A promptable segmentation model of the SAM family. Deterministic for a given batch composition."""
 
+    stretched: bool  # whether images are stretched to its square, not padded
     mask_side: int  # side of mask prompts and of the masks that come out
     similarity_cut: float  # cosine above which two embeddings are "the same object" (elastic box)
     looks: bool  # whether `look` is to be had: on devices where waiting for each answer costs more than computing it
 
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:
-        """Images (h, w, 3) uint8 RGB, long side `input_side` -> an opaque embedding of the batch."""
+        """Images (h, w, 3) uint8 RGB, long side `input_side` (stretched: both) -> an opaque embedding of the batch."""
         ...
 
     def features(self, embedding: Any, image: int) -> FloatArray:
@@ -170,3 +171,13 @@ class MaskModel(Model, Protocol):
         mirrored: the embedding of the mirror images, where they are looked at.
         """
         ...
+
+
+def frame_for(model: Model, size_hw: tuple[int, int]) -> Frame:
+    """An image's place in a model's square. A model that does not say otherwise pads."""
+    return Frame(size_hw, model.input_side, getattr(model, "stretched", False))
+
+
+def input_for(model: Model, image_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB -> as the model's `encode` takes it."""
+    return resize_to_input(image_rgb, model.input_side, stretched=getattr(model, "stretched", False))

@@ -5,8 +5,6 @@ says which protocol it follows (promptable: MaskModel, else PixelModel; `models/
 lie before it, what file its weights are, and what a method on it starts from. The file may import torch: MODELS names
 its `load` by `Imported`, so that commands which make no model do without. A family of models whose checkpoints say
 what they are has `read` as well: `resolve` asks it.
-
-A spec can say more than is computed by now: `loading.check_usable` refuses what is not.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipeline.masks.frames import ORIGINAL_SIZE, PROMPT_SIDE
+from pipeline.models.folders import PRETRAINED
 from pipeline.models.protocol import Model, NoModel
 from pipeline.registry import look_up
 from pipeline.storage import Access
@@ -32,16 +31,18 @@ class Normalisation(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """The file of a model's weights.
+    """The file of a model's weights, or their folder.
 
     wanted: what a user who gives none is asked for. packaged: URI of the one that is taken then, where there is one.
     file_name, sha256: of a published file; a file of that name must have that content, others are taken as they are.
+    folder: names and patterns of the files that count (models/folders.py); (): it is one file.
     """
 
     wanted: str
     packaged: str = ""
     file_name: str = ""
     sha256: str = ""
+    folder: tuple[str, ...] = ()
 
 
 class Runtime(NamedTuple):
@@ -77,10 +78,14 @@ class ModelSpec:
     similarity_cut   cosine above which two embeddings are "the same object" (elastic box)
     checkpoint       its weights; None: it has none
     read             (checkpoint's URI, access) -> the spec of what lies there, for a family of models
+    architecture     of a family, where the name stands for one of its architectures
+    choose_by        what a candidate is chosen by: the IoU that the model predicts, or, where that is not to be
+                     trusted, how stable the candidate is; it then stands in place of the predicted IoU
+    extra            the extra of this package that it needs, and the module by which it is known to be installed
     defaults         of Method, where neither preset nor user say otherwise
     presets          what a preset stands for on this model, beyond what PRESETS says; the least of all settings
-    encoder_tflop    of one image at the input size, two operations for each multiplication and addition; None: no
-                     encoder to be measured
+    encoder_tflop    of one image at the input size, two operations for each multiplication and addition; None: it
+                     is counted when it is measured
     adaptable        whether it is an adapter.AdaptableModel
     compilable       whether torch.compile may be asked for, on GPUs
     """
@@ -96,22 +101,31 @@ class ModelSpec:
     similarity_cut: float = 0.5
     checkpoint: Checkpoint | None = None
     read: Callable[[str, Access], ModelSpec] | None = None
+    architecture: str = ""
+    choose_by: Literal["predicted_iou", "stability"] = "predicted_iou"
+    extra: tuple[str, str] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encoder_tflop: float | None = None
     adaptable: bool = False
     compilable: bool = False
 
+    @property
+    def stretched(self) -> bool:
+        """Whether both sides of an image are stretched to the model's square."""
+        return self.view == "stretched"
+
 
 @dataclass(frozen=True)
 class Imported:
-    """A function of a module that is imported when the function is first called."""
+    """A function of a module that is imported when the function is first called. first: its first arguments."""
 
     module: str
     name: str
+    first: tuple[str, ...] = ()
 
     def __call__(self, *arguments: Any) -> Any:
-        return getattr(import_module(self.module), self.name)(*arguments)
+        return getattr(import_module(self.module), self.name)(*self.first, *arguments)
 
 
 def _no_model(*_: object) -> NoModel:
@@ -175,6 +189,53 @@ CASCADEPSP = ModelSpec(
     checkpoint=Checkpoint("the path or URI of the file `model` of CascadePSP's release v1.0"),
 )
 
+
+def _pretrained(name: str, architecture: str = "", repository: str = "") -> ModelSpec:
+    """A model of transformers'; what it is stands in its folder (`models/hf_config.py`). Starts from what vit_* do."""
+    wanted = "a folder as save_pretrained writes it: path, s3://, gs:// or hf://owner/name"
+    return ModelSpec(
+        name,
+        Imported("pipeline.models.hf", "load"),
+        promptable=True,
+        input_side=PROMPT_SIDE,
+        checkpoint=Checkpoint(wanted, packaged=f"hf://{repository}" if repository else "", folder=PRETRAINED),
+        read=Imported("pipeline.models.hf_config", "read", (name,)),
+        architecture=architecture,
+        extra=("hf", "transformers"),
+        defaults=VIT_H.defaults,
+        adaptable=True,
+    )
+
+
+EXPORTED = ModelSpec(
+    "exported",
+    Imported("pipeline.models.exported", "load"),
+    promptable=True,
+    input_side=PROMPT_SIDE,
+    checkpoint=Checkpoint(
+        "a folder with config.json, encoder.onnx and decoder.safetensors (models/exported.py has what they hold)",
+        folder=("config.json", "encoder.onnx", "decoder.safetensors"),
+    ),
+    read=Imported("pipeline.models.exported", "read"),
+    architecture="vit_b",  # whose decoder is that of all
+    extra=("onnx", "onnxruntime"),
+    defaults={**VIT_H.defaults, "dtype": "float32"},  # the file's own
+    adaptable=True,
+)
+
+REPOSITORIES = {
+    "sam2.1-tiny": ("sam2", "facebook/sam2.1-hiera-tiny"),
+    "sam2.1-small": ("sam2", "facebook/sam2.1-hiera-small"),
+    "sam2.1-base-plus": ("sam2", "facebook/sam2.1-hiera-base-plus"),
+    "sam2.1-large": ("sam2", "facebook/sam2.1-hiera-large"),
+    "sam3": ("sam3_tracker", "facebook/sam3"),
+    "sam-hq-b": ("sam_hq", "syscv-community/sam-hq-vit-base"),
+    "sam-hq-l": ("sam_hq", "syscv-community/sam-hq-vit-large"),
+    "sam-hq-h": ("sam_hq", "syscv-community/sam-hq-vit-huge"),
+    "edgetam": ("edgetam", "yonigozlan/EdgeTAM-hf"),
+}
+"""Names for usual repositories of a hub: each one's architecture and where it is. `hf` takes any."""
+
 MODELS: dict[str, ModelSpec] = {
     "lite": LITE,
     "vit_b": VIT_B,
@@ -183,6 +244,9 @@ MODELS: dict[str, ModelSpec] = {
     "none": ModelSpec("none", _no_model),
     "torchscript": TORCHSCRIPT,
     "cascadepsp": CASCADEPSP,
+    "exported": EXPORTED,
+    "hf": _pretrained("hf"),
+    **{name: _pretrained(name, *where) for name, where in REPOSITORIES.items()},
 }
 
 

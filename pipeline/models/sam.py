@@ -6,7 +6,7 @@ The networks are segment-anything's own. Prompts are decoded for many images at 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,20 +19,22 @@ from segment_anything import sam_model_registry
 
 from pipeline.errors import RefusedError
 from pipeline.masks.frames import FloatArray
+from pipeline.masks.scores import STABILITY_OFFSET
 from pipeline.models.device.rounds import look
 from pipeline.models.device.transfer import PromptTensors, prompt_tensors, sent, split
 from pipeline.models.encoder_batches import CompiledEncoder
+from pipeline.models.passes import IMAGES_PER_PASS, PROMPTS_PER_PASS
 from pipeline.models.protocol import Asked, Candidates, Pending, PromptBatch
 from pipeline.models.registry import ModelSpec, Runtime
 from pipeline.models.sam_decoder import SamDecoder
 from pipeline.models.sam_encoder import FastEncoder
 from pipeline.storage import brief
 
-EMBEDDING_STRIDE = 16
-IMAGES_PER_PASS = {"cpu": 1, "cuda": 64}
-PROMPTS_PER_PASS = {"cpu": 4, "cuda": 64}
-"""On CPUs more leave the caches: measured, 8 images take 1.2 times as long each, 32 prompts 1.7 times
-(tests/benchmarks/RESULTS.md). On GPUs the method's batches decide, up to these."""
+GRID_SIDE = 64
+"""Of embeddings, along a side."""
+
+Encode = Callable[[torch.Tensor], torch.Tensor]
+"""Normalised squares (B, 3, input_side, input_side) float32 -> embeddings (B, 256, 64, 64) float32."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +57,29 @@ class SamModel:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         compiled_batch: int | None = None,
+        encoder: Encode | None = None,
     ) -> None:
         """checkpoint: a local `.pth` (read with weights_only) or `.safetensors` file in the official format.
 
-        spec: its name is that of the architecture in segment-anything.
+        spec: its architecture, or else its name, is that in segment-anything. encoder: in place of the checkpoint's,
+        which then holds none.
         dtype: of the encoder's matrix products, on GPUs of the decoder's transformer as well; masks are float32.
         compiled_batch: see CompiledEncoder; None: not compiled.
         Raises RefusedError when the checkpoint does not hold this architecture.
         """
-        self.name = architecture = spec.name
+        self.name, architecture = spec.name, spec.architecture or spec.name
+        self._by_stability = spec.choose_by == "stability"
         self.input_side, self.mask_side, self.candidates = spec.input_side, spec.mask_side, spec.candidates
-        self.similarity_cut = spec.similarity_cut
+        self.stretched, self.similarity_cut = spec.stretched, spec.similarity_cut
         self.weights_sha256 = weights_sha256
         self._device = torch.device(device)
-        self.looks = self._device.type != "cpu"
+        on_gpu = self._device.type != "cpu"
+        self.looks = on_gpu and not self.stretched  # models/device upsamples in two steps, as padded squares want it
         # Built without memory, then given the checkpoint's tensors: random initialisation of ViT-H takes longer.
         with torch.device("meta"):
             sam = sam_model_registry[architecture]()
+        if encoder:
+            sam.image_encoder = torch.nn.Identity()
         try:
             missing, unexpected = sam.load_state_dict(_read(checkpoint), strict=False, assign=True)
         except RuntimeError as error:
@@ -81,15 +89,18 @@ class SamModel:
             state = "lacks" if missing else "has unknown"
             raise RefusedError(f"{checkpoint.name} is not a {architecture} checkpoint: it {state} {named}")
         self._sam = sam.float().requires_grad_(False).eval()
-        encoder = FastEncoder(self._sam.image_encoder.to(self._device), dtype)
-        self._encoder = CompiledEncoder(encoder, compiled_batch) if compiled_batch else encoder
+        self._encoder = encoder or self._own_encoder(dtype, compiled_batch)
         self._decoder = SamDecoder(
             self._sam.prompt_encoder.to(self._device),
             self._sam.mask_decoder.to(self._device),
-            dtype if self.looks else torch.float32,
+            dtype if on_gpu else torch.float32,
         )
         self._mean = torch.tensor(spec.normalisation.mean, device=self._device)
         self._std = torch.tensor(spec.normalisation.std, device=self._device)
+
+    def _own_encoder(self, dtype: torch.dtype, compiled_batch: int | None) -> Encode:
+        encoder = FastEncoder(self._sam.image_encoder.to(self._device), dtype)
+        return CompiledEncoder(encoder, compiled_batch) if compiled_batch else encoder
 
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> SamEmbedding:
@@ -102,7 +113,8 @@ class SamModel:
         most = IMAGES_PER_PASS[self._device.type]
         parts = zip(there.split(most), sizes.split(most), strict=True)
         passes = [self._encoder(self._normalised(*part)) for part in parts]
-        grid = [(-(-f.shape[0] // EMBEDDING_STRIDE), -(-f.shape[1] // EMBEDDING_STRIDE)) for f in frames]
+        stride = self.input_side // GRID_SIDE
+        grid = [(-(-frame.shape[0] // stride), -(-frame.shape[1] // stride)) for frame in frames]
         return SamEmbedding(torch.cat(passes), grid, there)
 
     def _normalised(self, squares: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
@@ -126,7 +138,8 @@ class SamModel:
 
     def decode(self, embedding: SamEmbedding, prompts: PromptTensors) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (N, 3, 256, 256) and predicted IoU (N, 3) of prompts, all in one pass."""
-        return self._decoder(embedding.image, prompts)
+        masks, predicted_iou = self._decoder(embedding.image, prompts)
+        return masks, _stability(masks) if self._by_stability else predicted_iou
 
     def look(self, embedding: SamEmbedding, mirrored: SamEmbedding | None, asked: Asked) -> Pending:
         """See MaskModel.look."""
@@ -146,6 +159,12 @@ class SamModel:
     def to_predicted_iou(self, output: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """See adapter.AdaptableModel; the first output is the single-mask one's."""
         return output[:, 1:]
+
+
+def _stability(masks: torch.Tensor) -> torch.Tensor:
+    """As masks/scores.py, of logits (N, C, m, m): what is chosen by, where the IoU head is not to be trusted."""
+    high, low = ((masks > offset).sum((2, 3)) for offset in (STABILITY_OFFSET, -STABILITY_OFFSET))
+    return high / low.clamp_min(1)
 
 
 def load(spec: ModelSpec, path: Path, sha256: str, runtime: Runtime) -> SamModel:

@@ -16,6 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import RefusedError
+from pipeline.extras import require
+from pipeline.models import folders
 from pipeline.models.registry import MODELS, PACKAGED, find
 from pipeline.storage import Access, brief
 from pipeline.storage.backoff import STORE_ERRORS, is_failure, retried
@@ -33,13 +35,20 @@ ADAPTER_BYTES = 1 << 26  # of an adapter, at most; those of ViT-H's head are abo
 class Weights:
     """A checkpoint: its URI (PACKAGED for the one that comes along) and the SHA-256 of its content.
 
-    adapter: of the IoU head (adapter.py), to be merged into the model when it is loaded.
+    adapter: of the IoU head (adapter.py), to be merged into the model when it is loaded. folder: see Checkpoint.
     """
 
     uri: str
     sha256: str
     access: Access
     adapter: Weights | None = None
+    folder: tuple[str, ...] = ()
+
+    @property
+    def readable(self) -> str:
+        """Where a folder's small files can be read: this node's copy, where it has one, else the URI."""
+        copy = _cached(self.sha256, self.uri, self.folder)
+        return str(copy) if self.folder and copy.exists() else self.uri
 
 
 def resolve(model: str, checkpoint: str | None, access: Access) -> Weights:
@@ -47,17 +56,20 @@ def resolve(model: str, checkpoint: str | None, access: Access) -> Weights:
 
     A file that bears an official name must have the published hash; other files (fine-tuned ones) are taken as such.
     """
-    wants = find(model).checkpoint
+    spec = find(model)
+    wants = spec.checkpoint
     if wants is None:
         return Weights("", "", access)
+    if spec.extra:
+        require(module=spec.extra[1], extra=spec.extra[0], what=f"model {model}")
     checkpoint = checkpoint or wants.packaged
     if not checkpoint:
         raise RefusedError(f"model {model} needs --checkpoint: {wants.wanted}")
-    fetched = _fetch(checkpoint, access)
-    sha256 = hash_weights(fetched)
+    fetched = _fetch(checkpoint, access, wants.folder)
+    sha256 = hash_weights(fetched, wants.folder)
     _check_published(checkpoint, sha256)
-    _keep(fetched, sha256, checkpoint)
-    return Weights(checkpoint, sha256, access)
+    _keep(fetched, sha256, checkpoint, wants.folder)
+    return Weights(checkpoint, sha256, access, folder=wants.folder)
 
 
 def _check_published(uri: str, sha256: str) -> None:
@@ -98,15 +110,17 @@ def adapter_metadata(data: bytes) -> dict[str, str]:
 
 
 def local_path(weights: Weights) -> Path:
-    """The weights as a file on this node, its content checked. Raises RefusedError when it is not what was resolved."""
-    cached = _cached(weights.sha256, weights.uri)
+    """The weights as a file, or folder, on this node, the content checked. Raises RefusedError when it is not what was
+    resolved.
+    """
+    cached = _cached(weights.sha256, weights.uri, weights.folder)
     if cached.exists():
         return cached
-    fetched = _fetch(weights.uri, weights.access)
-    found = hash_weights(fetched)
+    fetched = _fetch(weights.uri, weights.access, weights.folder)
+    found = hash_weights(fetched, weights.folder)
     if found != weights.sha256:
         raise RefusedError(f"{weights.uri} changed: its SHA-256 is {found}, the run began with {weights.sha256}")
-    return _keep(fetched, found, weights.uri)
+    return _keep(fetched, found, weights.uri, weights.folder)
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
@@ -114,9 +128,9 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (LITE_WEIGHTS, LITE_CORRECTION) if path == LITE_WEIGHTS else (path,)
 
 
-def hash_weights(path: Path) -> str:
-    """SHA-256 (hex) of the weights at `path`: of all their files, one after another."""
-    return hash_file(*files_of(path))
+def hash_weights(path: Path, folder: tuple[str, ...] = ()) -> str:
+    """SHA-256 (hex) of the weights at `path`: of all their files, one after another; of a folder, its manifest's."""
+    return folders.hash_folder(path, folder) if folder else hash_file(*files_of(path))
 
 
 def hash_file(*paths: Path) -> str:
@@ -134,18 +148,31 @@ def cache_folder() -> Path:
     return Path(os.environ.get("RELABEL_CACHE") or Path.home() / ".cache" / "relabel")
 
 
-def _fetch(uri: str, access: Access) -> Path:
-    """A local path with the content of `uri`: the file itself, or a temporary copy in the cache."""
+def _fetch(uri: str, access: Access, folder: tuple[str, ...] = ()) -> Path:
+    """A local path with the content of `uri`: the file or folder itself, or a temporary copy in the cache."""
     uri = str(LITE_WEIGHTS) if uri == PACKAGED else uri
+    found = _fetch_any(uri, access, folder)
+    if folder:
+        folders.check_folder(found, folder, uri)
+    return found
+
+
+def _fetch_any(uri: str, access: Access, folder: tuple[str, ...]) -> Path:
+    temporary = cache_folder() / f".tmp-{uuid.uuid4().hex}"
     try:
+        if folder and uri.startswith("hf://"):
+            folders.download_from_hub(uri, folder, temporary)
+            return temporary
         fs, path = connect(uri, access.endpoint_url, access.timeout_s)
         if _is_local(fs):
-            if not Path(path).is_file():
-                raise RefusedError(f"the checkpoint {uri} does not exist")
+            if not (Path(path).is_dir() if folder else Path(path).is_file()):
+                raise RefusedError(f"the checkpoint {uri} does not exist{', or is no folder' if folder else ''}")
             return Path(path)
-        temporary = cache_folder() / f".tmp-{uuid.uuid4().hex}"
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        retried(lambda: _download(fs, path, temporary), access.tries)
+        if folder:
+            folders.download(fs, path, folder, temporary, access.tries)
+        else:
+            retried(lambda: _download(fs, path, temporary), access.tries)
     except RefusedError:
         raise
     except FileNotFoundError:
@@ -162,15 +189,19 @@ def _download(fs: Any, path: str, target: Path) -> None:
         shutil.copyfileobj(source, sink, BLOCK_BYTES)
 
 
-def _keep(fetched: Path, sha256: str, uri: str) -> Path:
-    """Move a download to its place in the cache; a local file stays where it is."""
+def _keep(fetched: Path, sha256: str, uri: str, folder: tuple[str, ...] = ()) -> Path:
+    """Move a download to its place in the cache; a local file, or folder, stays where it is."""
     if fetched.parent != cache_folder() or not fetched.name.startswith(".tmp-"):
         return fetched
-    return fetched.replace(_cached(sha256, uri))
+    place = _cached(sha256, uri, folder)
+    if folder and place.exists():  # another process of this node was faster
+        shutil.rmtree(fetched)
+        return place
+    return fetched.replace(place)
 
 
-def _cached(sha256: str, uri: str) -> Path:
-    return cache_folder() / f"{sha256}{PurePosixPath(uri).suffix}"
+def _cached(sha256: str, uri: str, folder: tuple[str, ...] = ()) -> Path:
+    return cache_folder() / (sha256 if folder else f"{sha256}{PurePosixPath(uri).suffix}")
 
 
 def _is_local(fs: Any) -> bool:

@@ -39,19 +39,21 @@ ROW_GROUP_ROWS = 256
 class ChunkLimits:
     """How large a chunk may be: images, and bytes of their pixels as they travel to the model, by declared size.
 
-    side: the long side, in pixels, to which images are reduced (or enlarged) when they are loaded; ORIGINAL_SIZE: none.
+    side: the long side (stretched: each), in pixels, to which images are reduced (or enlarged) when they are loaded;
+    ORIGINAL_SIZE: none.
     """
 
     images: int
     decoded_bytes: int
     side: int = ORIGINAL_SIZE
+    stretched: bool = False
 
     def bytes_of(self, row: Row) -> int:
         """Of one planned image; 0 where its source does not say its size."""
         size_hw = (row["height"] or 0, row["width"] or 0)
         if not all(size_hw):
             return 0
-        height, width = size_hw if self.side == ORIGINAL_SIZE else Frame(size_hw, self.side).input_hw
+        height, width = size_hw if self.side == ORIGINAL_SIZE else Frame(size_hw, self.side, self.stretched).input_hw
         return height * width * 3
 
 

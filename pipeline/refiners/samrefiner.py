@@ -21,10 +21,10 @@ from pipeline.errors import JobError
 from pipeline.masks import spans
 from pipeline.masks.binary import Rle
 from pipeline.masks.canvas import JUDGED_CELLS, Patch, canvas_of, field_to_mask, patch_of_logits, patch_of_spans
-from pipeline.masks.frames import FloatArray, Frame, resize_to_input
+from pipeline.masks.frames import FloatArray, Frame
 from pipeline.masks.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
 from pipeline.masks.views import View, cut, mirrored, object_window
-from pipeline.models import Asked, MaskModel, Pending, PromptBatch
+from pipeline.models import Asked, MaskModel, Pending, PromptBatch, frame_for, input_for
 from pipeline.refiners.background import Overlapped
 from pipeline.refiners.types import RefinedMask, RefineImage
 from pipeline.refiners.verdict import NOT_FINITE, contrast_margin_px, scored, scored_later
@@ -87,7 +87,7 @@ class _Batch:
 
     def __init__(self, model: MaskModel, images: Sequence[RefineImage], method: Method) -> None:
         self.model, self.images, self.method = model, images, method
-        self.embedding = model.encode([resize_to_input(image.pixels, model.input_side) for image in images])
+        self.embedding = model.encode([input_for(model, image.pixels) for image in images])
         self._similarity: dict[int, tuple[FloatArray, FloatArray]] = {}
 
     @cached_property
@@ -251,7 +251,7 @@ def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, Vi
             if pixels.shape[:2] != instance.frame.size_hw:
                 raise ValueError(f"crops need an image of {instance.frame.size_hw}, not {pixels.shape[:2]}")
             x1, y1, x2, y2 = window
-            frame = Frame((y2 - y1, x2 - x1), batch.model.input_side)
+            frame = frame_for(batch.model, (y2 - y1, x2 - x1))
             pictures.append(RefineImage(cut(pixels, window), frame, []))
             current = instance.current.moved(x1, y1)
             closer.append(replace(instance, image=place, frame=frame, current=current))

@@ -83,7 +83,7 @@ def canvas_for(
     image: RefineImage, coarse: Patch, previous: Patch | None, views: Sequence[View], method: Method
 ) -> Canvas:
     """Around all that the coarse mask, the one before and the views' answers can be."""
-    picture_px = image.pixels.shape[0] / image.frame.size_hw[0]  # to each of the image's
+    picture_px = min(there / extent for extent, there in _sides(image))  # to each of the image's
     seen = [seen_window(view, -method.colour_vote) for view in views]
     patches = [patch.canvas.window for patch in (coarse, previous) if patch is not None and patch.mask.size]
     windows = [*patches, *(window for window in seen if window is not None)]
@@ -94,7 +94,13 @@ def canvas_for(
 
 def contrast_margin_px(image: RefineImage) -> int:
     """Of the image, around a mask whose contrast is taken."""
-    return int(CONTRAST_MARGIN_PX * image.frame.size_hw[0] / image.pixels.shape[0]) + 1
+    return max(int(CONTRAST_MARGIN_PX * extent / there) + 1 for extent, there in _sides(image))
+
+
+def _sides(image: RefineImage) -> list[tuple[int, int]]:
+    """The sides of the image that have a scale of their own, and of its picture; of one that is padded the height."""
+    sides = list(zip(image.frame.size_hw, image.pixels.shape[:2], strict=True))
+    return sides if image.frame.stretched else sides[:1]
 
 
 def _judge(image: RefineImage, coarse: Mask, canvas: Canvas, views: Sequence[View], method: Method) -> _Judged:
@@ -103,7 +109,7 @@ def _judge(image: RefineImage, coarse: Mask, canvas: Canvas, views: Sequence[Vie
     size_hw = image.frame.size_hw
     coloured = colour_cut(image.pixels, size_hw, fused, coarse, canvas) if method.colour_vote else None
     if coloured is not None:
-        scale = canvas.cell * image.frame.input_hw[0] / size_hw[0]
+        scale = canvas.cell * image.frame.input_scale
         fused += np.float32(method.colour_vote) * vote(fused, coarse, coloured, scale)
     refined = (fused > 0).astype(np.uint8)
     scores = evidence(views, own, fused, canvas, coarse, refined)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipeline import models, refiners
 from pipeline.errors import JobError
 from pipeline.masks.frames import Frame
-from pipeline.models import Model, ModelSpec
+from pipeline.models import Model, ModelSpec, frame_for
 from pipeline.models.weights import Weights
 from pipeline.planning.increment import Chunk, read_chunk
 from pipeline.refiners import RefinedMask, RefineImage, Refiner
@@ -76,6 +76,11 @@ class Job:
     loader: Callable[[ModelSpec | str, Weights, str, int], Model] = models.load_model
     execution_of: Callable[[str, int], str] = models.execution_class
 
+    @property
+    def stretched(self) -> bool:
+        """Whether images are loaded for a model that stretches them."""
+        return self.spec is not None and self.spec.stretched
+
     def load_model(self) -> Model:
         """The model, ready on the device."""
         return self.loader(self.spec or self.method.model, self.weights, self.device, self.threads)
@@ -93,7 +98,7 @@ def refine(loaded: pa.Table, model: Model, method: Method, refiner: Refiner | No
     for row, pixels in zip(rows, _pixels(loaded), strict=True):
         usable = _usable(row)
         if pixels is not None and usable:
-            images.append(_refine_image(row, pixels, model.input_side))
+            images.append(_refine_image(row, pixels, frame_for(model, (row["height"], row["width"]))))
             targets.append(usable)
     for usable, refined in zip(targets, refiners.refine(model, images, method, refiner), strict=True):
         for mask, result in zip(usable, refined, strict=True):
@@ -101,12 +106,12 @@ def refine(loaded: pa.Table, model: Model, method: Method, refiner: Refiner | No
     return pa.Table.from_pylist(rows, PARTS)
 
 
-def refinable(loaded: pa.Table, input_side: int) -> Iterator[RefineImage]:
+def refinable(loaded: pa.Table, model: Model) -> Iterator[RefineImage]:
     """The images of LOADED that have a mask to refine."""
     rows = loaded.drop_columns(["pixels", "pixels_hw"]).to_pylist()
     for row, pixels in zip(rows, _pixels(loaded), strict=True):
         if pixels is not None and _usable(row):
-            yield _refine_image(row, pixels, input_side)
+            yield _refine_image(row, pixels, frame_for(model, (row["height"], row["width"])))
 
 
 def write(part: pa.Table, task: Task, run: Store, execution: str) -> None:
@@ -123,8 +128,7 @@ def _usable(row: Row) -> list[Row]:
     return [mask for mask in row["masks"] if mask["reason"] is None and not mask["crowd"]]
 
 
-def _refine_image(row: Row, pixels: npt.NDArray[np.uint8], input_side: int) -> RefineImage:
-    frame = Frame((row["height"], row["width"]), input_side)
+def _refine_image(row: Row, pixels: npt.NDArray[np.uint8], frame: Frame) -> RefineImage:
     return RefineImage(pixels, frame, [mask["coarse_rle"] for mask in _usable(row)])
 
 

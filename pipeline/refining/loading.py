@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -55,10 +56,12 @@ def load(
     input_side: int,
     threads: int,
     on_wait: Callable[[float], None] = lambda _seconds: None,
+    *,
+    stretched: bool = False,
 ) -> pa.Table:
     """PLAN -> LOADED: fetch, decode, resize. Files are fetched ahead in `threads`, images decoded one at a time.
 
-    on_wait: called with each time, in seconds, for which decoding waited for files.
+    on_wait: called with each time, in seconds, for which decoding waited for files. stretched: see masks/frames.py.
 
     Raises StorageError when the store gave nothing: that is its fault, not that of each image.
     """
@@ -68,7 +71,8 @@ def load(
     cells = read_cells(inputs.images, in_tables)
     on_wait(time.perf_counter() - started)
     fetched = _timed(_fetch_ahead(rows, inputs, cells, threads), on_wait)
-    loaded = [_load_image(row, files, method, input_side) for row, files in zip(rows, fetched, strict=True)]
+    seen = partial(_load_image, method=method, input_side=input_side, stretched=stretched)
+    loaded = [seen(row, files) for row, files in zip(rows, fetched, strict=True)]
     if loaded and all(_unanswered(row) for row in loaded):
         raise StorageError(
             f"{inputs.images.uri} gave none of the {len(loaded)} images of a chunk, or none of its masks"
@@ -140,7 +144,7 @@ def _read_mask_file(store: Store | None, path: str) -> bytes | MaskError:
         return MaskError("storage", brief(error))
 
 
-def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) -> Row:
+def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int, stretched: bool) -> Row:
     declared = (row["height"], row["width"]) if row["height"] and row["width"] else None
     loaded = {name: row[name] for name in KEPT_OF_IMAGE}
     try:
@@ -148,12 +152,12 @@ def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int) ->
             raise fetched.image
         frame = declared or frame_of_masks((mask["geometry"] for mask in row["masks"]), fetched.mask_files)
         side = input_side * INPUT_SIDES_DECODED
-        image, size_hw, how = decode_reduced(fetched.image, method.max_image_pixels, frame, side)
+        image, size_hw, how = decode_reduced(fetched.image, method.max_image_pixels, frame, side, stretched)
     except ImageError as error:
         masks = [_mask_row(mask, error) for mask in row["masks"]]
         failed = {"status": "failed", "reason": error.reason, "detail": row["detail"] or error.detail or None}
         return {**loaded, **failed, "attempt": 0, "masks": masks, "pixels": None, "pixels_hw": None}
-    pixels = resize_to_input(image, input_side, size_hw)
+    pixels = resize_to_input(image, input_side, size_hw, stretched)
     return {
         **loaded,
         "height": size_hw[0],

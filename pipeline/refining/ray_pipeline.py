@@ -190,7 +190,13 @@ def _reader(task: Task, job_ref: Any) -> Callable[[], Iterable[pa.Table]]:
         try:
             planned = task.rows(job.output)
             loaded = chunk_work.load(
-                planned, job.inputs, job.method, job.input_side, job.fetch_threads, on_wait=waited.append
+                planned,
+                job.inputs,
+                job.method,
+                job.input_side,
+                job.fetch_threads,
+                waited.append,
+                stretched=job.stretched,
             )
         except Exception as error:  # the pipeline must go on; see isolate.py
             fatal = isinstance(error, RelabelError) and not isinstance(error, StorageError)

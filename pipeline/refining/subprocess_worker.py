@@ -150,7 +150,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     _limit_own_memory(job)
     try:
-        loaded = chunk.load(rows, job.inputs, job.method, job.input_side, job.fetch_threads)
+        loaded = chunk.load(rows, job.inputs, job.method, job.input_side, job.fetch_threads, stretched=job.stretched)
         part = chunk.refine(loaded, job.load_model(), job.method, job.refiner)
     except MemoryError:
         os._exit(1)

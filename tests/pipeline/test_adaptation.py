@@ -30,7 +30,7 @@ def examples(model: AdaptableModel) -> Examples:
     store = Store(str(DEMO / "images"))
     listed = {file.path: file for file in store.list()}
     planned = adaptation.sample(scan("coco", SourceInput(str(DEMO / "coarse.json"), Access(), listed)), 100)
-    loaded = adaptation.load(planned, listed, Inputs(store, None), model.input_side)
+    loaded = adaptation.load(planned, listed, Inputs(store, None), model)
     return adaptation.collect(model, loaded, regions=False, on_image=lambda _count: None)
 
 

@@ -20,7 +20,7 @@ from pipeline.dataset import open_result
 from pipeline.errors import RefusedError
 from pipeline.exports import EXPORTS, driver
 from pipeline.masks import binary
-from pipeline.models import MODELS, Runtime, check_usable, load_model, registry, weights
+from pipeline.models import MODELS, load_model, registry, weights
 from pipeline.models.registry import Imported
 from pipeline.planning.increment import ChunkLimits, plan, read_plan
 from pipeline.refiners import REFINERS
@@ -156,8 +156,8 @@ def test_a_model_that_is_not_what_its_spec_says_is_refused() -> None:
     nothing = weights.resolve("fake", None, Access())
     with pytest.raises(RefusedError, match="model fake has input_side 1024, its spec 512"):
         load_model(replace(toys.FAKE, input_side=512), nothing, "cpu", 1)
-    with pytest.raises(RefusedError, match="takes stretched images; only padded ones"):
-        check_usable(replace(toys.FAKE, view="stretched"), Runtime())
+    with pytest.raises(RefusedError, match="model fake has stretched False, its spec True"):
+        load_model(replace(toys.FAKE, view="stretched"), nothing, "cpu", 1)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -47,6 +47,7 @@ class LiteModel:
 
     name = "lite"
     input_side = INPUT_SIDE
+    stretched = False
     mask_side = MASK_SIDE
     similarity_cut = LITE.similarity_cut
 

@@ -87,6 +87,13 @@ def test_large_jpegs_are_decoded_at_a_part_of_their_size(
     assert decode_reduced(encoded(enlarged(*size), "PNG"), 10**8, None, side).pixels.shape[:2] == size[::-1]
 
 
+def test_for_a_stretched_view_the_short_side_decides() -> None:
+    data = encoded(enlarged(2048, 600), "JPEG")
+    assert decode_reduced(data, 10**8, None, 512).pixels.shape[:2] == (150, 512)
+    assert decode_reduced(data, 10**8, None, 512, each_side=True).pixels.shape[:2] == (600, 2048)
+    assert decode_reduced(data, 10**8, None, 300, each_side=True).pixels.shape[:2] == (300, 1024)
+
+
 def test_a_reduced_jpeg_shows_what_the_whole_one_does() -> None:
     data = encoded(enlarged(1027, 683), "JPEG", quality=92)
     whole = resize_to_input(decode_image(data, 10**8), 128)

@@ -38,14 +38,38 @@ def test_logits_to_image_is_segment_anythings(size_hw: tuple[int, int]) -> None:
     np.testing.assert_allclose(frame.logits_to_image(logits[0, 0].numpy()), reference, atol=2e-3)
 
 
-@pytest.mark.parametrize("input_side", [512, 1024])
-@pytest.mark.parametrize("size_hw", SIZES[:3])
-def test_a_mask_comes_back_from_the_mask_frame(size_hw: tuple[int, int], input_side: int) -> None:
+@pytest.mark.parametrize(("input_side", "stretched"), [(512, False), (1024, False), (1008, True)])
+@pytest.mark.parametrize("size_hw", [*SIZES[:3], (900, 2000)])
+def test_a_mask_comes_back_from_the_mask_frame(size_hw: tuple[int, int], input_side: int, stretched: bool) -> None:
     rows, columns = np.ogrid[: size_hw[0], : size_hw[1]]
     mask = ((rows - size_hw[0] / 2) ** 2 + (columns - size_hw[1] / 2) ** 2 < (min(size_hw) / 3) ** 2).astype(np.uint8)
-    frame = Frame(size_hw, input_side)
+    frame = Frame(size_hw, input_side, stretched)
     back = frame.logits_to_image(frame.field_to_mask(mask, 256) - 0.5) > 0
     assert np.count_nonzero(back & (mask > 0)) / np.count_nonzero(back | (mask > 0)) > 0.97
+
+
+@pytest.mark.parametrize("size_hw", [(480, 640), (2000, 900), (33, 500)])
+def test_a_stretched_image_fills_the_square(size_hw: tuple[int, int]) -> None:
+    """As SAM 2's SAM2Transforms: coordinates by the share of each side, masks in one step."""
+    height, width = size_hw
+    frame = Frame(size_hw, 1024, stretched=True)
+    image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    assert frame.input_hw == resize_to_input(image, 1024, stretched=True).shape[:2] == (1024, 1024)
+    np.testing.assert_allclose(frame.points_to_prompt([[width, height], [0, 0]]), [[1024, 1024], [0, 0]])
+    np.testing.assert_allclose(frame.box_to_prompt([width / 2, 0, width, height / 4]), [512, 0, 1024, 256], rtol=1e-6)
+    logits = torch.nn.functional.interpolate(torch.randn(1, 1, 16, 16), (256, 256), mode="bicubic")
+    reference = torch.nn.functional.interpolate(logits, size_hw, mode="bilinear", align_corners=False)[0, 0]
+    np.testing.assert_allclose(frame.logits_to_image(logits[0, 0].numpy()), reference, atol=2e-3)
+    assert frame.to_image_px(frame.input_scale) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("size_hw", [(480, 2000), (2000, 480)])
+def test_an_axis_that_shrinks_is_averaged_and_one_that_grows_is_not(size_hw: tuple[int, int]) -> None:
+    """A checkerboard of single pixels is grey along the axis that shrinks, whatever the other one does."""
+    frame = Frame(size_hw, 1000, stretched=True)
+    stripes = np.zeros(size_hw, np.float32)
+    stripes[(slice(None), slice(None, None, 2)) if size_hw[1] == 2000 else slice(None, None, 2)] = 1
+    np.testing.assert_allclose(frame.field_to_mask(stripes, 250), 0.5, atol=1e-4)
 
 
 def test_tight_box_is_inclusive() -> None:

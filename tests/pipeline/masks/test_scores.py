@@ -109,6 +109,24 @@ def test_where_neither_mask_is_trusted_the_better_one_is_kept_for_review() -> No
     assert gate.decide(GOOD, Quality(math.nan, math.nan), Gate(), 0.0).decision == "refined"
 
 
+@pytest.mark.parametrize(
+    "change", [{"stability": 0.0}, {"iteration_iou": 0.2}, {"look_iou": 0.4}], ids=["stability", "rounds", "looks"]
+)
+def test_without_a_calibration_answers_that_fall_apart_keep_the_coarse_mask(change: dict[str, float]) -> None:
+    sure = Quality(0.2, 0.9)
+    kept = gate.decide({**GOOD, **change}, sure, Gate(), 0.0, calibrated=False)
+    assert (kept.decision, kept.reason, kept.kept) == ("kept_coarse", "refined_unstable", "coarse")
+    assert gate.decide({**GOOD, **change}, sure, Gate(), 0.0).kept == "refined"
+    unknown = dict.fromkeys(change, math.nan)
+    assert gate.decide({**GOOD, **unknown}, sure, Gate(), 0.0, calibrated=False).kept == "refined"
+
+
+def test_without_a_calibration_a_review_keeps_the_coarse_mask() -> None:
+    low = gate.decide(GOOD, Quality(0.2, 0.4), Gate(), 0.0, calibrated=False)
+    assert (low.decision, low.reason, low.kept) == ("review", "both_uncertain", "coarse")
+    assert gate.decide(GOOD, Quality(0.2, 0.6), Gate(), 0.0, calibrated=False).kept == "refined"
+
+
 def test_estimates_are_probabilities_in_order() -> None:
     better = estimate(GOOD)
     worse = estimate({**GOOD, "predicted_iou": 0.5})

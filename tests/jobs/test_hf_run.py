@@ -1,0 +1,58 @@
+"""A model of transformers through `relabel run`: its folder in a bucket, resumed, evaluated; and a wrong one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipeline.dataset import open_result
+from pipeline.models import weights
+from pipeline.storage import Access
+from tests.conftest import DEMO, Cli
+from tests.pipeline.models import pretrained
+
+pytest.importorskip("transformers", reason="the extra `hf` is not installed")
+COARSE = DEMO / "coarse.json"
+
+
+def test_a_run_with_a_folder_in_a_bucket(relabel: Cli, bucket: str, s3_endpoint: str, tmp_path: Path) -> None:
+    folder = pretrained.save("sam2", tmp_path / "sam2", 256)
+    store = fsspec.filesystem("s3", client_kwargs={"endpoint_url": s3_endpoint})
+    store.put(str(folder), f"{bucket}/sam2", recursive=True)
+    output, cache = tmp_path / "out", {"RELABEL_CACHE": str(tmp_path / "cache")}
+    command = [
+        "run", "--images", DEMO / "images", "--masks", COARSE, "--output", output, "--model", "hf",
+        "--checkpoint", f"s3://{bucket}/sam2", "--endpoint-url", s3_endpoint, "--iterations", "1", "--actors", "1",
+    ]  # fmt: skip
+    (tmp_path / "config.yaml").write_text("method:\n  dtype: float32\n")
+    done = relabel(*command, "--config", tmp_path / "config.yaml", **cache)
+    assert done.returncode == 0, done.stderr
+    sha256 = weights.resolve("hf", str(folder), Access()).sha256
+    assert (tmp_path / "cache" / sha256 / "config.json").exists()
+    [config] = (output / "runs").glob("*/config.yaml")
+    assert "model: hf\n" in config.read_text()
+    assert sha256 in config.read_text()
+    rows = open_result(str(output)).masks().to_pylist()
+    assert len(rows) == len(json.loads(COARSE.read_text())["annotations"])
+    assert all(row["mask_rle"] == row["coarse_rle"] for row in rows), "noise was kept"
+    manifest = (output / "current.json").read_bytes()
+    again = relabel(*command, "--config", tmp_path / "config.yaml", **cache)
+    assert again.returncode == 0, again.stderr
+    assert (output / "current.json").read_bytes() == manifest
+    judged = relabel("evaluate", "--predictions", output, "--ground-truth", COARSE)
+    assert judged.returncode == 0, judged.stderr
+
+
+def test_a_folder_of_something_else_is_refused_before_any_work(relabel: Cli, tmp_path: Path) -> None:
+    folder = pretrained.save("sam", tmp_path / "sam", 256)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    where = ["--images", DEMO / "images", "--masks", COARSE, "--output", tmp_path / "out"]
+    done = relabel("run", *where, "--model", "hf", "--checkpoint", folder)
+    assert done.returncode == 2
+    [line] = done.stderr.strip().splitlines()
+    assert "is of model_type 'bert'" in line
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
