@@ -22,6 +22,7 @@ from pipeline.sources import PlannedImage, PlannedMask, SourceInput
 from pipeline.sources.coverage import MASKS, UNREAD, Coverage
 from pipeline.storage import Access, StoredFile
 from pipeline.storage.listing import listing
+from pipeline.storage.preflight import check_readable
 
 FORMATS = ("cvat", "label-studio")
 IMAGE_COLUMNS = ["image_id", "status", "height", "width"]
@@ -61,6 +62,9 @@ class Returned:
 
 def read(uri: str, result: Result, access: Access) -> Returned:
     """Read the file. Raises RefusedError for another format, and where no name in it is that of an image."""
+    if uri.lower().endswith(".zip"):
+        raise RefusedError(f"--from {uri}: unpack the archive, and name the annotations.xml or the JSON in it")
+    check_readable(uri, access, "corrections")
     source = sources.detect(uri, access)
     name = sources.parse(source)[0]
     if name not in FORMATS:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset import overlays
-from pipeline.dataset.overlays import ADDED, CORRECTED, REMOVED, Overlay, Row
+from pipeline.dataset.overlays import ADDED, CORRECTED, KEPT, REMOVED, Row
 from pipeline.masks import binary
 from pipeline.output.shard_groups import Group
 from pipeline.planning.increment import Plan
@@ -30,39 +30,28 @@ A_PERSONS_QUALITY = 1.0
 """A person's mask is the truth, as far as there is one."""
 
 
-@dataclass(frozen=True)
-class Standing:
-    """The overlays that count, and what they change in each chunk."""
-
-    overlays: Sequence[Overlay] = ()
-    of_chunk: Mapping[str, list[Row]] = field(default_factory=dict)
-
-    def added_to(self, group: Group) -> Group:
-        """The group with the changes to its images."""
-        changes = (change for part in group.parts for change in self.of_chunk.get(part.chunk.chunk_id, ()))
-        return replace(group, changes=tuple(changes)) if self.of_chunk else group
-
-    def entries(self) -> list[AppliedOverlay]:
-        """As the manifest names them."""
-        return [
-            AppliedOverlay(
-                name=one.name,
-                path=one.place.path,
-                sha256=one.sha256,
-                changes=sum(row["action"] != overlays.KEPT for row in one.changes),
-            )
-            for one in self.overlays
-        ]
-
-
-def standing_over(output: Store, plan: Plan) -> Standing:
-    """The overlays of an output, by the chunks of its plan."""
-    found = overlays.standing(output)
-    changes = overlays.by_image(found)
+def with_changes(output: Store, plan: Plan, groups: Iterable[Group]) -> Iterator[Group]:
+    """Groups of parts with the changes that the standing overlays make to their images."""
+    changes = overlays.by_image(overlays.standing(output))
     of_chunk: dict[str, list[Row]] = defaultdict(list)
     for image_id, chunk_id in sorted(_chunks_of(output, plan, changes).items()):
         of_chunk[chunk_id] += changes[image_id]
-    return Standing(found, dict(of_chunk))
+    for group in groups:
+        own = [change for part in group.parts for change in of_chunk.get(part.chunk.chunk_id, ())]
+        yield replace(group, changes=tuple(own)) if own else group
+
+
+def overlay_entries(output: Store) -> list[AppliedOverlay]:
+    """The standing overlays as the manifest names them."""
+    return [
+        AppliedOverlay(
+            name=one.name,
+            path=one.place.path,
+            sha256=one.sha256,
+            changes=sum(row["action"] != KEPT for row in one.changes),
+        )
+        for one in overlays.standing(output)
+    ]
 
 
 def lay_over(changes: Sequence[Row], image_rows: list[Row], mask_rows: list[Row]) -> tuple[list[Row], list[Row]]:

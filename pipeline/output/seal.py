@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipeline.calibration.apply import drifted
 from pipeline.errors import JobError, RefusedError
 from pipeline.masks import gate as mask_gate
-from pipeline.output.corrected import Standing, lay_over, standing_over
+from pipeline.output.corrected import lay_over, overlay_entries, with_changes
 from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, commit, parts_listing
 from pipeline.output.shard_groups import Group, SealedGroup, group_parts, sealed_before
 from pipeline.output.shard_rows import Row, add_counts, add_drift, count, seal_masks
@@ -75,23 +75,17 @@ def seal(request: SealRequest, hold: Hold = unguarded, on_event: OnEvent = nobod
         parts = find_parts(request.run, plan)
         if not parts:
             raise RefusedError(f"nothing to seal: {request.run.uri} has no finished part")
-        overlays = standing_over(request.output, plan)
-        groups = dict(_sealed_groups(request, plan, parts, overlays, on_event, spread))
+        groups = dict(_sealed_groups(request, plan, parts, on_event, spread))
         listing = parts_listing([file for group in groups.values() for file in group.parts])
-        draft = _manifest(request, plan, parts, groups, listing).model_copy(update={"overlays": overlays.entries()})
+        draft = _manifest(request, plan, parts, groups, listing)
         return commit(request.output, draft, listing, request.retention, fence)
 
 
 def _sealed_groups(
-    request: SealRequest,
-    plan: Plan,
-    parts: Sequence[FinishedPart],
-    overlays: Standing,
-    on_event: OnEvent,
-    spread: Spread,
+    request: SealRequest, plan: Plan, parts: Sequence[FinishedPart], on_event: OnEvent, spread: Spread
 ) -> Iterator[tuple[str, SealedGroup]]:
     """Every group by its key, in order: as the last seal left it, or sealed now."""
-    keyed = map(overlays.added_to, group_parts(parts, plan, request.shard_bytes))
+    keyed = with_changes(request.output, plan, group_parts(parts, plan, request.shard_bytes))
     groups = {group.key(request.gate, request.calibration): group for group in keyed}
     known = sealed_before(request.run)
     new = [group for key, group in groups.items() if key not in known]
@@ -194,4 +188,5 @@ def _manifest(
         parts=PartsListing(files=files, bytes=len(listing), sha256=hashlib.sha256(listing).hexdigest()),
         retries=Retries(done=rounds_done(rounds, plan, parts), sha256=[one.sha256 for one in rounds]),
         scan=scan_entry(request.output),
+        overlays=overlay_entries(request.output),
     )

@@ -1,6 +1,7 @@
 """COCO results JSON: the list of detections that detectron2, mmdetection and others write.
 
-https://cocodataset.org/#format-results. A detection names its image by id alone. Options of this source:
+https://cocodataset.org/#format-results. A detection names its image by id alone, or by `file_name` (detectron2's
+`sem_seg_predictions.json`), of which the last part counts, without suffix. Options of this source:
     images=URI       COCO JSON whose `images` and `categories` the ids are of; without it, the image is the one whose
                      name is the id (`000000000139.jpg` for 139, `cat.jpg` for "cat")
     min_score=S      only detections of at least this score (all)
@@ -18,12 +19,12 @@ from pipeline.errors import RefusedError
 from pipeline.sources import json_stream
 from pipeline.sources.by_image import ByImage
 from pipeline.sources.coco import Reader, geometry, planned_mask
-from pipeline.sources.fields import as_float, as_id, brief_value, extra_of
+from pipeline.sources.fields import as_float, as_id, as_name, brief_value, extra_of
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, SourceInput
 from pipeline.storage import StoredFile
 from pipeline.storage.disk_table import scratch_folder
 
-USED = frozenset(("image_id", "category_id", "segmentation", "area", "bbox"))
+USED = frozenset(("image_id", "file_name", "category_id", "segmentation", "area", "bbox"))
 
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
@@ -60,7 +61,7 @@ def _read_detections(given: SourceInput, spill: ByImage, min_score: float | None
             raise RefusedError(f"{given.masks_uri} is not a COCO results file: it is no list")
         if entry is json_stream.LIST:
             continue
-        if number == 0 and not (isinstance(entry, dict) and "image_id" in entry):
+        if number == 0 and not (isinstance(entry, dict) and {"image_id", "file_name"} & entry.keys()):
             raise RefusedError(f"{given.masks_uri} is not a COCO results file: its first entry has no image_id")
         place = f"{file}: entry {number}"
         if not isinstance(entry, dict):
@@ -70,12 +71,19 @@ def _read_detections(given: SourceInput, spill: ByImage, min_score: float | None
         else:
             text, detail = geometry(entry, "from" in given.options)
             mask = [str(number), entry.get("category_id"), text, detail, False, extra_of(entry, USED)]
-            spill.add(as_id(entry.get("image_id")), True, mask)
+            spill.add(_image_of(entry), True, mask)
             given.coverage.take(place, "detection")
         number += 1
     if number == 0:
         raise RefusedError(f"{given.masks_uri} holds no detection")
     given.coverage.take(file)
+
+
+def _image_of(entry: dict[str, Any]) -> str:
+    """The id of a detection's image."""
+    if "image_id" in entry or "file_name" not in entry:
+        return as_id(entry.get("image_id"))
+    return PurePosixPath(as_name(entry["file_name"]).replace("\\", "/")).stem
 
 
 def _score(entry: dict[str, Any]) -> float:

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from functools import lru_cache
 from typing import Any
 
 from pipeline.sources import annotated, walks, xml_stream
@@ -20,6 +20,7 @@ from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, SourceInput
 from pipeline.storage import Store, StoredFile, split_uri
 
 BATCH = 256
+BATCH_BYTES = 1 << 26
 MAX_BYTES = 1 << 28
 SUFFIX = ".json"
 
@@ -72,7 +73,7 @@ def scan(given: SourceInput, form: Form, order: Iterable[str] = ()) -> Iterator[
 def _found(given: SourceInput, form: Form) -> Iterator[Annotated]:
     store, files = _documents(given, form)
     with ThreadPoolExecutor(given.threads) as pool:
-        while batch := list(islice(files, BATCH)):
+        for batch in _batches(files):
             for file, content in zip(batch, pool.map(lambda one: _read(store, one, form), batch), strict=True):
                 one = None if isinstance(content, Wrong) else form.read(file.path, content, given)
                 if one is not None:
@@ -80,6 +81,20 @@ def _found(given: SourceInput, form: Form) -> Iterator[Annotated]:
                     yield one
                 else:
                     given.coverage.leave(file.path, *_why_not(content, form))
+
+
+def _batches(files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:
+    """A bounded number of files, and of bytes: some hold their images too."""
+    batch: list[StoredFile] = []
+    held = 0
+    for file in files:
+        batch.append(file)
+        held += file.size
+        if len(batch) >= BATCH or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def _documents(given: SourceInput, form: Form) -> tuple[Store, Iterator[StoredFile]]:
@@ -128,11 +143,17 @@ def _seen_from(given: SourceInput, folder: str, said: str) -> str | None:
     """The path in --images of a name that is relative to a folder in --masks, where it leads there."""
     if not given.images_uri:
         return None
-    base = given.masks_uri.rpartition("/")[0] if given.masks_uri.lower().endswith((SUFFIX, ".xml")) else given.masks_uri
-    scheme, slashes, masks = walks.location(base or ".").rpartition("://")
-    images = walks.location(given.images_uri).removeprefix(scheme + slashes)
+    masks, images = _roots(given.masks_uri, given.images_uri)
     whole = posixpath.normpath(posixpath.join(masks, folder, said))
     return whole[len(images) + 1 :] if whole.startswith(f"{images}/") else None
+
+
+@lru_cache(maxsize=8)
+def _roots(masks_uri: str, images_uri: str) -> tuple[str, str]:
+    """Both folders as paths from one root."""
+    folder = masks_uri.rpartition("/")[0] if masks_uri.lower().endswith((SUFFIX, ".xml")) else masks_uri
+    scheme, slashes, masks = walks.location(folder or ".").rpartition("://")
+    return masks, walks.location(images_uri).removeprefix(scheme + slashes)
 
 
 def _inside(path: str) -> str:

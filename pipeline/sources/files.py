@@ -24,8 +24,6 @@ ReadFile = Callable[[str, bytes], list[PlannedMask]]
 
 BATCH_FILES = 512
 MAX_FILE_BYTES = 1 << 29
-PATTERN = "files"
-"""The option that says how mask files are named, of all sources that read such (`pairing.by_pattern`)."""
 UNREADABLE = "null"
 """A geometry that fails as `mask_unreadable`."""
 
@@ -54,7 +52,7 @@ def scan(
     store = Store(given.masks_uri, given.access)
     images = walks.ImageFiles(given, suffixes)
     reads = _reads(given, suffixes, beside)
-    pattern = given.options.get(PATTERN)
+    pattern = given.options.get(pairing.PATTERN)
     rule = pairing.rule_for(
         images, lambda: (f.path for f in store.walk() if reads(f.path)), given.coverage, "files", pattern
     )
@@ -70,17 +68,18 @@ def scan(
 
 def check(options: Mapping[str, str]) -> dict[str, str]:
     """The options that are the source's own. Raises RefusedError for a pattern that is none."""
-    if PATTERN in options:
-        pairing.by_pattern(options[PATTERN])
-    return {name: value for name, value in options.items() if name != PATTERN}
+    if pairing.PATTERN in options:
+        pairing.by_pattern(options[pairing.PATTERN])
+    return {name: value for name, value in options.items() if name != pairing.PATTERN}
 
 
 def _reads(given: SourceInput, suffixes: Collection[str], beside: Beside) -> Callable[[str], bool]:
     """Whether a path is that of a mask file."""
     among = walks.is_same_folder(given) and ".png" in suffixes
+    is_among = walks.masks_among(given)
 
     def reads(path: str) -> bool:
-        is_mask = not among or walks.is_mask_among(path, given.images)
+        is_mask = not among or is_among(path)
         return walks.has_suffix(path, suffixes) and beside(path) is None and is_mask
 
     return reads

@@ -23,6 +23,8 @@ from pipeline.sources.types import IMAGE_SUFFIXES
 FIRST_FILES = 64
 SAMPLE = 1000
 STEM = "{stem}"
+PATTERN = "files"
+"""The option that says how mask files are named, of all sources that read such."""
 SEPARATORS = frozenset("_-. ")
 
 _FOLDER_NAMES = """
@@ -113,18 +115,32 @@ def _cut(name: str) -> Iterator[str]:
 
 def by_pattern(pattern: str) -> FileRule:
     """The rule that names of mask files say: `{stem}_*` for `cat_1.png` of `cat.jpg`. Raises RefusedError."""
+    shorter = stems_by(pattern)
+    return FileRule(
+        _without_roles, lambda _name: "", f"the pattern {pattern}", lambda name: shorter(_without_roles(name))
+    )
+
+
+def stems_by(pattern: str) -> Shorter:
+    """As `by_pattern`, of paths as they are. Raises RefusedError."""
     before, found, after = pattern.partition(STEM)
     if not found or STEM in after or "/" in pattern:
         raise RefusedError(f"files={pattern}: it has to hold {STEM} once, and no folder, as in {STEM}_*")
     ending = after.removesuffix(next((one for one in IMAGE_SUFFIXES if after.endswith(one)), ""))
 
     def shorter(name: str) -> Iterator[str]:
-        folders, slash, last = _without_roles(name).rpartition("/")
+        folders, slash, last = name.rpartition("/")
         if last.startswith(before):
             ends = range(len(last), len(before), -1)
             yield from (f"{folders}{slash}{last[len(before) : at]}" for at in ends if fnmatchcase(last[at:], ending))
 
-    return FileRule(_without_roles, lambda _name: "", f"the pattern {pattern}", shorter)
+    return shorter
+
+
+def _shared_folder(name: str) -> str:
+    """`1/images/a` and `1/masks/x` are both `1/`: of folders that hold an image each."""
+    parts = name.split("/")
+    return f"{'/'.join(parts[:-2])}/" if len(parts) > 2 and parts[-2].lower() in _FOLDERS else name
 
 
 RULES: dict[str, FileRule] = {
@@ -132,6 +148,7 @@ RULES: dict[str, FileRule] = {
     "folders": FileRule(_without_roles, _without_roles, "the same path but for folders such as images and labels"),
     "affixes": FileRule(_bare_image, _bare_file, "the same path but for words such as _mask and _leftImg8bit"),
     "name": FileRule(_last(_bare_image), _last(_bare_file), "the same name in any folder"),
+    "folder": FileRule(_shared_folder, _shared_folder, "the folder that they share: 1/images/a and 1/masks/x"),
     "longer": FileRule(_without_roles, _without_roles, "names that go on after the image's: cat_1 of cat", _cut),
 }
 

@@ -54,13 +54,15 @@ def parse(options: Mapping[str, str]) -> str:
 
 
 def is_stack(data: bytes) -> bool:
-    """Whether a file holds a stack of masks, and not scores of classes, which are floats."""
+    """Whether a file holds a stack of masks, and not scores of classes, which are floats between 0 and 1."""
     try:
         arrays = _arrays(data)
     except MaskError:
         return False
     found = _of(arrays, MASKS)
-    return found is not None and found.dtype.kind in "biu" and "cam" not in arrays
+    if found is None or "cam" in arrays:
+        return False
+    return found.dtype.kind in "biu" or bool(((found == 0) | (found == 1)).all())
 
 
 def _masks(path: str, data: bytes, layout: str) -> list[PlannedMask]:

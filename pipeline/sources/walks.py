@@ -29,21 +29,17 @@ def nothing_beside(_path: str) -> str | None:
 
 def mask_files(given: SourceInput, suffixes: Collection[str], beside: Beside = nothing_beside) -> Iterator[StoredFile]:
     """The files of `--masks` that have one of the suffixes; all others are named with the reason."""
-    among, in_png = is_same_folder(given), ".png" in suffixes
+    among = is_same_folder(given)
+    is_mask = masks_among(given) if ".png" in suffixes else _no_mask
     for file in listed(given):
         if (why := beside(file.path)) is not None:
             given.coverage.ignore(file.path, why)
-        elif among and _is_photograph(file.path, given, in_png):
+        elif among and has_suffix(file.path, IMAGE_SUFFIXES) and not is_mask(file.path):
             given.coverage.ignore(file.path, AN_IMAGE)
         elif has_suffix(file.path, suffixes):
             yield file
         else:
             given.coverage.leave(file.path, f"this format reads {_named(suffixes)} only")
-
-
-def _is_photograph(path: str, given: SourceInput, masks_in_png: bool) -> bool:
-    """Whether a file among images is one of them."""
-    return has_suffix(path, IMAGE_SUFFIXES) and not (masks_in_png and is_mask_among(path, given.images))
 
 
 def _named(suffixes: Collection[str]) -> str:
@@ -115,6 +111,7 @@ class ImageFiles(Collection[str]):
         self._images = given.images
         self._masks = masks_below(given)
         self._among = is_same_folder(given) and ".png" in suffixes
+        self._is_mask = masks_among(given)
 
     def __iter__(self) -> Iterator[str]:
         return (path for path in self._images if self._is_image(path))
@@ -128,7 +125,26 @@ class ImageFiles(Collection[str]):
     def _is_image(self, path: str) -> bool:
         if PurePosixPath(path).suffix.lower() not in IMAGE_SUFFIXES or (self._masks and path.startswith(self._masks)):
             return False
-        return not (self._among and is_mask_among(path, self._images))
+        return not (self._among and self._is_mask(path))
+
+
+def masks_among(given: SourceInput) -> Callable[[str], bool]:
+    """Whether a file among images is a mask: by the pattern that is stated, else by its name (`is_mask_among`)."""
+    pattern = given.options.get(pairing.PATTERN)
+    if pattern is None:
+        return lambda path: is_mask_among(path, given.images)
+    shorter = pairing.stems_by(pattern)
+
+    def fits(path: str) -> bool:
+        own = stem(path)
+        found = (f"{name}{suffix}" for name in shorter(own) if name != own for suffix in IMAGE_SUFFIXES)
+        return PurePosixPath(path).suffix.lower() == ".png" and any(name in given.images for name in found)
+
+    return fits
+
+
+def _no_mask(_path: str) -> bool:
+    return False
 
 
 def is_mask_among(path: str, images: Container[str]) -> bool:
@@ -137,7 +153,16 @@ def is_mask_among(path: str, images: Container[str]) -> bool:
         return False
     own, bare = stem(path), pairing.without_words(stem(path))
     beside = {f"{name}{suffix}" for name in (own, bare) for suffix in IMAGE_SUFFIXES} - {path, f"{own}.png"}
-    return any(other in images for other in beside)
+    return any(other in images for other in beside) or _is_in_masks(path, images)
+
+
+def _is_in_masks(path: str, images: Container[str]) -> bool:
+    """Whether it lies as in the Data Science Bowl: `1/masks/x.png` beside `1/images/1.png`."""
+    parts = path.split("/")
+    if len(parts) < 3 or parts[-2] != "masks":
+        return False
+    image = f"{'/'.join(parts[:-2])}/images/{parts[-3]}"
+    return any(f"{image}{suffix}" in images for suffix in IMAGE_SUFFIXES)
 
 
 def _is_image(path: str, below: str) -> bool:

@@ -95,6 +95,7 @@ STACKS: dict[str, tuple[str, bytes, str]] = {
     "one channel": ("a.npy", npy(STACK[:, None].astype(np.int64)), ""),
     "columns first": ("a.npy", npy(np.asfortranarray(STACK)), ""),
     "last axis": ("a.npy", npy(np.moveaxis(STACK, 0, -1)), ":layout=hwn"),
+    "floats that are 0 or 1": ("a.npy", npy(STACK.astype(np.float32)), ""),
     "shares": ("a.npy", npy(STACK * np.float32(0.75)), ""),
     "npz": ("a.npz", npz(masks=STACK), ""),
     "npz, another name": ("a.npz", npz(objects=STACK.astype(bool)), ""),

@@ -56,6 +56,30 @@ def test_a_pattern_that_is_stated(tmp_path: Path) -> None:
             parse(wrong)
 
 
+def test_a_pattern_of_masks_among_their_images(tmp_path: Path) -> None:
+    put_images(tmp_path / "all" / "x", "cat.jpg", "cat_2.jpg", "dog.png")
+    for name in ("cat_1", "cat_2_1", "dog_1", "zebra"):
+        put(tmp_path / "all" / "x" / f"{name}.png", LEFT * 255)
+    outcome = run(tmp_path / "all", tmp_path / "all", tmp_path / "out", "png:files={stem}_*")
+    found = {row["source_mask_id"]: row["image_id"] for row in outcome.masks}
+    assert found == {"x/cat_1": "x/cat.jpg", "x/cat_2_1": "x/cat_2.jpg", "x/dog_1": "x/dog.png"}
+    assert {name for name, row in outcome.images.items() if not row["masks"]} == {"x/zebra.png"}
+
+
+@pytest.mark.parametrize("masks", ["", "masks"])
+def test_a_folder_for_each_image_and_its_masks(tmp_path: Path, masks: str) -> None:
+    """As in the Data Science Bowl 2018; and with the masks elsewhere."""
+    root = tmp_path / "train"
+    for name in ("0a", "1b"):
+        put_images(root / name / "images", f"{name}.png")
+        for number, area in enumerate((LEFT, RIGHT)):
+            put((tmp_path / masks if masks else root) / name / "masks" / f"{name}{number}.png", area * 255)
+    outcome = run(root, tmp_path / masks if masks else root, tmp_path / "out")
+    found = {row["source_mask_id"]: row["image_id"] for row in outcome.masks}
+    assert found == {f"{n}/masks/{n}{i}": f"{n}/images/{n}.png" for n in ("0a", "1b") for i in range(2)}
+    assert outcome.scan["unread"] == 0
+
+
 def colours(left: tuple[int, int, int], right: tuple[int, int, int]) -> Pixels:
     pixels = np.zeros((*SIZE_HW, 3), np.uint8)
     pixels[LEFT > 0], pixels[RIGHT > 0] = left, right

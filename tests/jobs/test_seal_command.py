@@ -142,7 +142,7 @@ def test_refusals_are_one_line(result: tuple[Path, Path], relabel: Cli, tmp_path
             ("calibrate", output, "--ground-truth", tmp_path / "few.json", "--output", tmp_path / "c.json"),
             "too few masks",
         ),
-        (("calibrate", output, "--output", tmp_path / "c.json"), "give either"),
+        (("calibrate", output, "--output", tmp_path / "c.json"), "give one of"),
         (("seal", output, "--calibration", tmp_path / "few.json"), "is not a calibration"),
         (("seal", output, "--calibration", tmp_path / "absent.json"), "does not exist"),
         (("seal", tmp_path), "holds no sealed result"),

@@ -96,6 +96,8 @@ def test_the_whole_way_with_cvat(output: Output, tmp_path: Path) -> None:
     assert kept.exit_code == 0, kept.output
     assert "anna: 1 added, 1 kept, 1 removed, 2 replaced, in 4 images" in kept.stdout
     assert files(output) == first  # nothing changes before the seal
+    waiting = verify(output.store.uri, Access())
+    assert (waiting.findings, waiting.notes) == ([], ["overlay anna is not sealed yet: `relabel seal` applies it"])
     assert "anna: waits for a seal" in relabel("review", output.folder, "--list").stdout
     done = relabel("seal", output.folder)
     assert done.exit_code == 0, done.output
@@ -220,6 +222,21 @@ def test_a_mask_that_was_cut_in_two_stays_one_and_gains_one(output: Output, tmp_
     assert found.counts == {"added": 1, "kept": 3, "replaced": 1}
 
 
+def first_finding(output: Output) -> tuple[str, str]:
+    found = verify(output.store.uri, Access()).findings[0]
+    return found.kind, found.path
+
+
+def test_an_overlay_that_was_altered_is_a_finding(output: Output, tmp_path: Path) -> None:
+    found = back(output, edited(exported(output, tmp_path / "cvat", "cvat"), lambda root: edit(output, root)))
+    output.seal(shard_bytes=1)
+    path = output.folder / found.path
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert first_finding(output) == ("altered", found.path)
+    path.unlink()
+    assert first_finding(output) == ("missing", found.path)
+
+
 def test_what_cannot_be_read_stays_and_is_named(output: Output, tmp_path: Path) -> None:
     own = ids(output)
 
@@ -290,10 +307,25 @@ def test_a_corrected_mask_is_no_longer_rejected(output: Output, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("a.json", "--list"), ("--from", "a.xml", "--undo", "x"), ("--undo", "nobody"), ("--from", "x.tar")]
+    ("words", "said"),
+    [
+        ((), "give one of"),
+        (("a.json", "--list"), "give one of"),
+        (("--from", "a.xml", "--undo", "x"), "give one of"),
+        (("--undo", "nobody"), "there are: none"),
+        (("--from", "x.zip"), "unpack the archive"),
+        (("--from", "no/such.xml"), "the corrections no/such.xml does not exist"),
+    ],
 )
-def test_what_cannot_be_meant_is_refused(output: Output, words: tuple[str, ...]) -> None:
-    assert isinstance(relabel("review", output.folder, *words).exception, RefusedError)
+def test_what_cannot_be_meant_is_refused(output: Output, words: tuple[str, ...], said: str) -> None:
+    refused = relabel("review", output.folder, *words).exception
+    assert isinstance(refused, RefusedError)
+    assert said in str(refused)
+
+
+def test_a_coco_file_is_no_correction(output: Output, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="is coco; corrections come back as cvat or label-studio"):
+        back(output, exported(output, tmp_path / "coco", "coco"))
 
 
 def test_a_name_is_no_path(output: Output, tmp_path: Path) -> None:

@@ -77,6 +77,16 @@ def test_coco_results_as_detectron2_writes_them(tmp_path: Path, images: Path) ->
     assert found(uri, images, f"coco-results:images={index}") == {"000000000139.jpg": BOTH}
 
 
+def test_semantic_predictions_of_detectron2(tmp_path: Path, images: Path) -> None:
+    rows = [
+        {"file_name": f"/data/{name}", "category_id": number, "segmentation": binary.encode(mask)}
+        for name, number, mask in (("000000000139.jpg", 7, CAT), ("x\\000000000139.png", 9, DOG))
+    ]
+    uri = put(tmp_path / "sem_seg_predictions.json", rows)
+    assert sources.detect(str(uri)) == "coco-results"
+    assert found(uri, images, with_names=False) == {"000000000139.jpg": BY_NUMBER}
+
+
 def test_results_of_images_that_are_not_there(tmp_path: Path, images: Path) -> None:
     uri = put(
         tmp_path / "r.json", [{"image_id": 140, "category_id": 1, "score": 1, "segmentation": binary.encode(CAT)}]
