@@ -8,9 +8,15 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from pipeline import sources
+from pipeline.configuration import resolve
 from pipeline.dataset import open_result
-from pipeline.models import weights
-from pipeline.storage import Access
+from pipeline.models import registry, weights
+from pipeline.planning.increment import ChunkLimits, plan, read_plan
+from pipeline.refiners import REFINERS
+from pipeline.refining.chunk import Inputs, Job, Task
+from pipeline.refining.subprocess_worker import run_fresh
+from pipeline.storage import Access, Store
 from tests.conftest import DEMO, Cli
 from tests.pipeline.models import pretrained
 
@@ -18,6 +24,31 @@ pytest.importorskip("transformers", reason="the extra `hf` is not installed")
 COARSE = DEMO / "coarse.json"
 
 
+def test_a_chunk_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """What a worker is given is enough: images are stretched on the way in, the folder's model refines them."""
+    folder = pretrained.save("sam2", tmp_path / "sam2", 256)
+    output, images = Store(str(tmp_path / "out")), Store(str(DEMO / "images"))
+    listed = {file.path: file for file in images.list()}
+    source = sources.scan("coco", sources.SourceInput(str(COARSE), Access(), listed))
+    plan(output, source, listed, ChunkLimits(8, 1 << 28))
+    [chunk] = read_plan(output).chunks
+    method = resolve(overrides={"method": {"model": "hf", "iterations": 1, "dtype": "float32"}}).method
+    given = weights.resolve("hf", str(folder), Access())
+    spec = registry.resolve("hf", given.readable, Access())
+    assert (spec.input_side, spec.mask_side, spec.stretched) == (256, 64, True)
+    job = Job(
+        output, Store(str(tmp_path / "run")), Inputs(images, None), method, given, spec.input_side, 1, 1, "cpu", None,
+        spec=spec, refiner=REFINERS["samrefiner"],
+    )  # fmt: skip
+    outcome = run_fresh(Task(chunk, 2).rows(output), job)
+    assert outcome.part is not None, outcome.detail
+    assert outcome.part["status"].to_pylist() == ["ok", "ok"]
+    masks = [mask for row in outcome.part["masks"].to_pylist() for mask in row]
+    assert masks
+    assert all(mask["refined_rle"] and mask["predicted_iou"] is not None for mask in masks)
+
+
+@pytest.mark.slow
 def test_a_run_with_a_folder_in_a_bucket(relabel: Cli, bucket: str, s3_endpoint: str, tmp_path: Path) -> None:
     folder = pretrained.save("sam2", tmp_path / "sam2", 256)
     store = fsspec.filesystem("s3", client_kwargs={"endpoint_url": s3_endpoint})
@@ -28,7 +59,7 @@ def test_a_run_with_a_folder_in_a_bucket(relabel: Cli, bucket: str, s3_endpoint:
         "--checkpoint", f"s3://{bucket}/sam2", "--endpoint-url", s3_endpoint, "--iterations", "1", "--actors", "1",
     ]  # fmt: skip
     (tmp_path / "config.yaml").write_text("method:\n  dtype: float32\n")
-    done = relabel(*command, "--config", tmp_path / "config.yaml", **cache)
+    done = relabel(*command, "--config", tmp_path / "config.yaml", timeout=590, **cache)
     assert done.returncode == 0, done.stderr
     sha256 = weights.resolve("hf", str(folder), Access()).sha256
     assert (tmp_path / "cache" / sha256 / "config.json").exists()
