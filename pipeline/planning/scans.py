@@ -23,7 +23,7 @@ from pipeline.sources import SourceInput
 from pipeline.sources.coverage import Coverage, Left
 from pipeline.storage import Store
 from pipeline.storage.lease import Hold
-from schemas import layout
+from schemas import layout, secrets
 from schemas.manifest import Scanned
 from schemas.records import UNREAD
 
@@ -47,7 +47,8 @@ def record(output: Store, given: SourceInput, source: str, hold: Hold) -> Conten
     coverage = given.coverage
     table = _unread_bytes(coverage.left())
     found = {**content(coverage, source), "unread_sha256": hashlib.sha256(table).hexdigest()}
-    data = json.dumps(found, indent=1, sort_keys=True).encode()
+    text = secrets.redacted(json.dumps(found, indent=1, sort_keys=True))
+    found, data = json.loads(text), text.encode()
     digest = hashlib.sha256(data).hexdigest()
     for path, part in ((layout.unread(digest), table), (layout.scan(digest), data)):
         if not output.exists(path):
@@ -56,7 +57,7 @@ def record(output: Store, given: SourceInput, source: str, hold: Hold) -> Conten
         pointer = _pointer(output)
         key = _input_key(given.images_uri, given.masks_uri)
         pinned = {**pointer.get("pinned", {}), key: {**coverage.pinned, "source": source}}
-        new = {"scan": digest, "pinned": pinned}
+        new = json.loads(secrets.redacted(json.dumps({"scan": digest, "pinned": pinned})))
         if new != pointer:
             fence()
             output.put(layout.LAST_SCAN, json.dumps(new, indent=1, sort_keys=True).encode())

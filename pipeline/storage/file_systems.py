@@ -13,6 +13,7 @@ import fsspec
 
 from pipeline.errors import RefusedError
 from pipeline.extras import install_command
+from pipeline.storage.paths import refuse_secrets
 
 Entry = tuple[str, dict[str, Any]]
 """A file's path as the file system takes it, and what a listing tells of it."""
@@ -22,7 +23,10 @@ EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "a
 
 
 def connect(uri: str, endpoint_url: str | None, timeout_s: float) -> tuple[Any, str]:
-    """The file system behind a URI, and the path inside it. Raises RefusedError for a kind of URI it has none for."""
+    """The file system behind a URI, and the path inside it. Raises RefusedError for a kind of URI it has none for,
+    and for one with credentials in it.
+    """
+    refuse_secrets(uri)
     kind = uri.partition("://")[0]
     try:
         fs, path = fsspec.core.url_to_fs(uri, **options(uri, endpoint_url, timeout_s))
@@ -103,11 +107,29 @@ def local_entries(root: str, follow_links: bool = False) -> Iterator[Entry]:
 
 def _local_entry(entry: os.DirEntry[str], with_special: bool) -> Iterator[Entry]:
     with suppress(FileNotFoundError):  # gone since
-        found = entry.stat(follow_symlinks=entry.is_file())
+        found = _stat(entry)
         if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
             yield entry.path, {"size": found.st_size, "mtime": found.st_mtime}
         elif with_special:
             yield entry.path, {SPECIAL: "a pipe, socket or device"}
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result:
+    """Of what a link leads to; of the link itself where that is nothing, or itself."""
+    try:
+        return entry.stat()
+    except OSError:
+        return entry.stat(follow_symlinks=False)
+
+
+def check_opens(path: str) -> None:
+    """Raise FileNotFoundError for a pipe, socket or device of this machine: reading one may never end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # whoever opens it says so
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise FileNotFoundError(f"{path} is no file, but a pipe, socket or device")
 
 
 def s3_entries(root: str, ask: Callable[..., dict[str, Any]]) -> Iterator[Entry]:

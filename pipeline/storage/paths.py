@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.errors import RefusedError
+from schemas import secrets
+
 
 def safe_relative(path: str) -> bool:
     """Whether a path from an annotation stays inside the image root."""
@@ -13,3 +16,9 @@ def safe_relative(path: str) -> bool:
 def absolute(uri: str) -> str:
     """A URI as it is; a local path made absolute: workers may run in another folder."""
     return uri if "://" in uri else str(Path(uri).expanduser().resolve())
+
+
+def refuse_secrets(uri: str) -> None:
+    """Raise RefusedError where credentials stand in `uri`: whatever opens one asks, before it says a word of it."""
+    if why := secrets.refusal(uri):
+        raise RefusedError(why)

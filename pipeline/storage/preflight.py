@@ -11,6 +11,7 @@ from dataclasses import replace
 from pipeline.errors import RefusedError
 from pipeline.storage.atomic import TEMPORARY_PREFIX
 from pipeline.storage.backoff import STORE_ERRORS
+from pipeline.storage.paths import refuse_secrets
 from pipeline.storage.store import Access, Store, brief, split_uri
 
 START_TRIES = 6
@@ -46,6 +47,7 @@ def read_uri(uri: str, access: Access, max_bytes: int, what: str = "file") -> by
 
     what: what the file is to the user, for the message.
     """
+    refuse_secrets(uri)
     try:
         store, name = split_uri(uri, access)
         size = store.size(name)

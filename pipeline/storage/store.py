@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
@@ -29,6 +30,7 @@ from pipeline.storage.backoff import ANSWERS, deadline_s, is_failure, retried
 from pipeline.storage.file_systems import (
     SPECIAL,
     Entry,
+    check_opens,
     connect,
     etag,
     found_entries,
@@ -36,7 +38,9 @@ from pipeline.storage.file_systems import (
     modified_s,
     s3_entries,
 )
+from pipeline.storage.paths import refuse_secrets
 from pipeline.storage.ranges import Ranges
+from schemas import secrets
 
 T = TypeVar("T")
 
@@ -65,6 +69,9 @@ class Access:
     tries: int = 8
     timeout_s: float = 60.0
 
+    def __post_init__(self) -> None:
+        refuse_secrets(self.endpoint_url or "")
+
 
 @dataclass(frozen=True)
 class Store:
@@ -72,6 +79,9 @@ class Store:
 
     uri: str
     access: Access = field(default_factory=Access)
+
+    def __post_init__(self) -> None:
+        refuse_secrets(self.uri)
 
     @cached_property
     def _fs_and_root(self) -> tuple[Any, str]:
@@ -116,6 +126,7 @@ class Store:
         Raises FileNotFoundError.
         """
         if self.is_local:
+            check_opens(self.full(path))
             return Path(self.full(path)).open("rb")
         return cast(BinaryIO, Ranges(self.size(path), partial(self.read_range, path)))
 
@@ -249,6 +260,8 @@ class Store:
     def some(self, limit: int) -> list[str]:
         """Paths of a few files below the root, in no order, without listing all of them."""
         fs, root = self._fs_and_root
+        if self.is_local:
+            return [path for path, info in islice(self._entries("", True), 2 * limit) if SPECIAL not in info][:limit]
 
         def walk() -> list[str]:
             found: list[str] = []
@@ -297,6 +310,8 @@ class Store:
     def _call(self, what: str, method: str, path: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
         """One method of the file system on one path, with time limit and retries. `moved`: bytes of the body."""
         full = self.full(path)
+        if what == "read" and method != "exists" and self.is_local:
+            check_opens(full)
         return self._retried(what, path, lambda: self._timed(method, full, *arguments, moved=moved, **options))
 
     def _timed(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
@@ -328,11 +343,12 @@ def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
 
 def split_uri(uri: str, access: Access) -> tuple[Store, str]:
     """A file's URI -> the store of its folder, and its name."""
+    refuse_secrets(uri)
     folder, _, name = uri.rpartition("/")
     return Store(folder or (f"{uri.partition('://')[0]}://" if "://" in uri else "."), access), name
 
 
 def brief(error: BaseException) -> str:
     """One line for a user; botocore and aiohttp say the rest of it in a page."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = secrets.redacted(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
