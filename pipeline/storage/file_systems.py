@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -94,7 +96,7 @@ def local_entries(root: str, follow_links: bool = False) -> Iterator[Entry]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                elif not (follow_links and entry.is_dir()):
+                elif not (follow_links and _leads_to_folder(entry)):
                     yield from _local_entry(entry, follow_links)
                 else:
                     target = os.path.realpath(entry.path)
@@ -114,6 +116,13 @@ def _local_entry(entry: os.DirEntry[str], with_special: bool) -> Iterator[Entry]
             yield entry.path, {SPECIAL: "a pipe, socket or device"}
 
 
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _stat(entry: os.DirEntry[str]) -> os.stat_result:
     """Of what a link leads to; of the link itself where that is nothing, or itself."""
     try:
@@ -125,9 +134,11 @@ def _stat(entry: os.DirEntry[str]) -> os.stat_result:
 def check_opens(path: str) -> None:
     """Raise FileNotFoundError for a pipe, socket or device of this machine: reading one may never end."""
     try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # whoever opens it says so
-        return
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            raise FileNotFoundError(f"{path} is a link that leads to itself") from None
+        return  # whoever opens it says so
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise FileNotFoundError(f"{path} is no file, but a pipe, socket or device")
 
