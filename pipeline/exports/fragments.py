@@ -55,9 +55,7 @@ def lines(job: Job, kind: str, split: str) -> Iterator[bytes]:
     try:
         for done in target.list(DONE):
             folder = f"{FOLDER}/{done.path.rpartition('/')[2].removesuffix('.json')}"
-            said = json.loads(target.read(done.path)).get(
-                "fragments"
-            )  # None: an earlier version wrote it
+            said = json.loads(target.read(done.path)).get("fragments")  # None: an earlier version wrote it
             if target.exists(f"{folder}/{name}") if said is None else name in said:
                 with target.open(f"{folder}/{name}") as file:
                     for line in file:
