@@ -58,6 +58,7 @@ def test_a_run_in_a_thread_ends_in_a_sound_result_and_is_told_in_order(head: Ray
         *[Planning] * 6,
         Covered,
         Planned,
+        Starting,
         Refining,
         *[ChunkFinished] * 3,
         Refined,
