@@ -15,7 +15,17 @@ import pytest
 import pipeline
 from pipeline.errors import RefusedError
 from pipeline.planning.increment import Planned
-from pipeline.progress.events import ChunkFinished, Covered, Event, Planning, Refined, Refining, Retrying, Sealing
+from pipeline.progress.events import (
+    ChunkFinished,
+    Covered,
+    Event,
+    Planning,
+    Refined,
+    Refining,
+    Retrying,
+    Sealing,
+    Starting,
+)
 from pipeline.storage import Access
 from pipeline.verify.check import verify
 from schemas.config import ConfigError
