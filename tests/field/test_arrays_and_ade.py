@@ -64,7 +64,6 @@ def test_ade20k(tmp_path: Path, year: str) -> None:
     assert {row["image_id"] for row in parts.masks} == {"street/ADE_1.jpg"}
 
 
-@pytest.mark.parametrize("text", ["", "#####", "\0", "[1", '{"annotation": {"object": [3, {"parts": 3, "name": []}]}}'])
 def test_ade20k_with_a_document_that_is_cut_says_what_is_lost(tmp_path: Path) -> None:
     put_images(tmp_path, "ADE_1.jpg")
     put(tmp_path / "ADE_1_seg.png", segments((LEFT, 1831, 30)))
@@ -75,6 +74,7 @@ def test_ade20k_with_a_document_that_is_cut_says_what_is_lost(tmp_path: Path) ->
     assert (binary.decode(mask["coarse_rle"]) == LEFT).all()
 
 
+@pytest.mark.parametrize("text", ["", "#####", "\0", "[1", '{"annotation": {"object": [3, {"parts": 3, "name": []}]}}'])
 @pytest.mark.parametrize("ending", ["_atr.txt", ".json"])
 def test_no_text_beside_stops_a_plan(tmp_path: Path, text: str, ending: str) -> None:
     put_images(tmp_path, "a.jpg")
