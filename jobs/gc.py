@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -9,11 +10,11 @@ import typer
 from jobs import console
 from jobs.status import Endpoint, Output
 from pipeline.errors import RefusedError
-from pipeline.output.garbage import find_garbage, remove
+from pipeline.output.garbage import collect
 from pipeline.output.manifest import Retention
-from pipeline.planning.increment import committed
+from pipeline.planning.attempts import committed
 from pipeline.storage import Access, Store
-from pipeline.storage.documents import read_current
+from pipeline.storage.documents import Switch, read_switch
 from pipeline.storage.lease import Patience, check_store, held, unguarded
 
 
@@ -40,16 +41,17 @@ def gc(
 
     Example: relabel gc s3://b/refined --dry-run
     """
-    store = Store(output, Access(endpoint_url))
-    if read_current(store) is None and not committed(store):
+    store = Store(output, Access(endpoint_url, exclusive=assume_exclusive))
+    if read_switch(store) == Switch(None, None) and not committed(store):
         raise RefusedError(f"{output} holds neither a plan nor a result: nothing of ours to remove")
     if not assume_exclusive:
         check_store(store)
-    with unguarded() if assume_exclusive else held(store, Patience(), console.err.print):
-        garbage = find_garbage(store, Retention(keep_generations, grace), other_methods)
-        if not dry_run:
-            remove(store, garbage)
-    for one in garbage:
+    hold = unguarded if assume_exclusive else partial(held, store, Patience(), console.err.print)
+    retention = Retention(keep_generations, grace)
+    found = collect(store, hold, retention, other_methods=other_methods, dry_run=dry_run)
+    for name, who in found.spared.items():
+        console.err.print(f"kept: {name} is being refined ({'; '.join(who)})", markup=False)
+    for one in found.garbage:
         typer.echo(f"{one.path}: {one.why}, {one.bytes} bytes")
-    total = sum(one.bytes for one in garbage)
-    typer.echo(f"{'would remove' if dry_run else 'removed'} {len(garbage)} files, {total / 1e6:.1f} MB")
+    total = sum(one.bytes for one in found.garbage)
+    typer.echo(f"{'would remove' if dry_run else 'removed'} {len(found.garbage)} files, {total / 1e6:.1f} MB")

@@ -43,6 +43,13 @@ ConfigUri = Annotated[
     typer.Option(metavar="URI", help="YAML with method, gate and operation; command-line options override it."),
 ]
 Prune = Annotated[bool, typer.Option("--prune", help="Drop planned images that the source no longer has.")]
+Checksum = Annotated[
+    bool,
+    typer.Option(
+        "--checksum",
+        help="Tell changed images by their content, which is read for it; else by size and time of writing, or etag.",
+    ),
+]
 ModelName = Annotated[
     str | None,
     typer.Option(metavar="NAME", help=f"{', '.join(MODELS)}. Default: lite.", rich_help_panel=PANEL_METHOD),

@@ -14,6 +14,7 @@ from jobs.options import (
     AdapterUri,
     AssumeExclusive,
     CheckpointUri,
+    Checksum,
     ChunkImages,
     ConfigUri,
     EndpointUrl,
@@ -45,6 +46,7 @@ def plan(
     source: SourceName = None,
     config: ConfigUri = None,
     prune: Prune = False,
+    checksum: Checksum = False,
     estimate: Annotated[
         bool,
         typer.Option(
@@ -123,7 +125,7 @@ def plan(
         checkpoint=checkpoint,
         adapter=adapter,
     )
-    request = make_request(wanted, with_weights=estimate, prune=prune)
+    request = make_request(wanted, with_weights=estimate, prune=prune, checksum=checksum)
     device_gpus = _gpus(request, gpus, machines) if estimate else 0
 
     store, run_store = request.stores()

@@ -15,6 +15,7 @@ from jobs.options import (
     AdapterUri,
     AssumeExclusive,
     CheckpointUri,
+    Checksum,
     ChunkImages,
     ConfigUri,
     EndpointUrl,
@@ -48,6 +49,7 @@ def run(
         int | None, typer.Option(min=1, metavar="N", help="Refine only the first N images of the plan.")
     ] = None,
     prune: Prune = False,
+    checksum: Checksum = False,
     new_version: Annotated[
         bool,
         typer.Option("--new-version", help="Allow a different method: re-refine everything beside the old result."),
@@ -174,6 +176,7 @@ def run(
         address=address,
         limit=limit,
         prune=prune,
+        checksum=checksum,
         new_version=new_version,
         retry_failed=retry_failed,
         retry_reasons=reasons,

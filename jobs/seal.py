@@ -32,6 +32,10 @@ def seal(
     gate: Annotated[
         bool | None, typer.Option("--gate/--no-gate", help="Whether coarse masks may be kept at all.")
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Let this method's result be the current one: a folder below runs/."),
+    ] = None,
     assume_exclusive: Annotated[
         bool, typer.Option("--assume-exclusive", help="Take no lease: nobody else writes this output.")
     ] = False,
@@ -58,7 +62,7 @@ def seal(
     from pipeline.output.reseal import reseal  # it takes a second to import
 
     with console.drawing() as draw:
-        sealed = reseal(Store(absolute(output), access), wanted, draw, assume_exclusive=assume_exclusive)
+        sealed = reseal(Store(absolute(output), access), wanted, draw, method=method, assume_exclusive=assume_exclusive)
     console.summary(sealed.manifest, output)
     if not sealed.changed:
         console.out.print("nothing changed: the current generation is already this one")

@@ -13,7 +13,7 @@ from pipeline.dataset import open_result, read_current
 from pipeline.dataset.failures import failures
 from pipeline.errors import RefusedError
 from pipeline.output.status import read_status
-from pipeline.planning.scans import current_digest, read_scan
+from pipeline.planning.scans import current_scan, read_scan
 from pipeline.sources import scan_table
 from pipeline.storage import Access, Store
 
@@ -48,8 +48,11 @@ def status(
             "yes" if entry.is_current else "no",
         )
     console.out.print(table)
+    for entry in found:
+        for who in entry.refining:
+            console.out.print(f"{entry.fingerprint} is being refined: {who}", markup=False)
     store = Store(output, Access(endpoint_url))
-    if scan := read_scan(store, current_digest(store)):
+    if scan := read_scan(store, current_scan(store)):
         for line in scan_table.lines(scan):
             console.out.print(line, markup=False)
     failed = failures(open_result(output, Access(endpoint_url))) if read_current(store) else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,9 @@ from pipeline.masks import binary
 from pipeline.masks.binary import Rle
 from pipeline.masks.decode import decode_image
 from pipeline.masks.frames import FloatArray, Frame, resize_to_input
-from pipeline.models import Candidates, MaskModel, PromptBatch
+from pipeline.models import Asked, Candidates, MaskModel, Pending, PromptBatch
 from pipeline.refiners import RefineImage, refine
 from schemas.config import Method
-
-if TYPE_CHECKING:
-    from pipeline.models.on_device import OnDevice  # imports torch
 
 T = TypeVar("T")
 
@@ -41,10 +38,10 @@ class TimedModel:
     input_side: int = field(init=False)
     mask_side: int = field(init=False)
     similarity_cut: float = field(init=False)
-    on_device: OnDevice | None = field(init=False)
+    looks: bool = False  # each of its answers is waited for, to be timed
 
     def __post_init__(self) -> None:
-        for own in ("name", "weights_sha256", "input_side", "mask_side", "similarity_cut", "on_device"):
+        for own in ("name", "weights_sha256", "input_side", "mask_side", "similarity_cut"):
             setattr(self, own, getattr(self.model, own))
 
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:
@@ -63,6 +60,10 @@ class TimedModel:
         self.predict_s += seconds
         self.prompts += len(prompts)
         return answer
+
+    def look(self, embedding: Any, mirrored: Any | None, asked: Asked) -> Pending:
+        """See MaskModel."""
+        return self.model.look(embedding, mirrored, asked)
 
     def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
         self.settle()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 
 from pipeline import sources
 from pipeline.cluster.connection import Cluster, connected
-from pipeline.cluster.resources import reserve
-from pipeline.output.manifest import Sealed, latest
+from pipeline.cluster.resources import idle_gpus, reserve
+from pipeline.output.manifest import Sealed
+from pipeline.output.recovery import sealed_rounds
 from pipeline.output.seal import seal
 from pipeline.planning.coverage import counted
 from pipeline.planning.increment import ChunkLimits, Plan, Planned, plan, read_plan
@@ -17,15 +19,16 @@ from pipeline.progress.breakdown import Clock
 from pipeline.progress.events import Covered, OnEvent, Planning, Refined, Refining, Retrying, Starting, nobody
 from pipeline.refining.chunk import Task
 from pipeline.refining.parts import find_parts
-from pipeline.refining.pending import pending
+from pipeline.refining.pending import pending, take_on
 from pipeline.refining.retry_rounds import next_round
 from pipeline.request import Request, make_job
 from pipeline.sources.walks import regular
 from pipeline.storage import Store
-from pipeline.storage.documents import read_manifest
-from pipeline.storage.listing import listing
+from pipeline.storage.listing import hashed, listing
 from schemas import layout
 from schemas.config import to_yaml
+
+logger = logging.getLogger(__name__)
 
 SEALED_ALONE_CHUNKS = 256  # so few are sealed in this process sooner than a cluster is up
 REFINE = "pipeline.refining.ray_pipeline:refine_chunks"
@@ -44,12 +47,14 @@ def run(request: Request, on_event: OnEvent = nobody) -> Sealed:
     if needs_cluster:
         on_event(Starting(request.address))
     with connected(request.address) if needs_cluster else nullcontext() as cluster:
-        refine(tasks, request, cluster, on_event)
-        if tasks:
-            retries = retry_tasks(request, planned, on_event)
-        if retries:
-            refine(retries, request, cluster, on_event)
-        return seal(request.sealing(), request.hold(on_event), on_event, cluster.map if cluster else map)
+        with request.in_use() if needs_cluster else nullcontext():
+            refine(tasks, request, cluster, on_event)
+            if tasks:
+                retries = retry_tasks(request, planned, on_event)
+            if retries:
+                refine(retries, request, cluster, on_event)
+        took_on, spread = take_on(planned, request.limit), cluster.map if cluster else map
+        return seal(request.sealing(), request.hold(on_event), on_event, spread, took_on)
 
 
 def plan_increment(request: Request, on_event: OnEvent) -> Planned:
@@ -64,7 +69,9 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
 
     on_image(0)
     covered = coverage_for(output, request.images, request.masks, request.source, operation.ignore)
-    with listing(regular(Store(request.images, request.access), covered)) as listed:
+    images = Store(request.images, request.access)
+    files = regular(images, covered)
+    with listing(hashed(images, files, operation.fetch_threads) if request.checksum else files) as listed:
         given = sources.SourceInput(
             request.masks, request.access, listed, operation.fetch_threads, coverage=covered, images_uri=request.images
         )
@@ -72,7 +79,7 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
             output,
             counted(sources.scan(request.source, given), given, max_unread=operation.max_unread, prune=request.prune),
             listed,
-            ChunkLimits(operation.chunk_images, operation.chunk_decoded_mb << 20),
+            ChunkLimits(operation.chunk_images, operation.chunk_decoded_mb << 20, request.load_side),
             prune=request.prune,
             hold=request.hold(on_event),
             on_image=on_image,
@@ -87,6 +94,8 @@ def refine(tasks: Sequence[Task], request: Request, cluster: Cluster | None, on_
     """Run every task to its part."""
     resources = reserve(request.config.operation, cluster.resources if cluster else {})
     job = make_job(request, "cuda" if resources.gpus_per_actor else "cpu")
+    if advice := idle_gpus(request.config.method, resources.gpus_per_actor):
+        logger.warning("%s", advice)
     clock = Clock()
     on_event(Refining(sum(task.images for task in tasks), resources.actors))
     if cluster and tasks:
@@ -102,9 +111,7 @@ def retry_tasks(request: Request, planned: Plan, on_event: OnEvent) -> list[Task
         return []
     run_store = request.stores()[1]
     with request.hold(on_event)():
-        generation = latest(run_store)
-        sealed_round = 0 if generation is None else read_manifest(run_store, generation).retries.done
-        due = next_round(run_store, planned, sealed_round, request.retry_reasons)
+        due = next_round(run_store, planned, sealed_rounds(run_store), request.retry_reasons)
     tasks = due.tasks(planned, find_parts(run_store, planned)) if due else []
     on_event(Retrying(due.number if due else None, sum(task.images for task in tasks)))
     return tasks

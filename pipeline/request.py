@@ -7,8 +7,9 @@ Request    everything looked up, resolved and hashed
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from pipeline import refiners, sources
@@ -19,18 +20,19 @@ from pipeline.errors import RefusedError
 from pipeline.models import Runtime, check_device, check_usable, execution_class, load_model, registry
 from pipeline.models.weights import Weights, resolve, with_adapter
 from pipeline.output.manifest import Retention
+from pipeline.output.recovery import check_method
 from pipeline.output.seal import SealRequest
 from pipeline.planning.increment import read_plan
 from pipeline.planning.scans import pinned_source
 from pipeline.progress.events import OnEvent, Waiting
 from pipeline.refining.chunk import Inputs, Job
 from pipeline.storage import Access, Store
-from pipeline.storage.documents import read_current, run_store
-from pipeline.storage.lease import Hold, Patience, check_store, held, unguarded
+from pipeline.storage.documents import read_switch, run_store
+from pipeline.storage.lease import Hold, Patience, check_store, held, in_use, unguarded
 from pipeline.storage.paths import absolute
 from pipeline.storage.preflight import check_readable, check_writable
 from schemas import layout
-from schemas.config import Config, fingerprint
+from schemas.config import Config, Operation, fingerprint
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
@@ -65,6 +67,7 @@ class Request:
     address: str | None = None
     limit: int | None = None
     prune: bool = False
+    checksum: bool = False
     new_version: bool = False
     retry_failed: bool = False
     retry_reasons: tuple[str, ...] = ()
@@ -72,17 +75,27 @@ class Request:
     @property
     def access(self) -> Access:
         operation = self.config.operation
-        return Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
+        return _access(operation)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the method: the name of its folder. It is another one where `gc` has removed the first."""
+        switch = read_switch(Store(self.output, self.access))
+        return layout.method_folder(fingerprint(self.config.method), switch.given_up)
 
     @property
-    def fingerprint(self) -> str:
-        """Of the method: the name of its folder."""
-        return fingerprint(self.config.method)
+    def load_side(self) -> int:
+        """The long side at which images travel to the model; ORIGINAL_SIZE where they go as they are."""
+        return refiners.load_side(self.config.method, registry.find(self.config.method.model).input_side)
 
     def stores(self) -> tuple[Store, Store]:
         """The output, and its folder of this method."""
         output = Store(self.output, self.access)
         return output, run_store(output, self.fingerprint)
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Says that the run refines, to whoever removes the results of other methods."""
+        return in_use(self.stores()[0], self.fingerprint, Patience())
 
     def hold(self, on_event: OnEvent) -> Hold:
         """How a step takes the output's lease."""
@@ -116,9 +129,14 @@ class Request:
 
     def _check_version(self, output: Store, run: Store) -> None:
         """Refuse a changed method over existing results unless --new-version says that it is meant."""
-        current = read_current(output)
+        current = read_switch(output).pointer
         name = self.fingerprint
-        if self.new_version or current is None or current.fingerprint == name or run.list(layout.PARTS):
+        if self.new_version:
+            return
+        if current is None:
+            check_method(output, name)
+            return
+        if current.fingerprint == name or run.list(layout.PARTS):
             return
         images = sum(chunk.images for chunk in read_plan(output).chunks)
         raise RefusedError(
@@ -165,9 +183,13 @@ def _weights(wanted: Wanted, config: Config, access: Access) -> Weights:
     return weights if wanted.adapter is None else with_adapter(weights, wanted.adapter)
 
 
+def _access(operation: Operation) -> Access:
+    tries, timeout_s = operation.storage_tries, operation.storage_timeout_s
+    return Access(operation.endpoint_url, tries, timeout_s, operation.assume_exclusive)
+
+
 def _check_places(config: Config, images: str, output: str) -> Access:
-    operation = config.operation
-    access = Access(operation.endpoint_url, operation.storage_tries, operation.storage_timeout_s)
+    access = _access(config.operation)
     refiners.check_refiner(config.method.refiner)
     check_readable(images, access, "image folder")
     check_writable(Store(output, access))

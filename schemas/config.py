@@ -24,8 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from schemas import secrets
 
-METHOD_VERSION = 3
+METHOD_VERSION = 4
 """Bumped whenever the same configuration computes something else; golden outputs in tests force it."""
+
+UNCHANGED_SINCE = {"none": 3, "grabcut": 3, "dense-crf": 3, "cascadepsp": 3, "torchscript": 3}
+"""Refiners that a later METHOD_VERSION did not change, by the version that their results still bear."""
 
 
 class ConfigError(ValueError):
@@ -99,7 +102,9 @@ class Operation(_Frozen):
     """How the work is carried out."""
 
     chunk_images: int = Field(default=64, ge=1, le=4096, description="images per chunk, the unit of retry and commit")
-    chunk_decoded_mb: int = Field(default=160, ge=1, description="cap of a chunk's decoded pixels, by declared size")
+    chunk_decoded_mb: int = Field(
+        default=160, ge=1, description="cap of a chunk's pixels, at the size at which they travel to the model"
+    )
     actors_min: int | None = Field(default=None, ge=1, description="fewest model actors; by default what fits")
     actors_max: int | None = Field(default=None, ge=1, description="most model actors; by default what fits")
     gpus_per_actor: float | None = Field(
@@ -217,8 +222,16 @@ def validated(parts: Mapping[str, Any]) -> Config:
 
 def fingerprint(method: Method) -> str:
     """12 hex digits that stand for what is computed."""
-    content = {"method_version": METHOD_VERSION, **method.model_dump(mode="json")}
-    return digest(content)[:12]
+    return _fingerprint(method, UNCHANGED_SINCE.get(method.refiner, METHOD_VERSION))
+
+
+def fingerprints(method: Method) -> set[str]:
+    """What this code and all before it call a method: results of theirs lie in folders of these names."""
+    return {_fingerprint(method, version) for version in range(1, METHOD_VERSION + 1)}
+
+
+def _fingerprint(method: Method, version: int) -> str:
+    return digest({"method_version": version, **method.model_dump(mode="json")})[:12]
 
 
 def digest(content: Any) -> str:

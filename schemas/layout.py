@@ -1,29 +1,34 @@
 """What is on disk, and where: the one home of every path below an output's URI. Pure: names in, names out.
 
     OUTPUT/
-      current.json                              which generation counts: the only switch
-      plan/<n>/bucket-<lo>-<hi>.parquet         an increment's rows, by hash range of the image id
-      plan/<n>/chunks.parquet                   its chunks in order: which rows of which bucket
-      plan/<n>/superseded.parquet               rows of earlier increments that it replaces or prunes
-      plan/<n>/_COMMITTED                       written last: without it the increment is discarded
-      scans/<digest>.json                       what a planning pass covered, and what it could not use
-      scans/<digest>.unread.parquet             the names of the latter
+      current.json                              which generation counts: the only switch; and which names were given up
+      plan/<n>/_COMMITTED                       created last, once: which attempt is increment n, with its marker
+      plan/<n>/<attempt>/bucket-<lo>-<hi>.parquet    its rows, by hash range of the image id
+      plan/<n>/<attempt>/chunks.parquet         its chunks in order: which rows of which bucket
+      plan/<n>/<attempt>/superseded.parquet     rows of earlier increments that it replaces or prunes
+      plan/<n>/<attempt>/marker.json            created when the others are there, or first by who discards it
+      scans/<attempt>/<digest>.json             what a planning pass covered, and what it could not use
+      scans/<attempt>/<digest>.unread.parquet   the names of the latter
       scans/current.json                        the last pass, and the source and rules that each input is read by
       leases/<n>.json                           who may plan and seal
+      leases/run-<fingerprint>-<owner>.json     who is refining by this method
       reviews/<n>-<hash>.json                   what people said of the masks
       overlays/<n>-<name>.parquet               what people sent back, to be laid over the masks at the next seal
       overlays/<n>-<name>.undone                written where that was undone
-      runs/<fingerprint>/                       the results of one method
+      runs/<fingerprint>/                       the results of one method; <fingerprint>-<k> once it was removed k times
         config.yaml                             method, gate and operation as resolved
         parts/<chunk-id>.parquet                every image of a chunk
         parts/<chunk-id>.first<n>.parquet       its first n images, where `--limit` cut it
         parts/<chunk-id>.r<k>.parquet           the images of retry round k alone
         retries/<k>.json                        committed before round k starts: its exact image ids
-        masks/<hash>.parquet                    shards: one row per mask
+        masks/<hash>.parquet                    shards: one row per mask; <hash>-<k> where that name was given up
         images/<hash>.parquet                   shards: one row per image
-        seals/<g>/manifest.json                 a generation: its shards, their hashes, the counts
-        seals/<g>/parts.parquet                 the parts that it was sealed from
-        seals/<g>/_SUCCESS                      written when both are there
+        seals/<g>/<attempt>/manifest.json       a generation: its shards, their hashes, the counts
+        seals/<g>/<attempt>/parts.parquet       the parts that it was sealed from
+        seals/<g>/_SUCCESS                      created when both are there, once: which attempt is generation g
+
+An attempt is a random name that nothing else has, so that whoever was thought dead writes beside what was committed
+since. Outputs of earlier versions have the files of increments, scans and generations one folder higher, without it.
 
 Paths of a run (`PARTS`, `SHARDS`, `part`, `Seal`, ...) are relative to the run's folder, all others to the output. The
 content of the JSON files is `manifest.py`'s, that of the Parquet files `records.py`'s.
@@ -32,77 +37,35 @@ content of the JSON files is `manifest.py`'s, that of the Parquet files `records
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from itertools import count
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from schemas import attempts
+
+Increment = attempts.Increment
+Seal = attempts.Seal
+
 CURRENT = "current.json"
-PLAN, SCANS, LEASES, REVIEWS, RUNS = "plan", "scans", "leases", "reviews", "runs"
-OVERLAYS = "overlays"
-MANIFEST_NAME = "manifest.json"
+PLAN, SEALS, MANIFEST_NAME = attempts.PLAN, attempts.SEALS, attempts.MANIFEST_NAME
+SCANS, LEASES, REVIEWS, RUNS, OVERLAYS = "scans", "leases", "reviews", "runs", "overlays"
 LAST_SCAN = f"{SCANS}/current.json"
 
 CONFIG = "config.yaml"
-PARTS, RETRIES, SEALS = "parts", "retries", "seals"
+PARTS, RETRIES = "parts", "retries"
 SHARDS = ("masks", "images")
 """Folders of shards; also the kinds of rows that a result has."""
 
 _CHUNK_ID = r"(?P<chunk>(?P<increment>\d{4,})-\d{7,}-[0-9a-f]{12})"
 _PART = re.compile(_CHUNK_ID + r"(\.first(?P<cut>\d+)|\.r(?P<round>\d+))?\.parquet")
+_ATTEMPT = re.compile(r"(?P<folder>\w+)/(?P<number>\d+)/(?P<attempt>[0-9a-f]{32})/[^/]+")
+_USE = re.compile(r"leases/run-(?P<name>.+)-[0-9a-f]{32}\.json")
+_SHARD = re.compile(r"(masks|images)/[0-9a-f]{32}(-\d+)?\.parquet")
+_REVIEW = re.compile(r"reviews/\d{6,}-(?P<sha256>[0-9a-f]{16})\.json")
 _BUCKET = re.compile(r"bucket-(?P<low>\d+)-(?P<high>\d+)\.parquet")
 _OVERLAY = re.compile(rf"{OVERLAYS}/(?P<number>\d{{6,}})-(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\.(parquet|undone)")
 _NUMBERED = re.compile(r"(?P<folder>\w+)/(?P<number>\d+)(\.json|/.*)")
-
-
-@dataclass(frozen=True)
-class Increment:
-    """The files of one planning step."""
-
-    number: int
-
-    @property
-    def folder(self) -> str:
-        return f"{PLAN}/{self.number}"
-
-    @property
-    def marker(self) -> str:
-        """Written last, with the hashes of the others."""
-        return self.file("_COMMITTED")
-
-    @property
-    def chunks(self) -> str:
-        return self.file("chunks.parquet")
-
-    @property
-    def superseded(self) -> str:
-        return self.file("superseded.parquet")
-
-    def bucket(self, low: int, high: int) -> str:
-        """The rows whose image ids hash into [low, high]."""
-        return self.file(f"bucket-{low:04d}-{high:04d}.parquet")
-
-    def file(self, name: str) -> str:
-        """A file by its name in the marker."""
-        return f"{self.folder}/{name}"
-
-
-@dataclass(frozen=True)
-class Seal:
-    """The files of one generation, relative to the run's folder."""
-
-    generation: int
-
-    @property
-    def manifest(self) -> str:
-        return f"{SEALS}/{self.generation}/{MANIFEST_NAME}"
-
-    @property
-    def parts(self) -> str:
-        return f"{SEALS}/{self.generation}/parts.parquet"
-
-    @property
-    def success(self) -> str:
-        return f"{SEALS}/{self.generation}/_SUCCESS"
 
 
 class PartName(NamedTuple):
@@ -141,6 +104,12 @@ def run(fingerprint: str) -> str:
     return f"{RUNS}/{fingerprint}"
 
 
+def is_run(path: str) -> bool:
+    """Whether a path is a method's folder."""
+    folder, _, name = path.partition("/")
+    return folder == RUNS and bool(name) and "/" not in name
+
+
 def in_run(fingerprint: str, path: str) -> str:
     """A path relative to a run's folder -> relative to the output."""
     return f"{RUNS}/{fingerprint}/{path}"
@@ -159,10 +128,16 @@ def numbered(folder: str, path: str) -> int | None:
     return int(found["number"]) if found and found["folder"] == folder else None
 
 
+def attempt_of(folder: str, path: str) -> tuple[int, str] | None:
+    """Number and attempt of a file `folder/<n>/<attempt>/...`; None for every other path."""
+    found = _ATTEMPT.fullmatch(path)
+    return (int(found["number"]), found["attempt"]) if found and found["folder"] == folder else None
+
+
 def committed_number(path: str) -> int | None:
-    """The number of the increment whose marker this is."""
+    """The number of the increment that this file says is committed."""
     number = numbered(PLAN, path)
-    return number if number is not None and path == Increment(number).marker else None
+    return number if number is not None and path == Increment(number).choice else None
 
 
 def sealed_number(path: str) -> int | None:
@@ -212,9 +187,28 @@ def retry_round(number: int) -> str:
     return f"{RETRIES}/{number}.json"
 
 
-def shard(kind: str, sha256: str) -> str:
-    """A shard by its content, relative to the run's folder. kind: one of SHARDS."""
-    return f"{kind}/{sha256[:32]}.parquet"
+def shard(kind: str, sha256: str, given_up: Callable[[str], bool] = lambda _path: False) -> str:
+    """A shard by its content, relative to the run's folder. kind: one of SHARDS. given_up: whether a path is not to be
+    used again, since somebody may still be about to delete it.
+    """
+    names = (f"{kind}/{sha256[:32]}{f'-{again}' if again else ''}.parquet" for again in count())
+    return next(name for name in names if not given_up(name))
+
+
+def is_shard(path: str) -> bool:
+    """Whether a path, relative to the run's folder, is a shard's by its name."""
+    return _SHARD.fullmatch(path) is not None
+
+
+def method_folder(fingerprint: str, given_up: Collection[str]) -> str:
+    """The name of the folder of a method's results. given_up: paths, relative to the output, not to be used again."""
+    names = (f"{fingerprint}{f'-{again}' if again else ''}" for again in count())
+    return next(name for name in names if run(name) not in given_up)
+
+
+def fingerprint_of(name: str) -> str:
+    """The method whose folder has that name."""
+    return name.partition("-")[0]
 
 
 def every_shard(kind: str) -> str:
@@ -227,14 +221,25 @@ def lease(number: int) -> str:
     return f"{LEASES}/{number}.json"
 
 
-def scan(digest: str) -> str:
-    """What a planning pass covered."""
-    return f"{SCANS}/{digest}.json"
+def use(name: str, owner: str) -> str:
+    """The lease of who is refining into the method's folder of that name. owner: 32 hex digits."""
+    return f"{LEASES}/run-{name}-{owner}.json"
 
 
-def unread(digest: str) -> str:
-    """The names that a planning pass left unread."""
-    return f"{SCANS}/{digest}.unread.parquet"
+def used(path: str) -> str | None:
+    """The name of the method's folder that such a lease is of; None for every other path."""
+    found = _USE.fullmatch(path)
+    return found["name"] if found else None
+
+
+def scan(digest: str, attempt: str = "") -> str:
+    """What a planning pass covered. attempt: "" where an earlier version wrote it."""
+    return f"{SCANS}/{attempt}/{digest}.json" if attempt else f"{SCANS}/{digest}.json"
+
+
+def unread(scan: str) -> str:
+    """The names that a planning pass left unread. scan: the path of what it covered."""
+    return f"{scan.removesuffix('.json')}.unread.parquet"
 
 
 def is_scan(path: str) -> bool:
@@ -245,3 +250,9 @@ def is_scan(path: str) -> bool:
 def review(number: int, sha256: str) -> str:
     """Verdicts of people: the `number`th file of them, by its content."""
     return f"{REVIEWS}/{number:06}-{sha256[:16]}.json"
+
+
+def reviewed(path: str) -> str | None:
+    """The hash in the name of a file of verdicts; None for every other path."""
+    found = _REVIEW.fullmatch(path)
+    return found["sha256"] if found else None

@@ -1,8 +1,9 @@
 """The JSON files of an output, as frozen models: pointer, manifest, an increment's marker, a retry round.
 
     Pointer      current.json             which manifest counts, by its hash
-    Manifest     seals/<g>/manifest.json  a generation: shards, parts and increments by their hashes, the counts
-    Marker       plan/<n>/_COMMITTED      an increment: counts, and the hashes of its files
+    Manifest     manifest.json            a generation: shards, parts and increments by their hashes, the counts
+    Marker       marker.json              an increment: counts, and the hashes of its files
+    Choice       _COMMITTED, _SUCCESS     which attempt counts
     RetryRound   retries/<k>.json         the images of a retry round
 
 Where they are is `layout.py`'s. What is written here is read by other versions of this code: keys are added, never
@@ -12,6 +13,7 @@ an output, and such code refuses it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, ClassVar, TypeVar
 
@@ -19,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.records import SCHEMA_VERSION
 
-VERSION = 2
-"""Of the contract, as the pointer has it. 1 had no version in the pointer."""
+VERSION = 3
+"""Of the contract, as the pointer has it. 1 had no version in the pointer; 2 had no attempts."""
 
 Model = TypeVar("Model", bound="Document")
 
@@ -48,7 +50,11 @@ class Document(BaseModel):
 
 
 class Pointer(Document):
-    """The only switch: the generation that readers see."""
+    """The only switch: the generation that readers see.
+
+    attempt: of the generation. given_up: shards, and folders of methods, that have been or are about to be removed, and
+    whose names are never used again; removals: how often anything was. Paths are relative to the output.
+    """
 
     newest = ("version", VERSION)
 
@@ -56,6 +62,9 @@ class Pointer(Document):
     generation: int
     manifest_sha256: str
     version: int = 1
+    attempt: str = ""
+    given_up: list[str] = []
+    removals: int = 0
 
 
 class Shard(Document):
@@ -213,12 +222,25 @@ class Marker(Document):
     sha256: dict[str, str]
 
 
+class Choice(Document):
+    """Which attempt counts: created once, beside the attempts. attempt: "" for files of an earlier version, None where
+    all were discarded.
+    """
+
+    attempt: str | None = ""
+
+
 class RetryRound(Document):
     """Retry round `round` (from 1): image ids by chunk, in plan order. reasons: what it was restricted to."""
 
     round: int
     reasons: list[str] | None
     images: dict[str, list[str]]
+
+
+def sha256(data: bytes) -> str:
+    """What files vouch for each other by."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def to_json(document: Document) -> bytes:

@@ -23,7 +23,7 @@ class FakeModel:
     input_side = PROMPT_SIDE
     mask_side = SIDE
     similarity_cut = 0.5
-    on_device = None
+    looks = False
 
     def __init__(self, empty: bool = False) -> None:
         self.shown: list[PromptBatch] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.config import Operation
+from schemas.config import Method, Operation
 
 CHUNKS_ON_CPU, CHUNKS_ON_GPU = 2, 4
 """Chunks at an actor at once. A GPU is several times faster than the CPU work around it is in one thread."""
@@ -40,6 +40,17 @@ def reserve(operation: Operation, cluster: dict[str, float]) -> Resources:
     wanted = 1.0 if per_actor else 0.75 * operation.threads_per_actor
     actor_cpus = round(min(wanted, max(0.05, (cpus - 2 * task_cpus) / low)), 2)
     return Resources((low, high), per_actor, actor_cpus, task_cpus, _chunks(operation, on_gpu=per_actor > 0))
+
+
+def idle_gpus(method: Method, gpus_per_actor: float) -> str:
+    """One line about GPUs that will wait for CPUs; "" where they will not."""
+    if not (gpus_per_actor >= 1 and method.model == "lite" and method.colour_vote):
+        return ""
+    return (
+        f"lite with its colour vote computes on CPUs, and will keep {gpus_per_actor:g} GPU of each actor waiting: use "
+        "workers without GPUs (gpus_per_actor: 0), share a GPU among actors (gpus_per_actor: 0.2), or switch the vote "
+        "off (colour_vote: 0, another method)"
+    )
 
 
 def _chunks(operation: Operation, on_gpu: bool) -> int:

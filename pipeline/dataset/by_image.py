@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset import Result
 from pipeline.errors import JobError
+from pipeline.storage.tables import undamaged
 from schemas.records import MASKS, widen
 
 Row = dict[str, Any]
@@ -61,7 +62,7 @@ def read_group(
 
 def read_batches(result: Result, path: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """A Parquet file of the result in batches of at most BATCH_ROWS rows, without columns that it does not have."""
-    with result.store.open(path) as file:
+    with undamaged(f"{result.store.uri}/{path}"), result.store.open(path) as file:
         parquet = pq.ParquetFile(file)
         present = None if columns is None else [name for name in columns if name in parquet.schema_arrow.names]
         for batch in parquet.iter_batches(BATCH_ROWS, columns=present):

@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import RefusedError
-from pipeline.storage import Store
+from pipeline.errors import JobError, RefusedError
+from pipeline.storage import Store, parquet_bytes
 from pipeline.storage.lease import Hold
 from schemas import layout
 from schemas.layout import OverlayName
@@ -81,7 +81,8 @@ def keep(output: Store, name: str, changes: Sequence[Row], hold: Hold) -> Overla
         if layout.overlay_name(place.path) is None:
             raise RefusedError(f"--name {name!r}: letters, digits, dots, dashes and underscores alone")
         fence()
-        output.put_parquet(place.path, pa.Table.from_pylist(rows, OVERLAY))
+        if not output.create(place.path, parquet_bytes(pa.Table.from_pylist(rows, OVERLAY))):
+            raise JobError(f"{output.uri}/{place.path} was written by another one at the same time. Run it again")
     return place
 
 

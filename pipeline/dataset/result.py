@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from html import escape
@@ -12,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.filter_expression import Where, as_expression
-from pipeline.errors import RefusedError
+from pipeline.errors import JobError, RefusedError
 from pipeline.storage import Access, Store
-from pipeline.storage.documents import parse, read_current
+from pipeline.storage.documents import REBUILD, read_current, read_pointed
 from schemas import layout
 from schemas.manifest import Manifest
 from schemas.records import IMAGES, MASKS
@@ -112,9 +111,8 @@ def open_result(output: str, access: Access | None = None) -> Result:
     store = Store(output, access or Access())
     current = read_current(store)
     if current is None:
-        raise RefusedError(f"{output} holds no sealed result: no {layout.CURRENT}")
-    path = layout.in_run(current.fingerprint, layout.Seal(current.generation).manifest)
-    data = store.read(path)
-    if hashlib.sha256(data).hexdigest() != current.manifest_sha256:
-        raise RefusedError(f"{output}/{path} is not the manifest that {layout.CURRENT} names")
-    return Result(store, parse(Manifest, data, f"{output}/{path}"))
+        raise RefusedError(f"{output} holds no sealed result: no {layout.CURRENT}. If it was lost, {REBUILD}")
+    try:
+        return Result(store, read_pointed(store, current))
+    except JobError as error:
+        raise RefusedError(str(error)) from None

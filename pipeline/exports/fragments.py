@@ -1,20 +1,25 @@
 """Files of one big list (COCO, tasks): each group writes its entries as lines, `assemble` joins them at the end.
 
 .relabel-export/fragments/<group>/<kind>-<split>.jsonl
+
+What a group has is in the record of what is done. Whoever ends an export removes them; one that slept meanwhile finds
+them gone, and says so, instead of joining what is left.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from pipeline.errors import JobError
 from pipeline.exports.text import to_json
 from pipeline.exports.types import STATE, Job, Piece
 from pipeline.storage import Store
 
-FOLDER = f"{STATE}/fragments"
+FOLDER, DONE = f"{STATE}/fragments", f"{STATE}/done"
 
 
 class Fragments:
@@ -33,6 +38,7 @@ class Fragments:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, traceback)
+        self._piece.fragments = sorted(self._open)
 
     def add(self, kind: str, split: str, entry: Any) -> None:
         """One entry: text as it is (one line), anything else as JSON, of which what does not fit is counted."""
@@ -44,12 +50,20 @@ class Fragments:
 
 
 def lines(job: Job, kind: str, split: str) -> Iterator[bytes]:
-    """The lines of all groups, without their ends, in order."""
-    name = f"{kind}-{split}.jsonl"
-    for path in sorted(file.path for file in job.target.list(FOLDER) if file.path.endswith(f"/{name}")):
-        with job.target.open(path) as file:
-            for line in file:
-                yield line.rstrip(b"\n")
+    """The lines of all groups, without their ends, in order. Raises JobError where some are gone."""
+    target, name = job.target, f"{kind}-{split}.jsonl"
+    try:
+        for done in target.list(DONE):
+            folder = f"{FOLDER}/{done.path.rpartition('/')[2].removesuffix('.json')}"
+            said = json.loads(target.read(done.path)).get("fragments")  # None: an earlier version wrote it
+            if target.exists(f"{folder}/{name}") if said is None else name in said:
+                with target.open(f"{folder}/{name}") as file:
+                    for line in file:
+                        yield line.rstrip(b"\n")
+    except FileNotFoundError:
+        raise JobError(
+            f"{target.uri}/{FOLDER} has lost what was written: another export ended there. Run it again, or --overwrite"
+        ) from None
 
 
 def write_list(sink: BinaryIO, entries: Iterator[bytes]) -> None:

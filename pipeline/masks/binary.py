@@ -53,22 +53,34 @@ def check(rle: Rle) -> None:
 
     pycocotools trusts its input: runs that overrun the size write past the end of its buffer.
     """
+    checked_runs(rle)
+
+
+def checked_runs(rle: Rle) -> npt.NDArray[np.int64]:
+    """`runs` of an Rle, which raises MaskError as `check` does."""
     height, width = rle["size"]
     if height <= 0 or width <= 0:
         raise MaskError("mask_unreadable", f"RLE of size {height}x{width}")
-    total = sum(run_lengths(rle["counts"]))
-    if total != height * width:
+    found = runs(rle["counts"])
+    if (total := sum(found.tolist())) != height * width:
         raise MaskError("mask_unreadable", f"RLE runs cover {total} pixels of {height * width}")
+    return found
 
 
 def run_lengths(counts: str) -> list[int]:
-    """Lengths of the alternating runs (background first) of a compressed `counts` string, column-major.
+    """As `runs`, in Python's own numbers."""
+    lengths_px: list[int] = runs(counts).tolist()
+    return lengths_px
+
+
+def runs(counts: str) -> npt.NDArray[np.int64]:
+    """Lengths (N,) of the alternating runs (background first) of a compressed `counts` string, column-major.
 
     The code is LEB128-like: 5 bits a character from chr(48), a continuation bit, a sign bit at the end, and from the
     fourth run on each value is a difference to the run two before (cocoapi, maskApi.c).
     """
     if not counts:
-        return []
+        return np.zeros(0, np.int64)
     if not counts.isascii():
         raise MaskError("mask_unreadable", "RLE counts hold characters outside ASCII")
     codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
@@ -81,14 +93,13 @@ def run_lengths(counts: str) -> list[int]:
     if codes[-1] >= 32 or lengths.max() > MAX_RUN_CHARACTERS:
         raise MaskError("mask_unreadable", "RLE counts end inside a run")
     place = np.arange(len(codes)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
-    runs -= np.where(codes[ends] & 0x10, 1 << (5 * lengths), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    if (runs < 0).any():
+    found = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
+    found -= np.where(codes[ends] & 0x10, 1 << (5 * lengths), 0)
+    found[1::2] = np.cumsum(found[1::2])
+    found[2::2] = np.cumsum(found[2::2])
+    if (found < 0).any():
         raise MaskError("mask_unreadable", "RLE counts hold a run of negative length")
-    lengths_px: list[int] = runs.tolist()
-    return lengths_px
+    return found
 
 
 def area(rle: Rle) -> int:

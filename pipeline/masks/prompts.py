@@ -105,21 +105,29 @@ def gaussian_logits(gaussian_in_mask_frame: FloatArray, strength: float) -> Floa
     return np.where(field > 0, strength * field, -strength).astype(np.float32)
 
 
-def grow_box(box_xyxy: npt.ArrayLike, similar: npt.NDArray[np.bool_], threshold: float) -> tuple[FloatArray, bool]:
+def grow_box(
+    box_xyxy: npt.ArrayLike,
+    similar: npt.NDArray[np.bool_],
+    threshold: float,
+    size_hw: tuple[int, int] | None = None,
+    cell: int = 1,
+) -> tuple[FloatArray, bool]:
     """Context-aware elastic box: grow each side once where the strip added looks like the object.
 
-    box_xyxy: inclusive pixels; similar: (H, W) bool, pixels whose embedding resembles the mask's mean; threshold: the
-    share of such pixels in a strip above which that side grows (lambda; 0 turns growing off). A side moves by the
-    smaller of 10 % of its extent and 10 px; a step that would reach the border is refused. Returns box and "grew".
+    box_xyxy: inclusive pixels of an image of `size_hw` (None: as `similar`); similar: bool, of cells of `cell` pixels a
+    side, whether their embedding resembles the mask's mean; threshold: the share of such cells in a strip above which
+    that side grows (lambda; 0 turns growing off). A side moves by the smaller of 10 % of its extent and 10 px; a step
+    that would reach the border is refused. Returns box and "grew".
     """
     x1, y1, x2, y2 = (int(value) for value in np.asarray(box_xyxy))
-    height, width = similar.shape
+    height, width = size_hw or similar.shape
     step_x = min(int((x2 - x1) * ELASTIC_STEP_SHARE), ELASTIC_STEP_PX)
     step_y = min(int((y2 - y1) * ELASTIC_STEP_SHARE), ELASTIC_STEP_PX)
     rows, columns = slice(y1, y2 + 1), slice(x1, x2 + 1)
 
     def grows(step: int, in_bounds: bool, strip: tuple[slice, slice]) -> bool:
-        return step > 0 and in_bounds and float(similar[strip].mean()) > threshold
+        cells = tuple(slice(side.start // cell, (side.stop - 1) // cell + 1) for side in strip)
+        return step > 0 and in_bounds and float(similar[cells].mean()) > threshold
 
     if threshold <= 0:
         return np.array([x1, y1, x2, y2], np.float32), False
@@ -132,7 +140,7 @@ def grow_box(box_xyxy: npt.ArrayLike, similar: npt.NDArray[np.bool_], threshold:
 
 
 def upsampled_norm(features: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
-    """Norm of each pixel's embedding after bilinear upsampling: (C, h, w) float32 -> (H, W) float32.
+    """Norm of each cell's embedding after bilinear upsampling: (C, h, w) float32 -> (H, W) float32.
 
     The same for all masks of an image, and the costly half of `similar_pixels`.
     """
@@ -144,18 +152,18 @@ def upsampled_norm(features: FloatArray, size_hw: tuple[int, int]) -> FloatArray
     return np.sqrt(squared)
 
 
-def similar_pixels(features: FloatArray, norm: FloatArray, mask: Mask, cut: float) -> npt.NDArray[np.bool_]:
-    """Pixels whose embedding has a cosine above `cut` with the mean embedding under the mask, (H, W) bool.
+def similar_pixels(features: FloatArray, norm: FloatArray, on_grid: Mask, cut: float) -> npt.NDArray[np.bool_]:
+    """Cells whose embedding has a cosine above `cut` with the mean embedding under the mask, (H, W) bool.
 
-    features: (C, h, w) float32, an image embedding cropped of padding; norm: its `upsampled_norm`. The mask is brought
-    to (h, w) by nearest neighbour (nothing is similar where that leaves it empty); features are upsampled bilinearly,
-    then normalised.
+    features: (C, h, w) float32, an image embedding cropped of padding; norm: its `upsampled_norm` (H, W); on_grid: the
+    mask at (h, w), by nearest neighbour (nothing is similar where that left it empty). Features are upsampled
+    bilinearly, then normalised.
     """
-    height, width = mask.shape
-    on_grid = cv2.resize(mask, features.shape[:0:-1], interpolation=cv2.INTER_NEAREST) > 0
-    if not on_grid.any():
+    height, width = norm.shape
+    inside = on_grid > 0
+    if not inside.any():
         return np.zeros((height, width), bool)
-    mean = features[:, on_grid].mean(axis=1)
+    mean = features[:, inside].mean(axis=1)
     mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
     # Upsampling is linear, so the product may be taken on the grid.
     product = cv2.resize(np.tensordot(mean, features, axes=1), (width, height), interpolation=cv2.INTER_LINEAR)

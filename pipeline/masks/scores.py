@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pipeline.masks import binary
 from pipeline.masks.binary import Mask
+from pipeline.masks.canvas import JUDGED_CELLS, Canvas, Patch
 from pipeline.masks.frames import FloatArray
 
 STABILITY_OFFSET = 1.0
@@ -40,8 +41,8 @@ def shape_scores(
 def region_scores(coarse: Mask, refined: Mask, previous: Mask | None = None) -> dict[str, float]:
     """Those that need no image either.
 
-    coarse, refined: (H, W) uint8 in original pixels; previous: the mask of the round before the last, None where there
-    was only one.
+    coarse, refined: uint8, both (H, W) of the image or (h, w) of a canvas; previous: the mask of the round before the
+    last, None where there was only one.
     """
     pieces, coarse_pieces = binary.component_areas(refined), binary.component_areas(coarse)
     return {
@@ -61,6 +62,26 @@ def contrasts(pixels: npt.NDArray[np.uint8], coarse: Mask, refined: Mask) -> dic
         "boundary_contrast": boundary_contrast(pixels, refined),
         "coarse_boundary_contrast": boundary_contrast(pixels, coarse),
     }
+
+
+def contrasts_on(
+    pixels: npt.NDArray[np.uint8], size_hw: tuple[int, int], canvas: Canvas, coarse: Mask, refined: Mask
+) -> dict[str, float]:
+    """As `contrasts`, of masks (h, w) on a canvas of the image (H, W) of which `pixels` are a reduction, or all."""
+    scale_y, scale_x = pixels.shape[0] / size_hw[0], pixels.shape[1] / size_hw[1]
+    x1, y1, x2, y2 = canvas.window
+    top, bottom = int(y1 * scale_y), min(pixels.shape[0], int(np.ceil(y2 * scale_y)))
+    left, right = int(x1 * scale_x), min(pixels.shape[1], int(np.ceil(x2 * scale_x)))
+    step = -(-max(bottom - top, right - left) // JUDGED_CELLS)
+    top, left = top // step * step, left // step * step
+    height, width = max(1, (bottom - top) // step), max(1, (right - left) // step)
+    part = np.ascontiguousarray(pixels[top : top + height * step, left : left + width * step])
+    if step > 1:
+        part = np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    rows = np.floor((top + (np.arange(height) + 0.5) * step - 0.5) / scale_y)
+    columns = np.floor((left + (np.arange(width) + 0.5) * step - 0.5) / scale_x)
+    box = (0, 0, 0, 0)
+    return contrasts(part, *(Patch(canvas, mask, box).at(rows, columns) for mask in (coarse, refined)))
 
 
 def expected_iou(mask: Mask, probability: FloatArray) -> float:

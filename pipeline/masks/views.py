@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.masks.binary import Mask, box_around, iou
-from pipeline.masks.frames import FloatArray, Frame, tight_box_xyxy
+from pipeline.masks.canvas import JUDGED_CELLS, Canvas, Window, canvas_of, sampled, support
+from pipeline.masks.frames import FloatArray, Frame
 from pipeline.masks.scores import expected_iou, stability
 
 AROUND_RATIO = 0.1  # of the longer side of both masks' box
@@ -23,9 +24,6 @@ OUTLINE_PX = 3  # of the model's input
 SMALLEST_MARGIN_PX = 8
 NO_CLOSER_SHARE = 0.9
 """A crop whose long side is a larger share of the image's would show nothing closer, and is not taken."""
-
-Window = tuple[int, int, int, int]
-"""(x1, y1, x2, y2) in image pixels; maxima exclusive."""
 
 Scores = dict[str, float]
 
@@ -48,15 +46,12 @@ class Judged(NamedTuple):
     scores: Scores
 
 
-def object_window(mask: Mask, ratio: float) -> Window | None:
-    """The tight box of a mask, its sides `ratio` times as long, cut at the image border.
+def object_window(box_xyxy: tuple[int, int, int, int], size_hw: tuple[int, int], ratio: float) -> Window | None:
+    """A mask's tight box (inclusive, in an image (H, W)), its sides `ratio` times as long, cut at the image border.
 
-    None where the mask is empty or the crop would show the object hardly larger than the whole image does.
+    None where the crop would show the object hardly larger than the whole image does.
     """
-    box = tight_box_xyxy(mask)
-    if box is None:
-        return None
-    (x1, y1, x2, y2), (height, width) = box, mask.shape
+    (x1, y1, x2, y2), (height, width) = box_xyxy, size_hw
     margin_x = max(SMALLEST_MARGIN_PX, round((x2 - x1 + 1) * (ratio - 1) / 2))
     margin_y = max(SMALLEST_MARGIN_PX, round((y2 - y1 + 1) * (ratio - 1) / 2))
     left, top = max(0, x1 - margin_x), max(0, y1 - margin_y)
@@ -64,6 +59,32 @@ def object_window(mask: Mask, ratio: float) -> Window | None:
     if max(right - left, bottom - top) > NO_CLOSER_SHARE * max(height, width):
         return None
     return left, top, right, bottom
+
+
+def judged_on(
+    windows: Sequence[Window], size_hw: tuple[int, int], margin_ratio: float = 0.0, margin_px: int = 0
+) -> Canvas:
+    """The canvas on which a refined mask is made and scored: all of `windows`, and what is around them.
+
+    windows: of whatever is compared, at least one. The margin is the wider of AROUND_RATIO of the longer side, and
+    `margin_ratio` of it and `margin_px` together.
+    """
+    x1, y1 = (min(window[side] for window in windows) for side in (0, 1))
+    x2, y2 = (max(window[side] for window in windows) for side in (2, 3))
+    longer = max(x2 - x1, y2 - y1)
+    margin = 1 + int(max(AROUND_RATIO * longer, margin_ratio * longer + margin_px))
+    return canvas_of((x1 - margin, y1 - margin, x2 + margin, y2 + margin), size_hw, JUDGED_CELLS)
+
+
+def seen_window(view: View, above: float) -> Window | None:
+    """The window of the image outside of which a view's logits are nowhere above a value; None: nowhere."""
+    found = support(view.logits, view.frame, above)
+    if found is None:
+        return None
+    x1, y1, x2, y2 = found
+    left, top, right, _ = view.window
+    x1, x2 = (right - left - x2, right - left - x1) if view.mirrored else (x1, x2)
+    return left + x1, top + y1, left + x2, top + y2
 
 
 def cut(values: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.uint8]:
@@ -77,27 +98,39 @@ def mirrored(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(values[:, ::-1])
 
 
-def fuse(views: Sequence[View], size_hw: tuple[int, int]) -> tuple[FloatArray, list[Mask]]:
-    """Mean logits of the views that see a pixel, (H, W) float32, and each view's own mask, (H, W) uint8.
+def fuse(views: Sequence[View], canvas: Canvas) -> tuple[FloatArray, list[Mask]]:
+    """Mean logits of the views that see a cell, (h, w) float32 of the canvas, and each view's own mask, (h, w) uint8.
 
     The first view sees the whole image.
     """
+    size_hw = canvas.height, canvas.width
     total, count = np.zeros(size_hw, np.float32), np.zeros(size_hw, np.float32)
     own: list[Mask] = []
     for view in views:
-        x1, y1, x2, y2 = view.window
-        field = view.frame.logits_to_image(view.logits)
-        field = field[:, ::-1] if view.mirrored else field
-        total[y1:y2, x1:x2] += field
-        count[y1:y2, x1:x2] += 1
         mask = np.zeros(size_hw, np.uint8)
-        mask[y1:y2, x1:x2] = field > 0
         own.append(mask)
+        rows, columns = canvas.cells(view.window)
+        if not mask[rows, columns].size:
+            continue  # a window between the centres of two cells
+        field = _field(view, canvas.part(rows, columns))
+        total[rows, columns] += field
+        count[rows, columns] += 1
+        mask[rows, columns] = field > 0
     return np.asarray(total / np.maximum(count, 1), np.float32), own
 
 
-def evidence(views: Sequence[View], own: Sequence[Mask], fused: FloatArray, coarse: Mask, refined: Mask) -> Scores:
-    """What the model's answers say about the refined and the coarse mask, both (H, W) uint8 (schemas/records.py).
+def _field(view: View, canvas: Canvas) -> FloatArray:
+    """A view's logits on a canvas that lies in its window."""
+    left, top, right, _ = view.window
+    x = right - canvas.x - canvas.width * canvas.cell if view.mirrored else canvas.x - left
+    field = sampled(view.logits, view.frame, canvas._replace(x=x, y=canvas.y - top))
+    return field[:, ::-1] if view.mirrored else field
+
+
+def evidence(
+    views: Sequence[View], own: Sequence[Mask], fused: FloatArray, canvas: Canvas, coarse: Mask, refined: Mask
+) -> Scores:
+    """What the model's answers say about the refined and the coarse mask, both (h, w) uint8 (schemas/records.py).
 
     views, own, fused: as given to and returned by `fuse`. Probabilities are taken around the two masks only, so
     that a wide background of small chances does not count.
@@ -110,25 +143,26 @@ def evidence(views: Sequence[View], own: Sequence[Mask], fused: FloatArray, coar
         "stability": float(np.mean([stability(view.logits) for view in views])),
         "expected_iou": expected_iou(refined[around], probability),
         "coarse_expected_iou": expected_iou(coarse[around], probability),
-        "look_iou": _agreement(refined, own, views),
-        "outline_logit": _outline_logit(fused[around], refined[around], views[0].frame),
+        "look_iou": _agreement(refined, own, views, canvas),
+        "outline_logit": _outline_logit(fused[around], refined[around], outline_cells(views[0].frame, canvas.cell)),
     }
 
 
-def _outline_logit(fused: FloatArray, refined: Mask, frame: Frame) -> float:
-    """Mean distance of the logits from 0 within OUTLINE_PX of a mask's outline: high where the edge is sharp."""
-    radius = max(1, round(OUTLINE_PX * frame.size_hw[0] / frame.input_hw[0]))
+def outline_cells(frame: Frame, cell: int) -> int:
+    """OUTLINE_PX of the model's input in cells of so many image pixels, at least 1."""
+    return max(1, round(OUTLINE_PX * frame.size_hw[0] / frame.input_hw[0] / cell))
+
+
+def _outline_logit(fused: FloatArray, refined: Mask, radius: int) -> float:
+    """Mean distance of the logits from 0 within `radius` of a mask's outline: high where the edge is sharp."""
     kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     band = (cv2.dilate(refined, kernel) - cv2.erode(refined, kernel)) > 0
     return float(np.abs(fused[band]).mean()) if band.any() else 0.0
 
 
-def _agreement(mask: Mask, own: Sequence[Mask], views: Sequence[View]) -> float:
+def _agreement(mask: Mask, own: Sequence[Mask], views: Sequence[View], canvas: Canvas) -> float:
     """Mean IoU of a mask with each view's own, compared where that view sees; 1 for a single view."""
     if len(own) < 2:
         return 1.0
-    values = []
-    for view, other in zip(views, own, strict=True):
-        x1, y1, x2, y2 = view.window
-        values.append(iou(mask[y1:y2, x1:x2], other[y1:y2, x1:x2]))
-    return float(np.mean(values))
+    seen = [canvas.cells(view.window) for view in views]
+    return float(np.mean([iou(mask[cells], other[cells]) for cells, other in zip(seen, own, strict=True)]))

@@ -11,18 +11,31 @@ Only this folder imports torch, and only when a model is made.
 from __future__ import annotations
 
 from pipeline.models.loading import check_device, check_usable, execution_class, load_model, prepare
-from pipeline.models.protocol import Candidates, MaskModel, Model, NoModel, PixelModel, PromptBatch, token_groups
+from pipeline.models.protocol import (
+    Asked,
+    Candidates,
+    Found,
+    MaskModel,
+    Model,
+    NoModel,
+    Pending,
+    PixelModel,
+    PromptBatch,
+)
 from pipeline.models.registry import MODELS, Checkpoint, ModelSpec, Normalisation, Runtime
 
 __all__ = [
     "MODELS",
+    "Asked",
     "Candidates",
     "Checkpoint",
+    "Found",
     "MaskModel",
     "Model",
     "ModelSpec",
     "NoModel",
     "Normalisation",
+    "Pending",
     "PixelModel",
     "PromptBatch",
     "Runtime",
@@ -31,5 +44,4 @@ __all__ = [
     "execution_class",
     "load_model",
     "prepare",
-    "token_groups",
 ]

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray
-
-if TYPE_CHECKING:
-    from pipeline.models.on_device import OnDevice  # imports torch
+from pipeline.masks.canvas import Patch
+from pipeline.masks.frames import ORIGINAL_SIZE, FloatArray, Frame
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,8 @@ class PromptBatch:
 
     image_index   (N,) int64, which image of the batch each prompt belongs to
     points_xy     (N, P, 2) float32 in the prompt frame (0-1024), or None
-    point_labels  (N, P) int64: 1 positive, 0 negative, -1 no point. Prompts with and without a missing point are
-                  decoded apart: SAM's padding is a real token
+    point_labels  (N, P) int64: 1 positive, 0 negative, -1 no point. A missing point is none to the model: SAM's own
+                  padding, which is a real token, is not what it becomes
     boxes_xyxy    (N, 4) float32 in the prompt frame, or None
     mask_logits   (N, mask_side, mask_side) float32 SAM mask prompt, or None
     coarse        (N, mask_side, mask_side) float32 in [0, 1], the mask itself, area-averaged; models that were
@@ -71,6 +69,57 @@ class Candidates:
     predicted_iou: FloatArray
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A decoder batch of N masks that a model refines by itself, round after round, and judges.
+
+    prompts, mirrored   of the first round, and for the mirror image of the coarse masks (None: it is not looked at)
+    frames              of each mask's image, at the model's input size
+    coarse, margin_px   the coarse masks, and the least number of pixels around masks that is looked at for contrasts
+    points to strength  how later rounds prompt (schemas.config.Method)
+    judged              whether scores are wanted
+    """
+
+    prompts: PromptBatch
+    mirrored: PromptBatch | None
+    frames: Sequence[Frame]
+    coarse: Sequence[Patch]
+    margin_px: Sequence[int]
+    iterations: int
+    points: bool
+    box: bool
+    mask: bool
+    form: Literal["paper", "code"]
+    gamma: float
+    strength: float
+    judged: bool
+
+
+class Found(NamedTuple):
+    """Answers to N masks.
+
+    logits (V, N, mask_side, mask_side) and predicted_iou (V, N) float32 of the image and of its mirror image, if that
+    was looked at; sound: all that the model returned is finite; previous (N, mask_side, mask_side): logits of the round
+    before the last, and counted (N,): rounds, None where there was one round; scores: of each mask, None where they
+    were not asked for.
+    """
+
+    logits: FloatArray
+    predicted_iou: FloatArray
+    sound: bool
+    previous: FloatArray | None
+    counted: npt.NDArray[np.int64] | None
+    scores: list[dict[str, float]] | None
+
+
+class Pending(Protocol):
+    """Answers that are being computed."""
+
+    def found(self) -> Found:
+        """The answers, waited for."""
+        ...
+
+
 class Model(Protocol):
     """What every model says of itself. Refiners ask for one of the kinds below."""
 
@@ -101,7 +150,7 @@ class MaskModel(Model, Protocol):
 
     mask_side: int  # side of mask prompts and of the masks that come out
     similarity_cut: float  # cosine above which two embeddings are "the same object" (elastic box)
-    on_device: OnDevice | None  # does the work on every pixel of a mask where the model is; None: OpenCV does it
+    looks: bool  # whether `look` is to be had: on devices where waiting for each answer costs more than computing it
 
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:
         """Images (h, w, 3) uint8 RGB, long side `input_side` -> an opaque embedding of the batch."""
@@ -112,16 +161,12 @@ class MaskModel(Model, Protocol):
         ...
 
     def predict(self, embedding: Any, prompts: PromptBatch) -> Candidates:
-        """Decode all prompts, in one pass for each token count. Returns them in the order given."""
+        """Decode all prompts. Returns them in the order given."""
         ...
 
+    def look(self, embedding: Any, mirrored: Any | None, asked: Asked) -> Pending:
+        """Refine masks round after round and judge them, without waiting for any answer.
 
-def token_groups(point_labels: npt.NDArray[np.int64] | None, count: int) -> list[npt.NDArray[np.int64]]:
-    """Rows of prompts that may share a decoder pass: those with the same number of real points.
-
-    point_labels: (N, P) int64, or None (all in one group). Missing points (-1) must come last in a row.
-    """
-    if point_labels is None:
-        return [np.arange(count)]
-    present = (point_labels >= 0).sum(axis=1)
-    return [np.flatnonzero(present == points) for points in np.unique(present)]
+        mirrored: the embedding of the mirror images, where they are looked at.
+        """
+        ...

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,13 @@ from segment_anything import sam_model_registry
 
 from pipeline.errors import RefusedError
 from pipeline.masks.frames import FloatArray
-from pipeline.models.on_device import OnDevice
-from pipeline.models.protocol import Candidates, PromptBatch, token_groups
+from pipeline.models.device.rounds import look
+from pipeline.models.device.transfer import PromptTensors, prompt_tensors, sent, split
+from pipeline.models.encoder_batches import CompiledEncoder
+from pipeline.models.protocol import Asked, Candidates, Pending, PromptBatch
 from pipeline.models.registry import ModelSpec, Runtime
-from pipeline.models.sam_encoder import CompiledEncoder, FastEncoder
-from pipeline.models.two_way import dense_position
+from pipeline.models.sam_decoder import SamDecoder
+from pipeline.models.sam_encoder import FastEncoder
 from pipeline.storage import brief
 
 EMBEDDING_STRIDE = 16
@@ -35,10 +37,11 @@ PROMPTS_PER_PASS = {"cpu": 4, "cuda": 64}
 
 @dataclass(frozen=True)
 class SamEmbedding:
-    """`image` (B, 256, 64, 64) float32 and each image's (h, w) within it."""
+    """`image` (B, 256, 64, 64) float32, each image's (h, w) within it, and the images `squares` (B, S, S, 3) uint8."""
 
     image: torch.Tensor
     grid_hw: list[tuple[int, int]]
+    squares: torch.Tensor
 
 
 class SamModel:
@@ -56,8 +59,8 @@ class SamModel:
         """checkpoint: a local `.pth` (read with weights_only) or `.safetensors` file in the official format.
 
         spec: its name is that of the architecture in segment-anything.
-        dtype: of the encoder's matrix products; prompts and masks are float32. compiled_batch: see CompiledEncoder;
-        None: not compiled.
+        dtype: of the encoder's matrix products, on GPUs of the decoder's transformer as well; masks are float32.
+        compiled_batch: see CompiledEncoder; None: not compiled.
         Raises RefusedError when the checkpoint does not hold this architecture.
         """
         self.name = architecture = spec.name
@@ -65,7 +68,7 @@ class SamModel:
         self.similarity_cut = spec.similarity_cut
         self.weights_sha256 = weights_sha256
         self._device = torch.device(device)
-        self.on_device = None if self._device.type == "cpu" else OnDevice(self._device)
+        self.looks = self._device.type != "cpu"
         # Built without memory, then given the checkpoint's tensors: random initialisation of ViT-H takes longer.
         with torch.device("meta"):
             sam = sam_model_registry[architecture]()
@@ -80,28 +83,33 @@ class SamModel:
         self._sam = sam.float().requires_grad_(False).eval()
         encoder = FastEncoder(self._sam.image_encoder.to(self._device), dtype)
         self._encoder = CompiledEncoder(encoder, compiled_batch) if compiled_batch else encoder
-        position = dense_position(self._sam.prompt_encoder.pe_layer, *self._sam.prompt_encoder.image_embedding_size)
-        self._position = position[None].to(self._device)
-        self._prompts = self._sam.prompt_encoder.to(self._device)
-        self._decoder = self._sam.mask_decoder.to(self._device)
-        self._mean = torch.tensor(spec.normalisation.mean, device=self._device).view(3, 1, 1)
-        self._std = torch.tensor(spec.normalisation.std, device=self._device).view(3, 1, 1)
+        self._decoder = SamDecoder(
+            self._sam.prompt_encoder.to(self._device),
+            self._sam.mask_decoder.to(self._device),
+            dtype if self.looks else torch.float32,
+        )
+        self._mean = torch.tensor(spec.normalisation.mean, device=self._device)
+        self._std = torch.tensor(spec.normalisation.std, device=self._device)
 
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> SamEmbedding:
         """See MaskModel.encode."""
+        squares = np.zeros((len(frames), self.input_side, self.input_side, 3), np.uint8)
+        for square, frame in zip(squares, frames, strict=True):
+            square[: frame.shape[0], : frame.shape[1]] = frame
+        there = sent(squares, self._device)
+        sizes = sent(np.array([frame.shape[:2] for frame in frames], np.int64), self._device)
         most = IMAGES_PER_PASS[self._device.type]
-        passes = [self._encoder(self._squares(frames[start : start + most])) for start in range(0, len(frames), most)]
+        parts = zip(there.split(most), sizes.split(most), strict=True)
+        passes = [self._encoder(self._normalised(*part)) for part in parts]
         grid = [(-(-f.shape[0] // EMBEDDING_STRIDE), -(-f.shape[1] // EMBEDDING_STRIDE)) for f in frames]
-        return SamEmbedding(torch.cat(passes), grid)
+        return SamEmbedding(torch.cat(passes), grid, there)
 
-    def _squares(self, frames: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
-        """Frames normalised and padded: (B, 3, input_side, input_side) float32."""
-        batch = torch.zeros(len(frames), 3, self.input_side, self.input_side, device=self._device)
-        for row, frame in enumerate(frames):
-            pixels = torch.tensor(frame, device=self._device).permute(2, 0, 1).float()
-            batch[row, :, : frame.shape[0], : frame.shape[1]] = (pixels - self._mean) / self._std
-        return batch
+    def _normalised(self, squares: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+        """(B, S, S, 3) uint8 and how much of each is image, (B, 2) -> (B, 3, S, S) float32, 0 beside the images."""
+        steps = torch.arange(self.input_side, device=self._device)
+        inside = (steps < sizes[:, :1])[:, :, None] & (steps < sizes[:, 1:])[:, None, :]
+        return (((squares - self._mean) / self._std) * inside[..., None]).permute(0, 3, 1, 2)
 
     def features(self, embedding: SamEmbedding, image: int) -> FloatArray:
         """See MaskModel.features."""
@@ -111,62 +119,33 @@ class SamModel:
     @torch.inference_mode()
     def predict(self, embedding: SamEmbedding, prompts: PromptBatch) -> Candidates:
         """See MaskModel.predict."""
-        count = len(prompts)
-        logits = np.empty((count, self.candidates, self.mask_side, self.mask_side), np.float32)
-        predicted = np.empty((count, self.candidates), np.float32)
-        most = PROMPTS_PER_PASS[self._device.type]
-        for group in token_groups(prompts.point_labels, count):
-            for rows in np.split(group, range(most, len(group), most)):
-                masks, iou = self._decode(embedding, prompts.take(rows))
-                logits[rows], predicted[rows] = masks.cpu().numpy(), iou.cpu().numpy()
-        return Candidates(logits, predicted)
+        given, most = prompt_tensors(prompts, self._device), PROMPTS_PER_PASS[self._device.type]
+        parts = [self.decode(embedding, part) for part in split(given, most)]
+        masks, predicted_iou = (torch.cat(of).cpu().numpy() for of in zip(*parts, strict=True))
+        return Candidates(np.asarray(masks, np.float32), np.asarray(predicted_iou, np.float32))
+
+    def decode(self, embedding: SamEmbedding, prompts: PromptTensors) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (N, 3, 256, 256) and predicted IoU (N, 3) of prompts, all in one pass."""
+        return self._decoder(embedding.image, prompts)
+
+    def look(self, embedding: SamEmbedding, mirrored: SamEmbedding | None, asked: Asked) -> Pending:
+        """See MaskModel.look."""
+        of_mirrored = None if mirrored is None else partial(self.decode, mirrored)
+        return look(partial(self.decode, embedding), of_mirrored, embedding.squares, asked)
 
     @property
     def iou_head(self) -> torch.nn.Module:
         """See adapter.AdaptableModel."""
-        return self._decoder.iou_prediction_head
+        return self._sam.mask_decoder.iou_prediction_head
 
     @property
     def iou_layers(self) -> list[torch.nn.Linear]:
         """See adapter.AdaptableModel."""
-        return list(self._decoder.iou_prediction_head.layers)
+        return list(self._sam.mask_decoder.iou_prediction_head.layers)
 
     def to_predicted_iou(self, output: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """See adapter.AdaptableModel; the first output is the single-mask one's."""
         return output[:, 1:]
-
-    def _decode(self, embedding: SamEmbedding, prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prompts of one token count -> logits (N, 3, 256, 256), predicted IoU (N, 3).
-
-        As MaskDecoder.predict_masks, with an image for each prompt in place of one image for all.
-        """
-        decoder = self._decoder
-        sparse, dense = self._prompts(
-            points=self._points(prompts),
-            boxes=self._tensor(prompts.boxes_xyxy),
-            masks=(None if prompts.mask_logits is None else self._tensor(prompts.mask_logits[:, None])),
-        )
-        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        tokens = torch.cat([own.expand(len(prompts), -1, -1), sparse], dim=1)
-        image = embedding.image[torch.as_tensor(prompts.image_index, device=self._device)] + dense
-        position = self._position.expand(len(prompts), -1, -1, -1)
-        hidden, source = decoder.transformer(image, position, tokens)
-        upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(image.shape))
-        # Token 0 is the IoU's; mask token 0 is the single-mask output, which multimask selection leaves out.
-        weights = torch.stack(
-            [mlp(hidden[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps) if i > 0], dim=1
-        )
-        masks = torch.einsum("nkc,nchw->nkhw", weights, upscaled)
-        return masks, decoder.iou_prediction_head(hidden[:, 0])[:, 1:]
-
-    def _points(self, prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
-        if prompts.points_xy is None or prompts.point_labels is None:
-            return None
-        present = int((prompts.point_labels[0] >= 0).sum())
-        return self._tensor(prompts.points_xy[:, :present]), self._tensor(prompts.point_labels[:, :present])
-
-    def _tensor(self, values: npt.NDArray[Any] | None) -> Any:
-        return None if values is None else torch.as_tensor(np.ascontiguousarray(values), device=self._device)
 
 
 def load(spec: ModelSpec, path: Path, sha256: str, runtime: Runtime) -> SamModel:

@@ -7,6 +7,7 @@ in a layer are one matrix product. Agrees with the original up to the order of s
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -44,8 +45,10 @@ def point_tokens(encoder: Any, points_xy: Tensor, labels: Tensor, pad: bool) -> 
 class TwoWay:
     """(image tokens, prompt tokens) -> both, attended to. Made for one grid of positions."""
 
-    def __init__(self, transformer: TwoWayTransformer, position: Tensor) -> None:
-        """position: (L, C) of each image token."""
+    def __init__(self, transformer: TwoWayTransformer, position: Tensor, dtype: torch.dtype | None = None) -> None:
+        """position: (L, C) of each image token; dtype: of a copy of the transformer that is used, None: as it is."""
+        if dtype is not None and dtype != position.dtype:
+            transformer, position = copy.deepcopy(transformer).to(dtype), position.to(dtype)
         self._transformer = transformer
         self._layers = [
             _Projection(
@@ -58,11 +61,15 @@ class TwoWay:
         final = transformer.final_attn_token_to_image
         self._final = _Projection([final.k_proj], final.v_proj, position)
 
-    def __call__(self, image: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """image: (N, L, C); prompts: (N, T, C). Returns prompts (N, T, C) and image (N, L, C)."""
+    def __call__(self, image: Tensor, prompts: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """image: (N, L, C); prompts: (N, T, C). Returns prompts (N, T, C) and image (N, L, C).
+
+        present: (N, T) bool, the prompts' tokens that are there; nothing attends to others. None: all are.
+        """
         queries, keys = prompts, image
+        mask = None if present is None else present[:, None, None]
         for layer, projection in zip(self._transformer.layers, self._layers, strict=True):
-            queries, keys = _block(layer, projection, queries, keys, prompts)
+            queries, keys = _block(layer, projection, queries, keys, prompts, mask)
         final = self._transformer.final_attn_token_to_image
         key, value = self._final(keys)
         attended = _attend(final, final.q_proj(queries + prompts), key, value)
@@ -87,28 +94,30 @@ class _Projection:
         return projected.split(self._sizes, dim=2)
 
 
-def _block(layer: Any, projection: _Projection, queries: Tensor, keys: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+def _block(
+    layer: Any, projection: _Projection, queries: Tensor, keys: Tensor, pe: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
     own = layer.self_attn
     if layer.skip_first_layer_pe:
-        queries = _attend(own, own.q_proj(queries), own.k_proj(queries), own.v_proj(queries))
+        queries = _attend(own, own.q_proj(queries), own.k_proj(queries), own.v_proj(queries), mask)
     else:
         with_pe = queries + pe
-        queries = queries + _attend(own, own.q_proj(with_pe), own.k_proj(with_pe), own.v_proj(queries))
+        queries = queries + _attend(own, own.q_proj(with_pe), own.k_proj(with_pe), own.v_proj(queries), mask)
     queries = layer.norm1(queries)
     to_image, to_token = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
     key, image_query, value = projection(keys)
     queries = layer.norm2(queries + _attend(to_image, to_image.q_proj(queries + pe), key, value))
     queries = layer.norm3(queries + layer.mlp(queries))
-    attended = _attend(to_token, image_query, to_token.k_proj(queries + pe), to_token.v_proj(queries))
+    attended = _attend(to_token, image_query, to_token.k_proj(queries + pe), to_token.v_proj(queries), mask)
     return queries, layer.norm4(keys + attended)
 
 
-def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Multi-head attention of projected tokens, (N, tokens, channels)."""
+def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Multi-head attention of projected tokens, (N, tokens, channels). mask: (N, 1, 1, keys) bool, those that count."""
     heads = attention.num_heads
 
     def apart(x: Tensor) -> Tensor:
         return x.unflatten(2, (heads, -1)).transpose(1, 2)
 
-    out = F.scaled_dot_product_attention(apart(query), apart(key), apart(value))
+    out = F.scaled_dot_product_attention(apart(query), apart(key), apart(value), attn_mask=mask)
     return attention.out_proj(out.transpose(1, 2).flatten(2))

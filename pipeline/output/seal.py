@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -20,7 +21,7 @@ from pipeline.calibration.apply import drifted
 from pipeline.errors import JobError, RefusedError
 from pipeline.masks import gate as mask_gate
 from pipeline.output.corrected import lay_over, overlay_entries, with_changes
-from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, commit, parts_listing
+from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, commit, intact, parts_listing
 from pipeline.output.shard_groups import Group, SealedGroup, group_parts, sealed_before
 from pipeline.output.shard_rows import Row, add_counts, add_drift, count, seal_masks
 from pipeline.planning.increment import Plan, read_plan
@@ -29,7 +30,7 @@ from pipeline.progress.events import OnEvent, Sealing, nobody
 from pipeline.refining.parts import FinishedPart, find_parts, read_part
 from pipeline.refining.retry_rounds import read_rounds, rounds_done
 from pipeline.storage import Store, parquet_bytes
-from pipeline.storage.documents import run_store
+from pipeline.storage.documents import REBUILD, Switch, read_switch, run_store
 from pipeline.storage.lease import Hold, unguarded
 from schemas import layout
 from schemas.calibration import Calibration
@@ -48,7 +49,8 @@ class SealRequest:
     """What a seal makes of the finished parts of one method.
 
     calibration: what turns scores into estimates; None: the fixed formula of masks/gate.py. images_root: for the
-    manifest: where the run found the images. retention: what stays of earlier generations.
+    manifest: where the run found the images. retention: what stays of earlier generations. given_up: names that no
+    shard may have, as the pointer has them when the seal begins.
     """
 
     output: Store
@@ -58,6 +60,7 @@ class SealRequest:
     shard_bytes: int
     images_root: str
     retention: Retention = KEEP_ONE
+    given_up: frozenset[str] = frozenset()
 
     @property
     def run(self) -> Store:
@@ -65,20 +68,52 @@ class SealRequest:
         return run_store(self.output, self.fingerprint)
 
 
-def seal(request: SealRequest, hold: Hold = unguarded, on_event: OnEvent = nobody, spread: Spread = map) -> Sealed:
+def seal(
+    request: SealRequest,
+    hold: Hold = unguarded,
+    on_event: OnEvent = nobody,
+    spread: Spread = map,
+    took_on: Mapping[str, int] = MappingProxyType({}),
+) -> Sealed:
     """Seal every part that is finished by now. Raises JobError when the accounting does not come out.
 
-    hold: takes the output's lease, whose fence is called before the switch. on_event: is sent `Sealing`.
+    hold: takes the output's lease, whose fence is called before the switch. on_event: is sent `Sealing`. took_on: how
+    many images of which chunks must be there (`pending.take_on`), unless they were replaced since.
     """
     with hold() as fence:
+        switch = read_switch(request.output)  # before all that the result is made of
+        request = replace(request, given_up=switch.given_up)
         plan = read_plan(request.output)
+        _check_kept(request, switch, plan)
         parts = find_parts(request.run, plan)
         if not parts:
             raise RefusedError(f"nothing to seal: {request.run.uri} has no finished part")
+        _check_done(request, plan, parts, took_on)
         groups = dict(_sealed_groups(request, plan, parts, on_event, spread))
         listing = parts_listing([file for group in groups.values() for file in group.parts])
         draft = _manifest(request, plan, parts, groups, listing)
-        return commit(request.output, draft, listing, request.retention, fence)
+        return commit(request.output, draft, listing, request.retention, fence, switch)
+
+
+def _check_kept(request: SealRequest, switch: Switch, plan: Plan) -> None:
+    """The method's results were not removed under its run, and no increment of the last seal was lost."""
+    if layout.run(request.fingerprint) in switch.given_up:
+        raise JobError(f"`relabel gc --other-methods` removed {request.run.uri} while it was written. Run again")
+    sealed = intact(request.output, switch.pointer)
+    if sealed and sealed.fingerprint == request.fingerprint and plan.increments < sealed.increments:
+        lost = layout.Increment(plan.increments).choice
+        raise JobError(f"{request.output.uri}/{lost} was lost: the result was sealed from it; {REBUILD}")
+
+
+def _check_done(request: SealRequest, plan: Plan, parts: Sequence[FinishedPart], took_on: Mapping[str, int]) -> None:
+    """Every image that a run took on is in a part, refined or failed."""
+    done = {part.chunk.chunk_id: part.images for part in parts}
+    missing = [took_on.get(chunk.chunk_id, 0) - done.get(chunk.chunk_id, 0) for chunk in plan.chunks]
+    if images := sum(number for number in missing if number > 0):
+        raise JobError(
+            f"{images} images that this run has refined are not in {request.run.uri}/{layout.PARTS}: something removed "
+            "them. Nothing was published; run again"
+        )
 
 
 def _sealed_groups(
@@ -87,7 +122,7 @@ def _sealed_groups(
     """Every group by its key, in order: as the last seal left it, or sealed now."""
     keyed = with_changes(request.output, plan, group_parts(parts, plan, request.shard_bytes))
     groups = {group.key(request.gate, request.calibration): group for group in keyed}
-    known = sealed_before(request.run)
+    known = sealed_before(request.run, request.given_up)
     new = [group for key, group in groups.items() if key not in known]
     fresh = iter((spread if len(new) > 1 else map)(partial(seal_group, request), new))
     done = 0
@@ -144,11 +179,18 @@ def _put_shard(request: SealRequest, kind: str, rows: list[Row], schema: pa.Sche
     table = pa.Table.from_pylist([{key: row[key] for key in row if key in names} for row in rows], schema)
     data = parquet_bytes(table, ROW_GROUP_ROWS)
     sha256 = hashlib.sha256(data).hexdigest()
-    path = layout.shard(kind, sha256)
-    if not request.run.exists(path):
+    path = layout.shard(kind, sha256, lambda path: layout.in_run(request.fingerprint, path) in request.given_up)
+    if not _is_there(request.run, path, len(data)):
         request.run.put(path, data)
     path = layout.in_run(request.fingerprint, path)
     return Shard(path=path, rows=table.num_rows, bytes=len(data), sha256=sha256)
+
+
+def _is_there(run: Store, path: str, size: int) -> bool:
+    try:
+        return run.size(path) == size
+    except FileNotFoundError:
+        return False
 
 
 def _manifest(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,15 +93,19 @@ def group_parts(parts: Sequence[FinishedPart], plan: Plan, shard_bytes: int) -> 
         yield group()
 
 
-def sealed_before(run: Store) -> dict[str, SealedGroup]:
-    """The groups of the run's last generation whose shards are all there, by key; none where that cannot be told."""
+def sealed_before(run: Store, given_up: Collection[str]) -> dict[str, SealedGroup]:
+    """The groups of the run's last generation whose shards are all there, by key; none where that cannot be told.
+
+    given_up: paths of shards that may be removed at any time.
+    """
     generation = latest(run)
     if generation is None:
         return {}
     try:
-        return _read_groups(run, generation)
+        groups = _read_groups(run, generation)
     except (JobError, FileNotFoundError, IndexError, TypeError, StopIteration):
         return {}  # damaged: then every part is read
+    return {key: one for key, one in groups.items() if not {one.masks.path, one.images.path} & set(given_up)}
 
 
 def _read_groups(run: Store, generation: int) -> dict[str, SealedGroup]:

@@ -11,8 +11,10 @@ from pipeline.output.manifest import latest
 from pipeline.planning.increment import Plan, read_plan
 from pipeline.refining.parts import FinishedPart, best_attempts, find_parts
 from pipeline.storage import Access, Store
-from pipeline.storage.documents import read_current, read_manifest, run_store
+from pipeline.storage.documents import read_current, read_manifest, read_pointed, run_store
+from pipeline.storage.lease import uses
 from schemas import layout
+from schemas.manifest import Manifest, Pointer
 
 Numbers = tuple[int, int]
 """Images and masks."""
@@ -22,7 +24,9 @@ READERS = 16
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Images and masks of one method. done counts failed rows too: they are finished, with a reason."""
+    """Images and masks of one method. done counts failed rows too: they are finished, with a reason. refining: who is
+    at it now.
+    """
 
     fingerprint: str
     planned: Numbers
@@ -32,6 +36,7 @@ class RunStatus:
     sealed: Numbers
     generation: int | None
     is_current: bool
+    refining: list[str]
 
 
 def read_status(output: str, access: Access) -> list[RunStatus]:
@@ -41,14 +46,15 @@ def read_status(output: str, access: Access) -> list[RunStatus]:
     if not plan.chunks:
         raise RefusedError(f"{output} holds no plan; `relabel run --output {output} ...` makes one")
     names = {found[0] for file in store.list(layout.RUNS) if (found := layout.split_run(file.path))}
-    return [_status(store, plan, name) for name in sorted(names)]
+    current, busy = read_current(store), uses(store)
+    return [_status(store, plan, name, current, busy.get(name, [])) for name in sorted(names | busy.keys())]
 
 
-def _status(store: Store, plan: Plan, name: str) -> RunStatus:
+def _status(store: Store, plan: Plan, name: str, current: Pointer | None, refining: list[str]) -> RunStatus:
     run = run_store(store, name)
     parts = find_parts(run, plan)
-    generation = latest(run)
-    manifest = read_manifest(run, generation) if generation is not None else None
+    generation = current.generation if current and current.fingerprint == name else latest(run)
+    manifest = _manifest(store, run, generation, current if current and current.fingerprint == name else None)
     planned = plan.images, sum(chunk.masks for chunk in plan.chunks)
     files = sum(len(part.paths) for part in parts)
     if manifest and manifest.parts.files == files and manifest.increments == plan.increments:
@@ -57,7 +63,6 @@ def _status(store: Store, plan: Plan, name: str) -> RunStatus:
         failed = counts.images.get("failed", 0), counts.decisions.get("failed", 0)
     else:
         done, failed = _count(run, parts)
-    current = read_current(store)
     return RunStatus(
         fingerprint=name,
         planned=planned,
@@ -67,7 +72,15 @@ def _status(store: Store, plan: Plan, name: str) -> RunStatus:
         sealed=(manifest.sealed.images, manifest.sealed.masks) if manifest else (0, 0),
         generation=generation,
         is_current=current is not None and (current.fingerprint, current.generation) == (name, generation),
+        refining=refining,
     )
+
+
+def _manifest(store: Store, run: Store, generation: int | None, current: Pointer | None) -> Manifest | None:
+    """The generation that readers see, or the last one of a method that they do not. Raises JobError."""
+    if current is not None:
+        return read_pointed(store, current)
+    return read_manifest(run, generation) if generation is not None else None
 
 
 def _count(run: Store, parts: Sequence[FinishedPart]) -> tuple[Numbers, Numbers]:

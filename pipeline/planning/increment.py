@@ -1,6 +1,6 @@
 """Planning: what the sources hold and the plan does not have yet becomes one committed increment of chunks.
 
-Its files are `layout.Increment`'s; the marker is written last, and without it the increment is discarded.
+Its files are `layout.Increment`'s, and it counts from when it is named (`attempts.py`).
 
 Rows are spilled to disk by hash range while the source is read, and deduplicated and compared with the earlier
 increments one range at a time, so memory does not grow with the corpus.
@@ -9,23 +9,27 @@ increments one range at a time, so memory does not grow with the corpus.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import RefusedError
+from pipeline.errors import JobError, RefusedError
+from pipeline.masks.frames import ORIGINAL_SIZE, Frame
+from pipeline.planning.attempts import adopt, commit, discard, increments, leftovers
 from pipeline.planning.rows import chunk_digest, difference, finish, to_row
 from pipeline.planning.spill import Row, Spill, hash_range
 from pipeline.sources import PlannedImage
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.disk_table import scratch_folder
-from pipeline.storage.documents import parse
+from pipeline.storage.documents import Committed
 from pipeline.storage.lease import Fence, Hold, unguarded
 from schemas import layout
-from schemas.manifest import IncrementHash, Marker, to_json
+from schemas.manifest import IncrementHash, Marker
 from schemas.records import CHUNKS, PLAN, SUPERSEDED, conform, widen
 
 ROW_GROUP_ROWS = 256
@@ -33,10 +37,22 @@ ROW_GROUP_ROWS = 256
 
 @dataclass(frozen=True)
 class ChunkLimits:
-    """How large a chunk may be: images, and bytes of their decoded pixels by declared size."""
+    """How large a chunk may be: images, and bytes of their pixels as they travel to the model, by declared size.
+
+    side: the long side, in pixels, to which images are reduced (or enlarged) when they are loaded; ORIGINAL_SIZE: none.
+    """
 
     images: int
     decoded_bytes: int
+    side: int = ORIGINAL_SIZE
+
+    def bytes_of(self, row: Row) -> int:
+        """Of one planned image; 0 where its source does not say its size."""
+        size_hw = (row["height"] or 0, row["width"] or 0)
+        if not all(size_hw):
+            return 0
+        height, width = size_hw if self.side == ORIGINAL_SIZE else Frame(size_hw, self.side).input_hw
+        return height * width * 3
 
 
 @dataclass(frozen=True)
@@ -78,30 +94,34 @@ class Plan:
         return sum(chunk.images for chunk in self.chunks) - len(self.superseded)
 
 
-def read_plan(output: Store, increments: Sequence[int] | None = None) -> Plan:
+def read_plan(output: Store, numbers: Sequence[int] | None = None) -> Plan:
     """The committed plan of an output, or some increments of it; empty when there is none."""
     chunks: list[Chunk] = []
     superseded: set[tuple[str, str]] = set()
-    markers = []
-    numbers = committed(output) if increments is None else increments
-    for number in numbers:
-        increment = layout.Increment(number)
-        chunks += [Chunk(**row) for row in output.read_parquet(increment.chunks).to_pylist()]
-        marker = output.read(increment.marker)
-        markers.append(IncrementHash(increment=number, sha256=hashlib.sha256(marker).hexdigest()))
-        if parse(Marker, marker, f"{output.uri}/{increment.marker}").superseded:
-            replaced = output.read_parquet(increment.superseded).to_pylist()
-            superseded |= {(row["chunk_id"], row["image_id"]) for row in replaced}
+    found = increments(output, numbers)
+    for one in found:
+        chunks += read_chunks(output, one.files)
+        superseded |= {(row["chunk_id"], row["image_id"]) for row in _superseded(output, one)}
+    markers = [IncrementHash(increment=one.files.number, sha256=one.sha256) for one in found]
     gone = Counter(chunk_id for chunk_id, _ in superseded)
     live = [chunk for chunk in chunks if gone[chunk.chunk_id] < chunk.images]
     ids = {chunk.chunk_id for chunk in live}
-    return Plan(live, frozenset(pair for pair in superseded if pair[0] in ids), len(numbers), markers)
+    return Plan(live, frozenset(pair for pair in superseded if pair[0] in ids), len(found), markers)
+
+
+def read_chunks(output: Store, increment: layout.Increment) -> list[Chunk]:
+    """An increment's chunks, in order."""
+    rows = output.read_parquet(increment.chunks).to_pylist()
+    return [Chunk(**{**row, "file": increment.file(layout.name_of(row["file"]))}) for row in rows]
+
+
+def _superseded(output: Store, one: Committed) -> list[dict[str, str]]:
+    return output.read_parquet(one.files.superseded).to_pylist() if one.marker.superseded else []
 
 
 def all_chunk_ids(output: Store) -> frozenset[str]:
     """The ids of every committed chunk, superseded ones included."""
-    tables = (output.read_parquet(layout.Increment(number).chunks, ["chunk_id"]) for number in committed(output))
-    return frozenset(chunk_id for table in tables for chunk_id in table["chunk_id"].to_pylist())
+    return frozenset(chunk.chunk_id for one in increments(output) for chunk in read_chunks(output, one.files))
 
 
 def plan(
@@ -116,8 +136,8 @@ def plan(
 ) -> Planned:
     """Commit an increment with the images that are new or changed. Raises RefusedError when nothing matched.
 
-    listed: the image root's listing, whose sizes and etags tell changed images. hold: the output's lease, taken once
-    the source is read. on_image: called with 1 for each image read, for progress.
+    listed: the image root's listing, whose sizes and tags (`rows.tag`) tell changed images. hold: the output's lease,
+    taken once the source is read. on_image: called with 1 for each image read, for progress.
     """
     with scratch_folder("plan") as folder:
         spill = Spill(folder)
@@ -128,14 +148,25 @@ def plan(
         if spill.rows == 0:
             raise RefusedError("no image matched: the source contains no images: check --images and --masks")
         with hold() as fence:
-            before = committed(output)
-            _discard_uncommitted(output, before)
-            return _commit(output, before, spill, limits, prune, fence)
+            adopt(output)
+            planned = _commit(output, increments(output), spill, limits, prune, fence)
+            _tidy(output, fence)
+            return planned
 
 
-def _commit(output: Store, before: list[int], spill: Spill, limits: ChunkLimits, prune: bool, fence: Fence) -> Planned:
-    number = (before[-1] + 1) if before else 0
-    increment = layout.Increment(number)
+def _tidy(output: Store, fence: Fence) -> None:
+    """Remove what killed steps left. Who lost the lease leaves it to who has it."""
+    with suppress(JobError):
+        fence()
+        for path in discard(output, leftovers(output)):
+            output.delete(path)
+
+
+def _commit(
+    output: Store, before: Sequence[Committed], spill: Spill, limits: ChunkLimits, prune: bool, fence: Fence
+) -> Planned:
+    number = len(before)
+    increment = layout.Increment(number, uuid.uuid4().hex)
     chunks: list[Chunk] = []
     replaced: list[dict[str, str]] = []
     files: dict[str, str] = {}
@@ -152,7 +183,7 @@ def _commit(output: Store, before: list[int], spill: Spill, limits: ChunkLimits,
         unchanged += same
         if rows:
             path = increment.bucket(low, high)
-            chunks += _cut(rows, limits, number, len(chunks), path)
+            chunks += _cut(rows, limits, number, len(chunks), increment.said(path))
             put(path, conform(pa.Table.from_pylist(rows, PLAN), PLAN), ROW_GROUP_ROWS)
     if not chunks and not replaced:
         return Planned(None, unchanged=unchanged)
@@ -163,7 +194,7 @@ def _commit(output: Store, before: list[int], spill: Spill, limits: ChunkLimits,
     if replaced:
         put(increment.superseded, pa.Table.from_pylist(replaced, SUPERSEDED))
     fence()
-    output.put(increment.marker, to_json(Marker(**vars(planned), sha256=files)))
+    commit(output, increment, Marker(**vars(planned), sha256=files))
     return planned
 
 
@@ -174,7 +205,7 @@ def _cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, pat
     while start < len(rows):
         end, decoded = start, 0
         while end < len(rows) and end - start < limits.images:
-            decoded += (rows[end]["height"] or 0) * (rows[end]["width"] or 0) * 3
+            decoded += limits.bytes_of(rows[end])
             if end > start and decoded > limits.decoded_bytes:
                 break
             end += 1
@@ -187,20 +218,17 @@ def _cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, pat
     return chunks
 
 
-def _known(output: Store, increments: list[int], low: int, high: int) -> dict[str, Row]:
+def _known(output: Store, before: Sequence[Committed], low: int, high: int) -> dict[str, Row]:
     """Live rows of the earlier increments whose ids hash into [low, high]: image id -> digest, etag, size, chunk."""
     known: dict[str, Row] = {}
     columns = ["image_id", "masks_digest", "etag", "size_bytes", "chunk_id"]
-    for number in increments:
-        increment = layout.Increment(number)
-        files = [file.path for file in output.list(increment.folder)]
-        if increment.superseded in files:
-            for row in output.read_parquet(increment.superseded).to_pylist():
-                known.pop(row["image_id"], None)
-        for path in files:
-            covered = layout.bucket_range(path)
+    for one in before:
+        for row in _superseded(output, one):
+            known.pop(row["image_id"], None)
+        for name in one.marker.sha256:
+            covered = layout.bucket_range(name)
             if covered and covered[0] <= high and covered[1] >= low:
-                rows = output.read_parquet(path, columns).to_pylist()
+                rows = output.read_parquet(one.files.file(name), columns).to_pylist()
                 known.update({row["image_id"]: row for row in rows if low <= hash_range(row["image_id"]) <= high})
     return known
 
@@ -211,20 +239,3 @@ def read_chunk(output: Store, chunk: Chunk) -> pa.Table:
     if table.num_rows != chunk.images or pc.unique(table["chunk_id"]).to_pylist() != [chunk.chunk_id]:
         raise RefusedError(f"the plan is damaged: {chunk.file} does not hold chunk {chunk.chunk_id}")
     return conform(widen(table, PLAN), PLAN)
-
-
-def committed(output: Store) -> list[int]:
-    """Numbers of the committed increments, ascending."""
-    found = (layout.committed_number(file.path) for file in output.list(layout.PLAN))
-    return sorted(number for number in found if number is not None)
-
-
-def uncommitted_files(output: Store, increments: list[int]) -> list[str]:
-    """Files of increments that were never committed."""
-    found = ((layout.numbered(layout.PLAN, file.path), file.path) for file in output.list(layout.PLAN))
-    return [path for number, path in found if number is not None and number not in increments]
-
-
-def _discard_uncommitted(output: Store, increments: list[int]) -> None:
-    for path in uncommitted_files(output, increments):
-        output.delete(path)

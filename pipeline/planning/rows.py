@@ -30,7 +30,7 @@ def to_row(image: PlannedImage, file: StoredFile | None) -> Row:
         "source_image_id": as_text(image.source_image_id),
         "height": height,
         "width": width,
-        "etag": file.etag if file else None,
+        "etag": tag(file) if file else None,
         "size_bytes": file.size if file else None,
         "problem": image.problem,
         "member": {**image.member, "container": as_text(image.member["container"])} if image.member else None,
@@ -97,11 +97,33 @@ def difference(rows: list[Row], known: dict[str, Row], prune: bool) -> tuple[lis
     return fresh, replaced, len(rows) - len(fresh)
 
 
+_MTIME, _SHA256 = "mtime_ns=", " sha256="
+
+
+def tag(file: StoredFile) -> str | None:
+    """What tells a file from another one of its name and size: the store's etag, or the time of writing on a disk of
+    this machine; and the hash of its content, where that was asked for. None where nothing is known.
+    """
+    first = file.etag or (f"{_MTIME}{file.mtime_ns}" if file.mtime_ns is not None else "")
+    return (f"{first}{_SHA256}{file.sha256}" if file.sha256 else first) or None
+
+
+def _is_another(tag: str | None, known: str | None) -> bool:
+    """Whether two tags are of different files: by their content where both have it, else by what stands first, unless
+    one is of a disk and the other of a store.
+    """
+    first, _, sha256 = (tag or "").partition(_SHA256)
+    first_known, _, sha256_known = (known or "").partition(_SHA256)
+    if sha256 and sha256_known:
+        return sha256 != sha256_known
+    comparable = first and first_known and first.startswith(_MTIME) == first_known.startswith(_MTIME)
+    return bool(comparable) and first != first_known
+
+
 def _changed(row: Row, known: Row | None) -> bool:
     if known is None or row["masks_digest"] != known["masks_digest"]:
         return True
-    both_tagged = row["etag"] is not None and known["etag"] is not None
-    return bool(row["size_bytes"] != known["size_bytes"] or (both_tagged and row["etag"] != known["etag"]))
+    return bool(row["size_bytes"] != known["size_bytes"]) or _is_another(row["etag"], known["etag"])
 
 
 def chunk_digest(rows: Iterable[Row]) -> str:

@@ -1,15 +1,20 @@
 """Scans on disk: what each planning pass covered.
 
-scans/<digest>.json             counts by kind and reason with the first names, rules, categories, the dataset's own
-                                words (info, licenses, categories); the digest is of its bytes, no time is in it
-scans/<digest>.unread.parquet   every name that was not read (schema UNREAD); the JSON has its SHA-256
-scans/current.json              the last pass; and what was found out about each input, which later passes keep to
+scans/<attempt>/<digest>.json             counts by kind and reason with the first names, rules, categories, and the
+                                          dataset's own words (info, licenses, ...); the digest is of its bytes
+scans/<attempt>/<digest>.unread.parquet   every name that was not read (schema UNREAD); the JSON has its SHA-256
+scans/current.json                        the last pass; and what was found out about each input, which later passes
+                                          keep to
+
+A pass that is not the current one is written below a new name, even when an earlier one was the same: that one may be
+about to be removed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -17,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import JobError
 from pipeline.planning.coverage import Content, content
 from pipeline.planning.rows import as_text
 from pipeline.sources import SourceInput
@@ -50,52 +56,73 @@ def record(output: Store, given: SourceInput, source: str, hold: Hold) -> Conten
     text = secrets.redacted(json.dumps(found, indent=1, sort_keys=True))
     found, data = json.loads(text), text.encode()
     digest = hashlib.sha256(data).hexdigest()
-    for path, part in ((layout.unread(digest), table), (layout.scan(digest), data)):
-        if not output.exists(path):
-            output.put(path, part)
     with hold() as fence:
-        pointer = _pointer(output)
+        pointer, version = _versioned(output)
         key = _input_key(given.images_uri, given.masks_uri)
         pinned = {**pointer.get("pinned", {}), key: {**coverage.pinned, "source": source}}
-        new = json.loads(secrets.redacted(json.dumps({"scan": digest, "pinned": pinned})))
+        new = {**pointer, **json.loads(secrets.redacted(json.dumps({"scan": digest, "pinned": pinned})))}
+        if pointer.get("scan") != digest or read_scan(output, current_scan(output)) is None:
+            new["path"] = layout.scan(digest, uuid.uuid4().hex)
+            output.put(layout.unread(new["path"]), table)
+            output.put(new["path"], data)
         if new != pointer:
             fence()
-            output.put(layout.LAST_SCAN, json.dumps(new, indent=1, sort_keys=True).encode())
+            _replace(output, new, version)
     return found
 
 
-def current_digest(output: Store) -> str | None:
-    """The digest of the last pass, None where none was recorded."""
-    digest = _pointer(output).get("scan")
-    return None if digest is None else str(digest)
+def _replace(output: Store, pointer: dict[str, Any], version: str | None) -> None:
+    if not output.swap(layout.LAST_SCAN, json.dumps(pointer, indent=1, sort_keys=True).encode(), version):
+        raise JobError(f"another run replaced {output.uri}/{layout.LAST_SCAN} in the meantime. Run it again")
 
 
-def read_scan(output: Store, digest: str | None) -> Content | None:
-    """A pass's content; None where there is none."""
-    if digest is None:
+def current_scan(output: Store) -> str | None:
+    """The path of the last pass, None where none was recorded."""
+    pointer = _pointer(output)
+    digest = pointer.get("scan")
+    return None if digest is None else str(pointer.get("path") or layout.scan(str(digest)))
+
+
+def read_scan(output: Store, path: str | None) -> Content | None:
+    """A pass's content; None where there is none, or it is damaged."""
+    if path is None:
         return None
     with suppress(FileNotFoundError, ValueError):
-        return dict(json.loads(output.read(layout.scan(digest))))
+        data = output.read(path)
+        if layout.name_of(path) == f"{hashlib.sha256(data).hexdigest()}.json":
+            return dict(json.loads(data))
     return None
 
 
 def scan_entry(output: Store) -> Scanned | None:
     """The current pass as the manifest names it: its file, digest, and how much was left unread."""
-    digest = current_digest(output)
-    found = read_scan(output, digest)
-    if digest is None or found is None:
+    path = current_scan(output)
+    found = read_scan(output, path)
+    if path is None or found is None:
         return None
-    return Scanned(path=layout.scan(digest), sha256=digest, unread=found["unread"])
+    return Scanned(path=path, sha256=layout.name_of(path).removesuffix(".json"), unread=found["unread"])
 
 
 def _pointer(output: Store) -> dict[str, Any]:
-    with suppress(FileNotFoundError, ValueError):
-        return dict(json.loads(output.read(layout.LAST_SCAN)))
-    return {}
+    return _versioned(output)[0]
+
+
+def _versioned(output: Store) -> tuple[dict[str, Any], str | None]:
+    """The last pass, {} where there is none or it is damaged, and the version of its file."""
+    try:
+        data, version = output.versioned(layout.LAST_SCAN)
+    except FileNotFoundError:
+        return {}, None
+    with suppress(ValueError, RecursionError):
+        content = json.loads(data)
+        if isinstance(content, dict) and isinstance(content.get("pinned", {}), dict):
+            return content, version
+    return {}, version
 
 
 def _pinned(output: Store, images_uri: str, masks_uri: str) -> dict[str, Any]:
-    return dict(_pointer(output).get("pinned", {}).get(_input_key(images_uri, masks_uri), {}))
+    found = _pointer(output).get("pinned", {}).get(_input_key(images_uri, masks_uri), {})
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def _input_key(images_uri: str, masks_uri: str) -> str:

@@ -7,16 +7,20 @@ is less certain. Small objects have too few pixels to tell colours from: there t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.masks.binary import Mask, box_around
+from pipeline.masks.canvas import Canvas
 from pipeline.masks.frames import FloatArray
+from pipeline.masks.resampling import Floats, bilinear, resampled
 
 SURE_LOGIT = 3.0
 MARGIN_RATIO = 0.25  # of the longer side of the masks' box: what is looked at around them
-SMALLEST_MARGIN_PX = 8
+SMALLEST_MARGIN_PX = 8  # of the picture
 LONGEST_SIDE_PX = 400  # larger crops are worked on at this size
 FEWEST_PIXELS = 10  # of either class; OpenCV fits five colours to each
 SMALLEST_OBJECT_PX = 2500  # in the model's input; on training photographs colours gained above it and lost below it
@@ -25,56 +29,97 @@ SEED = 0
 
 
 def vote(logits: FloatArray, coarse: Mask, coloured: Mask, scale: float) -> FloatArray:
-    """Who has the vote says object (+1) or not (-1), (H, W): colours; the coarse mask where the object is small.
+    """Who has the vote says object (+1) or not (-1), (h, w): colours; the coarse mask where the object is small.
 
-    logits, coarse, coloured: (H, W), the latter of `colour_cut`; scale: model pixels per image pixel, along a side.
+    logits, coarse, coloured: (h, w) of a canvas, the latter of `colour_cut`; scale: model pixels a cell.
     """
     small = np.count_nonzero(logits > 0) * scale**2 < SMALLEST_OBJECT_PX
     return np.where((coarse if small else coloured) > 0, 1, -1).astype(np.float32)
 
 
-def colour_cut(image_rgb: npt.NDArray[np.uint8], logits: FloatArray, coarse: Mask) -> Mask:
-    """(h, w, 3) uint8 RGB at any size, (H, W) logits, (H, W) coarse mask -> (H, W) uint8 {0, 1}.
+def colour_cut(
+    image_rgb: npt.NDArray[np.uint8], size_hw: tuple[int, int], logits: FloatArray, coarse: Mask, canvas: Canvas
+) -> Mask:
+    """What colours say of (h, w) logits and a coarse mask on a canvas of the image: (h, w) uint8 {0, 1}.
 
-    Deterministic. The logits' own mask where there is too little to tell apart.
+    image_rgb: (_, _, 3) uint8 RGB, the image (H, W) at any size. Deterministic. The logits' own mask where there is too
+    little to tell apart.
     """
     own = (logits > 0).astype(np.uint8)
-    (height, width), size_hw = own.shape, (image_rgb.shape[0], image_rgb.shape[1])
-    if size_hw == own.shape:
-        found = _cut(image_rgb, logits, own | coarse)
-        return own if found is None else found
-    size_wh = size_hw[::-1]
-    shrinks = size_hw[0] < height
-    seen = cv2.resize(logits, size_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    either = cv2.resize(own | coarse, size_wh, interpolation=cv2.INTER_NEAREST)
-    found = _cut(image_rgb, np.asarray(seen, np.float32), np.asarray(either, np.uint8))
+    either = own | coarse
+    cell_px = canvas.cell * image_rgb.shape[0] / size_hw[0]  # of the picture's pixels
+    longer = max(cv2.boundingRect(either)[2:])
+    around = box_around(either, round(SMALLEST_MARGIN_PX / cell_px + MARGIN_RATIO * longer))
+    if not either.any():
+        return own
+    found = _cut(image_rgb, size_hw, logits[around], canvas.part(*around))
     if found is None:
         return own
-    smooth = cv2.resize(found.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return (smooth > 0.5).astype(np.uint8)
+    own[...] = 0
+    own[around] = found
+    return own
 
 
-def _cut(image_rgb: npt.NDArray[np.uint8], logits: FloatArray, either: Mask) -> Mask | None:
-    """As `colour_cut`, all of one size, around the mask `either`; None where colours cannot tell."""
-    margin_px = SMALLEST_MARGIN_PX + round(MARGIN_RATIO * max(cv2.boundingRect(either)[2:]))
-    around = box_around(either, margin_px)
-    height, width = either[around].shape
-    scale = min(1.0, LONGEST_SIDE_PX / max(height, width))
-    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
-    labels = _labels(np.asarray(cv2.resize(logits[around], size_wh, interpolation=cv2.INTER_LINEAR), np.float32))
+def _cut(image_rgb: npt.NDArray[np.uint8], size_hw: tuple[int, int], logits: FloatArray, canvas: Canvas) -> Mask | None:
+    """As `colour_cut`, of a canvas around the object; None where colours cannot tell."""
+    rows, columns = (
+        _Axis.of(start, start + count * canvas.cell, there, extent)
+        for start, count, there, extent in zip(
+            (canvas.y, canvas.x), (canvas.height, canvas.width), image_rgb.shape, size_hw, strict=False
+        )
+    )
+    shrunk = min(1.0, LONGEST_SIDE_PX / max(rows.size, columns.size))
+    height, width = (max(1, round(axis.size * shrunk)) for axis in (rows, columns))
+    labels = _labels(
+        resampled(
+            logits,
+            bilinear((rows.places(height) + 0.5 - canvas.y) / canvas.cell - 0.5, canvas.height),
+            bilinear((columns.places(width) + 0.5 - canvas.x) / canvas.cell - 0.5, canvas.width),
+        )
+    )
     objects = int(np.count_nonzero(labels % 2))
     if min(objects, labels.size - objects) < FEWEST_PIXELS:
         return None
     cv2.setRNGSeed(SEED)  # the colour models start from k-means
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    part = cv2.resize(np.ascontiguousarray(image_rgb[around]), size_wh, interpolation=cv2.INTER_AREA)
+    shown = np.ascontiguousarray(image_rgb[rows.first : rows.last, columns.first : columns.last])
     try:
-        cv2.grabCut(part, labels, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
+        shown = cv2.resize(shown, (width, height), interpolation=cv2.INTER_AREA)
+        cv2.grabCut(shown, labels, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
     except cv2.error:  # an image of too few colours to fit
         return None
-    found = np.zeros_like(either)
-    found[around] = cv2.resize((labels % 2).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    return found
+    found = resampled(
+        (labels % 2).astype(np.float32),
+        bilinear(rows.back(canvas.rows_px, height), height),
+        bilinear(columns.back(canvas.columns_px, width), width),
+    )
+    return (found > 0.5).astype(np.uint8)
+
+
+class _Axis(NamedTuple):
+    """Rows or columns `first` to `last` (exclusive) of a picture that has `scale` of them to each one of the image."""
+
+    first: int
+    last: int
+    scale: float
+
+    @classmethod
+    def of(cls, start: int, stop: int, there: int, extent: int) -> _Axis:
+        """Those that show the image's from `start` to `stop`, of `extent`; the picture has `there`."""
+        scale = there / extent
+        return cls(int(start * scale), min(there, int(np.ceil(stop * scale))), scale)
+
+    @property
+    def size(self) -> int:
+        return self.last - self.first
+
+    def places(self, count: int) -> Floats:
+        """(count,) places in the image of `count` even stretches of these."""
+        return (self.first + (np.arange(count) + 0.5) * (self.size / count)) / self.scale - 0.5
+
+    def back(self, places_px: Floats, count: int) -> Floats:
+        """Which of `count` even stretches places of the image are at, as `places` counts them."""
+        return ((places_px + 0.5) * self.scale - self.first) * (count / self.size) - 0.5
 
 
 def _labels(logits: FloatArray) -> Mask:

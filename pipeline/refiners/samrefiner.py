@@ -14,23 +14,20 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import JobError
-from pipeline.masks import binary
-from pipeline.masks import scores as mask_scores
-from pipeline.masks.binary import Mask, Rle
+from pipeline.masks import spans
+from pipeline.masks.binary import Rle
+from pipeline.masks.canvas import JUDGED_CELLS, Patch, canvas_of, field_to_mask, patch_of_logits, patch_of_spans
 from pipeline.masks.frames import FloatArray, Frame, resize_to_input
-from pipeline.masks.prompts import Prompts, build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
-from pipeline.masks.views import Judged, View, cut, evidence, fuse, mirrored, object_window
-from pipeline.models import MaskModel, PromptBatch
-from pipeline.refiners import semantic
+from pipeline.masks.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
+from pipeline.masks.views import View, cut, mirrored, object_window
+from pipeline.models import Asked, MaskModel, Pending, PromptBatch
 from pipeline.refiners.background import Overlapped
-from pipeline.refiners.colour import colour_cut, vote
 from pipeline.refiners.types import RefinedMask, RefineImage
+from pipeline.refiners.verdict import NOT_FINITE, contrast_margin_px, scored, scored_later
 from schemas.config import Method
 
 STRENGTH_AFTER_GROWTH = 1.0
@@ -43,9 +40,9 @@ class _Instance:
 
     image: int
     frame: Frame
-    coarse: Mask
-    current: Mask
-    previous: Mask
+    coarse: Patch
+    current: Patch
+    previous: Patch
     logits: FloatArray
     predicted_iou: float
     rounds: int = 0
@@ -53,12 +50,14 @@ class _Instance:
     @property
     def settled(self) -> bool:
         """Whether another round would change nothing: there is nothing to be prompted from, or the last one did not."""
-        return not self.current.any() or (self.rounds > 0 and np.array_equal(self.current, self.previous))
+        now, before = self.current, self.previous
+        same = now.canvas == before.canvas and np.array_equal(now.mask, before.mask)
+        return not now.mask.size or (self.rounds > 0 and same)
 
 
 def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> list[list[RefinedMask]]:
     """Refined masks of each image, in the order of its coarse masks."""
-    scored: list[list[Future[RefinedMask]]] = [[] for _ in images]
+    results: list[list[Future[RefinedMask]]] = [[] for _ in images]
     with Overlapped(2 * method.decode_batch) as overlapped:
         for start in range(0, len(images), method.encode_batch):
             images_of_batch = images[start : start + method.encode_batch]
@@ -66,15 +65,21 @@ def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> l
                 continue
             batch = _Batch(model, images_of_batch, method)
             for prompted in _decoder_batches(images_of_batch, method.decode_batch):
-                instances = _refine_together(batch, prompted)
-                views = _further_views(batch, instances)
-                judged = _judged_on_device(batch, instances, views)
-                for instance, seen, verdict in zip(instances, views, judged, strict=True):
+                instances = _instances(batch, prompted)
+                if _leaves_it_to(model, method):
+                    pending = _looked_at(batch, instances)
+                    for place, instance in enumerate(instances):
+                        image = images_of_batch[instance.image]
+                        result = overlapped.submit(scored_later, image, instance.coarse, pending, place, method)
+                        results[start + instance.image].append(result)
+                    continue
+                instances = _refine_together(batch, instances)
+                for instance, views in zip(instances, _further_views(batch, instances), strict=True):
                     image = images_of_batch[instance.image]
                     previous = instance.previous if instance.rounds > 1 else None
-                    result = overlapped.submit(_scored, image, instance.coarse, previous, seen, verdict, method)
-                    scored[start + instance.image].append(result)
-    return [[result.result() for result in results] for results in scored]
+                    result = overlapped.submit(scored, image, instance.coarse, previous, views, method)
+                    results[start + instance.image].append(result)
+    return [[result.result() for result in of_image] for of_image in results]
 
 
 class _Batch:
@@ -91,12 +96,17 @@ class _Batch:
         images = [image._replace(pixels=mirrored(image.pixels), coarse=[]) for image in self.images]
         return _Batch(self.model, images, self.method)
 
-    def similar_pixels(self, instance: _Instance) -> npt.NDArray[np.bool_]:
-        """Where the image resembles the instance's mask, (H, W) bool."""
+    def grown(self, instance: _Instance) -> tuple[FloatArray, bool]:
+        """The instance's box, grown where the image around it resembles its mask, and whether it grew."""
+        height, width = size_hw = instance.frame.size_hw
+        canvas = canvas_of((0, 0, width, height), size_hw, JUDGED_CELLS)
         if instance.image not in self._similarity:
             features = self.model.features(self.embedding, instance.image)
-            self._similarity[instance.image] = features, upsampled_norm(features, instance.frame.size_hw)
-        return similar_pixels(*self._similarity[instance.image], instance.current, self.model.similarity_cut)
+            self._similarity[instance.image] = features, upsampled_norm(features, (canvas.height, canvas.width))
+        features, norm = self._similarity[instance.image]
+        places = (np.floor(np.arange(n) * (extent / n)) for n, extent in zip(features.shape[1:], size_hw, strict=True))
+        similar = similar_pixels(features, norm, instance.current.at(*places), self.model.similarity_cut)
+        return grow_box(instance.current.box_xyxy, similar, self.method.elastic_threshold, size_hw, canvas.cell)
 
 
 def _decoder_batches(images: Sequence[RefineImage], size: int) -> Iterator[list[tuple[int, Rle]]]:
@@ -105,13 +115,42 @@ def _decoder_batches(images: Sequence[RefineImage], size: int) -> Iterator[list[
         yield flat[start : start + size]
 
 
-def _refine_together(batch: _Batch, prompted: list[tuple[int, Rle]]) -> list[_Instance]:
+def _leaves_it_to(model: MaskModel, method: Method) -> bool:
+    """Whether a model refines by itself. Boxes that grow and crops are made of what it answers, and so here."""
+    return model.looks and not method.elastic_threshold and not method.crop_ratio
+
+
+def _looked_at(batch: _Batch, instances: list[_Instance]) -> Pending:
+    method, images = batch.method, [batch.images[instance.image] for instance in instances]
+    there = [replace(i, current=i.coarse.mirrored(i.frame.size_hw[1])) for i in instances]
+    asked = Asked(
+        prompts=_prompt_batch(batch, instances),
+        mirrored=_prompt_batch(batch, there) if method.mirror else None,
+        frames=[instance.frame for instance in instances],
+        coarse=[instance.coarse for instance in instances],
+        margin_px=[contrast_margin_px(image) for image in images],
+        iterations=method.iterations,
+        points=method.use_points,
+        box=method.use_box,
+        mask=method.use_mask,
+        form=method.gaussian_form,
+        gamma=method.gaussian_gamma,
+        strength=method.gaussian_strength,
+        judged=not method.colour_vote,
+    )
+    return batch.model.look(batch.embedding, batch.mirror_image.embedding if method.mirror else None, asked)
+
+
+def _instances(batch: _Batch, prompted: list[tuple[int, Rle]]) -> list[_Instance]:
     nothing = np.zeros((0, 0), np.float32)
-    coarse = [binary.decode(rle) for _, rle in prompted]
-    instances = [
+    coarse = [patch_of_spans(spans.of(rle), batch.images[image].frame.size_hw) for image, rle in prompted]
+    return [
         _Instance(image, batch.images[image].frame, mask, mask, mask, nothing, 0.0)
         for (image, _), mask in zip(prompted, coarse, strict=True)
     ]
+
+
+def _refine_together(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
     for _ in range(batch.method.iterations):
         active = [index for index, instance in enumerate(instances) if not instance.settled]
         if not active:
@@ -123,23 +162,22 @@ def _refine_together(batch: _Batch, prompted: list[tuple[int, Rle]]) -> list[_In
 
 def _as_if_iterated(instance: _Instance, iterations: int) -> _Instance:
     """A settled mask as all rounds would have left it; what became empty keeps the round in which it did."""
-    return replace(instance, rounds=iterations) if instance.current.any() else instance
+    return replace(instance, rounds=iterations) if instance.current.mask.size else instance
 
 
 def _iterate(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
     """One round of prompt, decode, select. Raises JobError when the model is broken: that is no fault of an image."""
     candidates = batch.model.predict(batch.embedding, _prompt_batch(batch, instances))
     if not (np.isfinite(candidates.predicted_iou).all() and np.isfinite(candidates.logits).all()):
-        raise JobError(f"model {batch.model.name} returned values that are not finite; check its weights and device")
+        raise JobError(NOT_FINITE)
     rows = np.arange(len(instances))
     best = candidates.predicted_iou.argmax(axis=1)
     logits, predicted_iou = candidates.logits[rows, best], candidates.predicted_iou[rows, best]
-    current = _to_masks(batch.model, logits, [instance.frame for instance in instances])
     return [
         replace(
             instance,
             previous=instance.current,
-            current=current[row],
+            current=patch_of_logits(logits[row], instance.frame),
             logits=logits[row],
             predicted_iou=float(predicted_iou[row]),
             rounds=instance.rounds + 1,
@@ -148,34 +186,23 @@ def _iterate(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
     ]
 
 
-def _to_masks(model: MaskModel, logits: FloatArray, frames: Sequence[Frame]) -> list[Mask]:
-    """(N, s, s) logits, each in its frame -> masks of the frames' images."""
-    if model.on_device is None:
-        pairs = zip(frames, logits, strict=True)
-        return [(frame.logits_to_image(of_one) > 0).astype(np.uint8) for frame, of_one in pairs]
-    found: list[Mask] = []
-    for frame, rows in groupby(range(len(frames)), key=lambda row: frames[row]):
-        found += model.on_device.masks(logits[list(rows)], frame)
-    return found
-
-
 def _prompt_batch(batch: _Batch, instances: list[_Instance]) -> PromptBatch:
     method = batch.method
     points, labels, boxes, logits, coarse = [], [], [], [], []
     for instance in instances:
-        prompts = build_prompts(instance.current, method.gaussian_form, method.gaussian_gamma)
-        box, grew = prompts.box_xyxy, False
+        current, frame = instance.current, instance.frame
+        prompts = build_prompts(current.mask, method.gaussian_form, method.gaussian_gamma)
+        box, grew = np.array(current.box_xyxy, np.float32), False
         if method.elastic_threshold > 0:
-            box, grew = grow_box(box, batch.similar_pixels(instance), method.elastic_threshold)
-        frame = instance.frame
-        strength = STRENGTH_AFTER_GROWTH if grew else method.gaussian_strength
-        points.append(frame.points_to_prompt(prompts.points.points_xy))
+            box, grew = batch.grown(instance)
+        points.append(frame.points_to_prompt(current.canvas.to_image(prompts.points.points_xy)))
         labels.append(prompts.points.labels)
         boxes.append(frame.box_to_prompt(box))
         if method.use_mask:
-            gaussian, mask = _to_mask_frame(batch.model, prompts, instance)
+            strength = STRENGTH_AFTER_GROWTH if grew else method.gaussian_strength
+            gaussian = field_to_mask(prompts.gaussian, current.canvas, frame, batch.model.mask_side)
             logits.append(gaussian_logits(gaussian, strength))
-            coarse.append(mask)
+            coarse.append(current.in_square(frame, batch.model.mask_side))
     return PromptBatch(
         image_index=np.array([instance.image for instance in instances], np.int64),
         points_xy=np.stack(points) if method.use_points else None,
@@ -184,18 +211,6 @@ def _prompt_batch(batch: _Batch, instances: list[_Instance]) -> PromptBatch:
         mask_logits=np.stack(logits) if method.use_mask else None,
         coarse=np.stack(coarse) if method.use_mask else None,
     )
-
-
-def _to_mask_frame(model: MaskModel, prompts: Prompts, instance: _Instance) -> tuple[FloatArray, FloatArray]:
-    """The Gaussian and the mask itself, (mask_side, mask_side) both."""
-    fields, frame = (prompts.gaussian, instance.current), instance.frame
-    if model.on_device is None:
-        gaussian, mask = (frame.field_to_mask(field, model.mask_side) for field in fields)
-    else:
-        x1, y1, x2, y2 = (int(side) for side in prompts.box_xyxy)
-        both = np.stack([np.asarray(field[y1 : y2 + 1, x1 : x2 + 1], np.float32) for field in fields])
-        gaussian, mask = model.on_device.fields_to_mask(both, (x1, y1, x2, y2), frame, model.mask_side)
-    return gaussian, mask
 
 
 def _further_views(batch: _Batch, instances: list[_Instance]) -> list[list[View]]:
@@ -218,63 +233,28 @@ def _further_views(batch: _Batch, instances: list[_Instance]) -> list[list[View]
 
 
 def _mirrored(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
-    there = [replace(instance, current=mirrored(instance.previous)) for instance in instances]
+    there = [replace(i, current=i.previous.mirrored(i.frame.size_hw[1])) for i in instances]
     return _iterate(batch.mirror_image, there)
 
 
 def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, View]]:
     """Views of crops, each with its instance's index, for the instances that a crop shows larger."""
     ratio = batch.method.crop_ratio
-    windows = [(index, object_window(instance.current, ratio)) for index, instance in enumerate(instances)]
+    there = [(index, i.current.box_xyxy, i.frame.size_hw) for index, i in enumerate(instances) if i.current.mask.size]
+    windows = [(index, object_window(box, size_hw, ratio)) for index, box, size_hw in there]
     wanted = [(index, window) for index, window in windows if window]
     for start in range(0, len(wanted), batch.method.encode_batch):
-        pictures, there = [], []
+        pictures, closer = [], []
         for place, (index, window) in enumerate(wanted[start : start + batch.method.encode_batch]):
             instance = instances[index]
             pixels = batch.images[instance.image].pixels
             if pixels.shape[:2] != instance.frame.size_hw:
                 raise ValueError(f"crops need an image of {instance.frame.size_hw}, not {pixels.shape[:2]}")
-            mask = cut(instance.current, window)
-            frame = Frame((mask.shape[0], mask.shape[1]), batch.model.input_side)
+            x1, y1, x2, y2 = window
+            frame = Frame((y2 - y1, x2 - x1), batch.model.input_side)
             pictures.append(RefineImage(cut(pixels, window), frame, []))
-            there.append(replace(instance, image=place, frame=frame, current=mask))
-        answers = _iterate(_Batch(batch.model, pictures, batch.method), there)
+            current = instance.current.moved(x1, y1)
+            closer.append(replace(instance, image=place, frame=frame, current=current))
+        answers = _iterate(_Batch(batch.model, pictures, batch.method), closer)
         for (index, window), answer in zip(wanted[start:], answers, strict=False):
             yield index, View(window, answer.frame, False, answer.logits, answer.predicted_iou)
-
-
-def _judged_on_device(batch: _Batch, instances: list[_Instance], views: list[list[View]]) -> Sequence[Judged | None]:
-    """What the device says of the views, image by image; None where it is left to `_judge`."""
-    device = batch.model.on_device
-    if device is None or batch.method.colour_vote:
-        return [None] * len(instances)
-    found: list[Judged | None] = []
-    for image, rows in groupby(range(len(instances)), key=lambda row: instances[row].image):
-        mine = list(rows)
-        coarse = [instances[row].coarse for row in mine]
-        judged = device.judge(batch.images[image].pixels, coarse, [views[row] for row in mine])
-        found += judged or [None] * len(mine)
-    return found
-
-
-def _judge(image: RefineImage, coarse: Mask, views: list[View], method: Method) -> Judged:
-    """The fused mask, and what views and image say of it."""
-    fused, own = fuse(views, (coarse.shape[0], coarse.shape[1]))
-    coloured = colour_cut(image.pixels, fused, coarse) if method.colour_vote else None
-    if coloured is not None:
-        scale = image.frame.input_hw[0] / image.frame.size_hw[0]
-        fused += np.float32(method.colour_vote) * vote(fused, coarse, coloured, scale)
-    refined = (fused > 0).astype(np.uint8)
-    scores = evidence(views, own, fused, coarse, refined) | mask_scores.contrasts(image.pixels, coarse, refined)
-    if coloured is not None:
-        scores |= {"colour_iou": binary.iou(refined, coloured), "coarse_colour_iou": binary.iou(coarse, coloured)}
-    return Judged(refined, scores)
-
-
-def _scored(
-    image: RefineImage, coarse: Mask, previous: Mask | None, views: list[View], judged: Judged | None, method: Method
-) -> RefinedMask:
-    """The refined mask and all of its scores. previous: of the round before the last, None where there was only one."""
-    refined, scores = judged or _judge(image, coarse, views, method)
-    scores = scores | mask_scores.region_scores(coarse, refined, previous)
-    return RefinedMask(binary.encode(refined), scores, views[0].logits if semantic.wanted(method) else None)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
 from pipeline.planning.increment import Chunk, Plan
-from pipeline.storage import Store, StoredFile
+from pipeline.storage import Store, StoredFile, brief
 from schemas import layout
 
 Row = dict[str, Any]
@@ -86,13 +86,22 @@ def read_part(run: Store, part: FinishedPart) -> PartContent:
     """The chunk's rows in plan order. Raises JobError when a retry holds an image that the chunk's part lacks."""
     executions, files, rows = set(), [], []
     for path in part.paths:
-        data = run.read(path)
-        table = pq.read_table(pa.BufferReader(data))
+        data, table = _read(run, path)
         executions.add((table.schema.metadata or {}).get(b"execution_class", b"").decode())
         sha256 = hashlib.sha256(data).hexdigest()
         files.append(PartFile(part.chunk.chunk_id, path, table.num_rows, len(data), sha256))
         rows.append(table.to_pylist())
     return PartContent(best_attempts(rows[0], rows[1:], part), executions, files)
+
+
+def _read(run: Store, path: str) -> tuple[bytes, pa.Table]:
+    try:
+        data = run.read(path)
+        return data, pq.read_table(pa.BufferReader(data))
+    except FileNotFoundError:
+        raise JobError(f"{run.uri}/{path} was there a moment ago: something removed it. Run again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise JobError(f"{run.uri}/{path} is damaged ({brief(error)}): delete it, and run again") from None
 
 
 def best_attempts(base: Sequence[Row], retries: Sequence[Sequence[Row]], part: FinishedPart) -> list[Row]:

@@ -15,6 +15,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,9 @@ def _good_images(job: Job) -> pa.Table | None:
     for file in job.run.list(layout.PARTS)[:GOOD_SOUGHT]:
         name = layout.part_name(file.path)
         chunk = chunks.get(name.chunk_id) if name else None
-        part = job.run.read_parquet(file.path, ["image_id", "status"]).to_pylist()
+        part: list[dict[str, str]] = []
+        with suppress(JobError):  # damaged: sealing says so
+            part = job.run.read_parquet(file.path, ["image_id", "status"]).to_pylist()
         good = next((row["image_id"] for row in part if row["status"] == "ok"), None)
         if chunk is not None and good is not None:
             planned = read_chunk(job.output, chunk)
@@ -270,4 +273,9 @@ def _as_job_error(error: BaseException) -> JobError:
         cause = inner
     if isinstance(cause, JobError):
         return cause
+    if isinstance(cause, ray.exceptions.OutOfDiskError):
+        return JobError(
+            f"no room in Ray's folder for what does not fit into memory ({os.environ.get('RAY_TMPDIR', '/tmp')}/ray on "  # noqa: S108
+            "some node, unless the cluster was told another one). Finished chunks are kept; run again"
+        )
     return JobError(f"a worker failed: {type(cause).__name__}: {brief(cause)}")

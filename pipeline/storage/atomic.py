@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
 import os
+import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
+
+from pipeline.errors import StorageError
+from pipeline.storage.backoff import brief
 
 TEMPORARY_PREFIX = ".tmp-"
+LOCK_PREFIX = f"{TEMPORARY_PREFIX}lock-"
+"""Of files that are locked while another one is compared and replaced. They must not be removed by anyone else."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+LOCK_WAIT_S, LOCK_POLL_S = 10.0, 0.01
 
 
 def put_local(path: Path, data: bytes) -> None:
@@ -25,6 +37,24 @@ def create_local(path: Path, data: bytes) -> bool:
             file.write(data)
     except FileExistsError:
         return path.read_bytes() == data
+    return True
+
+
+def content_version(data: bytes) -> str:
+    """The version of a file of this machine: its content."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def swap_local(path: Path, data: bytes, version: str) -> bool:
+    """Write the file if it has that version; whether `data` is there now."""
+    try:
+        with _locked(path):
+            found = path.read_bytes()
+            if content_version(found) != version:
+                return found == data
+            put_local(path, data)
+    except FileNotFoundError:
+        return False
     return True
 
 
@@ -51,6 +81,26 @@ def local_writer(path: Path, settle: Callable[[Path, Path], object] = Path.repla
         os.close(folder)
 
 
+@contextmanager
+def spooled_writer(upload: Callable[[str, int], None]) -> Iterator[BinaryIO]:
+    """A temporary file to write, taken elsewhere once the context ends well. upload: is given its path and size."""
+    with tempfile.NamedTemporaryFile(prefix="relabel-") as file:
+        yield cast(BinaryIO, file)
+        file.flush()
+        upload(file.name, Path(file.name).stat().st_size)
+
+
+@contextmanager
+def full_disk_told(what: str) -> Iterator[None]:
+    """A disk without room, or one that may not be written, as one line. what: what was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise StorageError(f"no room for {what}: {brief(error)}. What is finished is kept; run again") from None
+
+
 def _link(temporary: Path, path: Path) -> None:
     """Raises FileExistsError when there is such a file, on a file system without links too."""
     try:
@@ -58,5 +108,41 @@ def _link(temporary: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        with path.open("xb") as file:
-            file.write(temporary.read_bytes())
+        with _locked(path):
+            if path.exists():
+                raise FileExistsError(path) from None
+            temporary.replace(path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Alone among those that compare and replace this file, on every machine that shares its file system.
+
+    Raises OSError where another one keeps the lock, or the file system has none.
+    """
+    lock = path.with_name(f"{LOCK_PREFIX}{path.name}")
+    descriptor = _lock(lock)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone, and makes another
+        os.close(descriptor)
+
+
+def _lock(lock: Path) -> int:
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock.exists() and lock.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise OSError(errno.ETIMEDOUT, "another process keeps the lock", str(lock)) from None
+            time.sleep(LOCK_POLL_S)
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pipeline.errors import RefusedError, StorageError
+from schemas import secrets
 
 T = TypeVar("T")
 
@@ -72,3 +73,9 @@ def is_failure(error: Exception) -> bool:
 def deadline_s(timeout_s: float, body_bytes: int) -> float:
     """How long one try may take that moves a body of so many bytes."""
     return timeout_s + body_bytes / SLOWEST_BYTES_PER_S
+
+
+def brief(error: BaseException) -> str:
+    """One line for a user; botocore and aiohttp say the rest of it in a page."""
+    text = secrets.redacted(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ImageError, RefusedError
-from pipeline.storage.backoff import STORE_ERRORS
-from pipeline.storage.store import Access, Store, brief
+from pipeline.storage.backoff import STORE_ERRORS, brief
+from pipeline.storage.file_systems import Access
+from pipeline.storage.store import Store
 
 MARK = "#"
 TAR, PARQUET = ".tar", ".parquet"

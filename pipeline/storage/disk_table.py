@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError
-from pipeline.storage.store import brief
+from pipeline.storage.backoff import brief
 
 HELD_CHARACTERS = 1 << 23
 """What a DiskTable holds in memory, of JSON, before it writes."""

@@ -1,18 +1,46 @@
 """Reading what an output says of itself: the JSON files of `schemas/manifest.py`, where `schemas/layout.py` has them.
 
-What a newer version of this code wrote is refused; what is damaged is a job's failure. Each is told in one line.
+What a newer version of this code wrote is refused; what is damaged or missing is a job's failure. Each is told in one
+line.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+import json
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
 from pipeline.errors import JobError, RefusedError
 from pipeline.storage.store import Store
 from schemas import layout, manifest
-from schemas.manifest import ContractError, Document, Manifest, Marker, NewerError, Pointer, RetryRound
+from schemas.manifest import Choice, ContractError, Document, Manifest, Marker, NewerError, Pointer, RetryRound, to_json
 
 Model = TypeVar("Model", bound=Document)
+
+REBUILD = "`relabel run` with the same arguments, or `relabel seal`, writes it anew from the parts"
+
+
+class Switch(NamedTuple):
+    """The pointer, and the version that it has to be replaced from: None where there is no file.
+
+    pointer: None before the first seal, and where the file is damaged or was lost.
+    """
+
+    pointer: Pointer | None
+    version: str | None
+
+    @property
+    def given_up(self) -> frozenset[str]:
+        """Paths that are not to be used again."""
+        return frozenset(self.pointer.given_up if self.pointer else ())
+
+
+class Committed(NamedTuple):
+    """An increment of the plan. sha256: of its marker."""
+
+    files: layout.Increment
+    marker: Marker
+    sha256: str
 
 
 def run_store(output: Store, fingerprint: str) -> Store:
@@ -20,24 +48,105 @@ def run_store(output: Store, fingerprint: str) -> Store:
     return Store(f"{output.uri.rstrip('/')}/{layout.run(fingerprint)}", output.access)
 
 
-def read_current(output: Store) -> Pointer | None:
-    """The pointer, or None before the first seal. Raises RefusedError where a newer version wrote it."""
+def read_switch(output: Store) -> Switch:
+    """The pointer as it is to be replaced. Raises RefusedError where a newer version wrote it."""
     try:
-        return parse(Pointer, output.read(layout.CURRENT), f"{output.uri}/{layout.CURRENT}")
+        data, version = output.versioned(layout.CURRENT)
+    except FileNotFoundError:
+        return Switch(None, None)
+    with suppress(JobError):
+        return Switch(parse(Pointer, data, f"{output.uri}/{layout.CURRENT}"), version)
+    return Switch(None, version)
+
+
+def read_current(output: Store) -> Pointer | None:
+    """The pointer, or None where there is none. Raises RefusedError where a newer version wrote it."""
+    try:
+        data = output.read(layout.CURRENT)
     except FileNotFoundError:
         return None
+    try:
+        return parse(Pointer, data, f"{output.uri}/{layout.CURRENT}")
+    except JobError as error:
+        raise JobError(f"{error}; {REBUILD}") from None
+
+
+def read_pointed(output: Store, pointer: Pointer) -> Manifest:
+    """The manifest that the pointer names. Raises JobError where it is not there, or another one."""
+    path = layout.in_run(pointer.fingerprint, layout.Seal(pointer.generation, pointer.attempt).manifest)
+    where = f"{output.uri}/{path}"
+    try:
+        data = output.read(path)
+    except FileNotFoundError:
+        raise JobError(f"{where}, which {layout.CURRENT} names, is not there; {REBUILD}") from None
+    if manifest.sha256(data) != pointer.manifest_sha256:
+        raise JobError(f"{where} is not the manifest that {layout.CURRENT} names; {REBUILD}")
+    return parse(Manifest, data, where)
+
+
+def find_seal(run: Store, generation: int) -> layout.Seal | None:
+    """Where a complete generation's files are; None for one that was discarded, or of which that cannot be told."""
+    seal = layout.Seal(generation)
+    try:
+        data = run.read(seal.success)
+        choice = parse(Choice, data, f"{run.uri}/{seal.success}") if data else Choice()
+    except (FileNotFoundError, JobError):
+        return None
+    return None if choice.attempt is None else layout.Seal(generation, choice.attempt)
 
 
 def read_manifest(run: Store, generation: int) -> Manifest:
-    """A generation's manifest. Raises FileNotFoundError; RefusedError where a newer version wrote it."""
-    path = layout.Seal(generation).manifest
-    return parse(Manifest, run.read(path), f"{run.uri}/{path}")
+    """A complete generation's manifest. Raises JobError where it is damaged or not there; RefusedError where a newer
+    version wrote it.
+    """
+    seal = find_seal(run, generation)
+    where = f"{run.uri}/{(seal or layout.Seal(generation)).manifest}"
+    try:
+        if seal is not None:
+            return parse(Manifest, run.read(seal.manifest), where)
+    except FileNotFoundError:
+        pass
+    raise JobError(f"{where} is not there; {REBUILD}")
 
 
-def read_marker(output: Store, increment: int) -> Marker:
-    """The marker of a committed increment."""
-    path = layout.Increment(increment).marker
-    return parse(Marker, output.read(path), f"{output.uri}/{path}")
+def find_increment(output: Store, number: int) -> Committed:
+    """A committed increment, from what names it, or else from the one attempt that is complete.
+
+    Raises JobError where neither can be read.
+    """
+    choice = layout.Increment(number).choice
+    where = f"{output.uri}/{choice}"
+    try:
+        return _chosen(output.read(choice), number, where)
+    except FileNotFoundError:
+        raise JobError(f"{where} is not there") from None
+    except JobError:
+        complete = complete_attempts(output, number)
+        if len(complete) != 1:
+            raise
+        return complete[0]
+
+
+def _chosen(data: bytes, number: int, where: str) -> Committed:
+    choice = parse(Choice, data, where)
+    if not choice.attempt:  # an earlier version's: the marker itself
+        return Committed(layout.Increment(number), parse(Marker, data, where), manifest.sha256(data))
+    fields = {key: value for key, value in choice.as_dict().items() if key != "attempt"}
+    marker = parse(Marker, json.dumps(fields).encode(), where)
+    return Committed(layout.Increment(number, choice.attempt), marker, manifest.sha256(to_json(marker)))
+
+
+def complete_attempts(output: Store, number: int) -> list[Committed]:
+    """The attempts at an increment of which all files are there."""
+    found = []
+    for file in output.list(f"{layout.PLAN}/{number}"):
+        attempt = layout.attempt_of(layout.PLAN, file.path)
+        increment = layout.Increment(number, attempt[1] if attempt else "")
+        if attempt and file.path == increment.marker:
+            with suppress(JobError, FileNotFoundError):
+                data = output.read(file.path)
+                found.append(Committed(increment, parse(Marker, data, file.path), manifest.sha256(data)))
+    return found
 
 
 def read_round(run: Store, number: int) -> RetryRound:

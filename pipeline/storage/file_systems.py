@@ -1,24 +1,55 @@
-"""What the file systems of fsspec want to be told, and what they tell, each in its own words."""
+"""What the file systems of fsspec want to be told, and what they tell, each in its own words.
+
+Conditional writes: S3 has If-Match with the ETag, Google's storage ifGenerationMatch, Azure an ETag with a match
+condition. A store that takes a condition and does not keep it is found out by `lease.check_store`.
+"""
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import fsspec
 
 from pipeline.errors import RefusedError
 from pipeline.extras import install_command
-from pipeline.storage.paths import refuse_secrets
+from pipeline.storage.paths import SPECIAL, Entry, refuse_secrets
 
-Entry = tuple[str, dict[str, Any]]
-"""A file's path as the file system takes it, and what a listing tells of it."""
+
+class StoredFile(NamedTuple):
+    """One file of a listing: path relative to the store, size in bytes, the store's etag and time of writing (seconds
+    since 1970) where it has them. special: why it is no file, "" for those that are. mtime_ns: on this machine.
+    sha256: of its content, where somebody read it (`listing.hashed`).
+    """
+
+    path: str
+    size: int
+    etag: str | None
+    modified_s: float | None = None
+    special: str = ""
+    mtime_ns: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a store is spoken to; the same for every store of a run.
+
+    exclusive: nothing else writes, so no write is conditional; for stores that have no conditions.
+    """
+
+    endpoint_url: str | None = None
+    tries: int = 8
+    timeout_s: float = 60.0
+    exclusive: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_secrets(self.endpoint_url or "")
+
 
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 """Kinds of URI whose file system is an extra of this project."""
@@ -79,68 +110,25 @@ def modified_s(info: dict[str, Any]) -> float | None:
     return None
 
 
-SPECIAL = "special"
-"""Key of what a listing tells of an entry that is no file: why it is none."""
+def stored(path: str, info: dict[str, Any]) -> StoredFile:
+    """What a listing tells of a file. path: relative to the store."""
+    size = int(info.get("size") or info.get("Size") or 0)
+    special = str(info.get(SPECIAL, ""))
+    return StoredFile(path, size, etag(info), modified_s(info), special, info.get("mtime_ns"))
 
 
-def local_entries(root: str, follow_links: bool = False) -> Iterator[Entry]:
-    """Files below a folder of this machine, one at a time; links to files, and links that lead nowhere.
+def remote_entries(
+    fs: Any, full: str, timed: Callable[..., Any], tried: Callable[[Callable[[], Any]], Any]
+) -> Iterator[Entry]:
+    """Files below a folder of a remote file system.
 
-    follow_links: what links to folders lead to, too, each folder once; and what is no file (SPECIAL), for whom nothing
-    may be left out.
+    timed: calls a method of it within a limit of time; tried: runs an action, again where it fails.
     """
-    folders = [root]
-    seen = {os.path.realpath(root)}  # a link may lead back up
-    while folders:
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif not (follow_links and _leads_to_folder(entry)):
-                    yield from _local_entry(entry, follow_links)
-                else:
-                    target = os.path.realpath(entry.path)
-                    if target in seen or root.startswith(f"{target}/"):
-                        yield entry.path, {SPECIAL: f"a link to {target}, which is listed already"}
-                    else:
-                        seen.add(target)
-                        folders.append(entry.path)
-
-
-def _local_entry(entry: os.DirEntry[str], with_special: bool) -> Iterator[Entry]:
-    with suppress(FileNotFoundError):  # gone since
-        found = _stat(entry)
-        if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
-            yield entry.path, {"size": found.st_size, "mtime": found.st_mtime}
-        elif with_special:
-            yield entry.path, {SPECIAL: "a pipe, socket or device"}
-
-
-def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _stat(entry: os.DirEntry[str]) -> os.stat_result:
-    """Of what a link leads to; of the link itself where that is nothing, or itself."""
-    try:
-        return entry.stat()
-    except OSError:
-        return entry.stat(follow_symlinks=False)
-
-
-def check_opens(path: str) -> None:
-    """Raise FileNotFoundError for a pipe, socket or device of this machine: reading one may never end."""
-    try:
-        mode = Path(path).stat().st_mode
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ELOOP:
-            raise FileNotFoundError(f"{path} is a link that leads to itself") from None
-        return  # whoever opens it says so
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise FileNotFoundError(f"{path} is no file, but a pipe, socket or device")
+    if hasattr(fs, "call_s3"):
+        ask = partial(timed, "call_s3", "list_objects_v2")
+        yield from s3_entries(full, lambda **asked: tried(partial(ask, **asked)))
+    else:
+        yield from found_entries(fs, partial(tried, partial(fs.find, full, detail=True)))
 
 
 def s3_entries(root: str, ask: Callable[..., dict[str, Any]]) -> Iterator[Entry]:
@@ -168,3 +156,87 @@ def found_entries(fs: Any, find: Callable[[], dict[str, dict[str, Any]]]) -> Ite
         yield from find().items()
     except FileNotFoundError:
         return
+
+
+def some_files(fs: Any, root: str, limit: int) -> list[str]:
+    """Paths of a few files, in no order, without listing all of them."""
+    found: list[str] = []
+    for folder, _, names in fs.walk(root):
+        found += [f"{folder}/{name}" for name in names]
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+REFUSED = 412
+"""HTTP: the condition does not hold."""
+
+
+def version_in(info: dict[str, Any]) -> str:
+    """The version of a file, from what its file system tells of it; "" where it tells none."""
+    found = next((info[key] for key in ("generation", "ETag", "etag") if info.get(key)), "")
+    return str(found)
+
+
+def put_if(fs: Any, full: str, data: bytes, version: str) -> tuple[Any, ...]:
+    """The call that writes a file if it has that version: a function or method of `fs`, and its arguments.
+
+    Raises RefusedError for a file system without such a call.
+    """
+    if hasattr(fs, "call_s3"):
+        bucket, _, key = full.partition("/")
+        return _put_s3, fs, {"Bucket": bucket, "Key": key, "Body": data, "IfMatch": version}
+    if hasattr(fs, "service_client"):
+        return _put_azure, fs, full, data, version
+    if type(fs).__module__.startswith("gcsfs"):
+        return _put_google, fs, full, data, version
+    raise RefusedError(f"{type(fs).__name__} has no write that depends on what is there")
+
+
+def _put_s3(fs: Any, request: dict[str, Any], timeout: float) -> None:
+    fs.call_s3("put_object", **request, timeout=timeout)
+
+
+def _put_google(fs: Any, full: str, data: bytes, version: str, timeout: float) -> None:
+    bucket, _, key = full.partition("/")
+    fs.call(
+        "POST",
+        f"{fs._location}/upload/storage/v1/b/{quote(bucket)}/o",
+        uploadType="media",
+        name=key,
+        ifGenerationMatch=version,
+        headers={"Content-Type": "application/octet-stream"},
+        data=data,
+        timeout=timeout,
+    )
+
+
+def _put_azure(fs: Any, full: str, data: bytes, version: str, timeout: float) -> None:
+    from azure.core import MatchConditions  # of the extra `azure`
+    from fsspec.asyn import sync
+
+    container, key, _ = fs.split_path(full)
+
+    async def upload() -> None:
+        async with fs.service_client.get_blob_client(container, key) as blob:
+            await blob.upload_blob(data, overwrite=True, etag=version, match_condition=MatchConditions.IfNotModified)
+
+    sync(fs.loop, upload, timeout=timeout)
+
+
+def condition_failed(error: BaseException | None) -> bool:
+    """Whether a store refused a write because its condition did not hold: by the answer's code, not its words."""
+    while error is not None:
+        if isinstance(error, FileExistsError) or _code(error) == REFUSED:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _code(error: BaseException) -> int:
+    """The HTTP status that a client's exception carries, each in its own way; 0 for none."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore
+        return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    codes = (str(getattr(error, name, "")) for name in ("status_code", "status", "code"))  # azure, aiohttp, gcsfs
+    return next((int(code) for code in codes if code.isdigit()), 0)

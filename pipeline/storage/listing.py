@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 from pipeline.storage.disk_table import temporary_database, to_key, to_path
-from pipeline.storage.store import StoredFile
+from pipeline.storage.file_systems import StoredFile
+from pipeline.storage.store import Store
 
-_TABLE = "CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, etag TEXT, modified_s REAL) WITHOUT ROWID"
+_TABLE = """
+    CREATE TABLE files (
+        path BLOB PRIMARY KEY, size INTEGER, etag TEXT, modified_s REAL, special TEXT, mtime_ns INTEGER, sha256 TEXT
+    ) WITHOUT ROWID"""
+AHEAD = 4
+"""Files that wait to be read, for each thread."""
+_FOUND = "SELECT size, etag, modified_s, special, mtime_ns, sha256 FROM files WHERE path = ?"
 
 
 class Listing(Mapping[str, StoredFile]):
@@ -20,7 +31,7 @@ class Listing(Mapping[str, StoredFile]):
         [(self._count,)] = files.execute("SELECT COUNT(*) FROM files")
 
     def __getitem__(self, path: str) -> StoredFile:
-        row = self._files.execute("SELECT size, etag, modified_s FROM files WHERE path = ?", (to_key(path),)).fetchone()
+        row = self._files.execute(_FOUND, (to_key(path),)).fetchone()
         if row is None:
             raise KeyError(path)
         return StoredFile(path, *row)
@@ -32,12 +43,31 @@ class Listing(Mapping[str, StoredFile]):
         return self._count
 
 
+def hashed(store: Store, files: Iterable[StoredFile], threads: int) -> Iterator[StoredFile]:
+    """The files of a store's `walk` with the hashes of their content, which is read for it."""
+
+    def read(file: StoredFile) -> StoredFile:
+        try:
+            return file._replace(sha256=store.download(file.path, Path(os.devnull)))
+        except FileNotFoundError:  # gone since; who reads it says so
+            return file
+
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[StoredFile]] = deque()
+        for file in files:
+            waiting.append(pool.submit(read, file))
+            if len(waiting) > AHEAD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 @contextmanager
 def listing(files: Iterable[StoredFile]) -> Iterator[Listing]:
     """The files of a store's `walk`, for as long as the context lasts."""
     with temporary_database(_TABLE) as database:
         database.execute("BEGIN")
-        rows = ((to_key(file.path), file.size, file.etag, file.modified_s) for file in files)
-        database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+        rows = ((to_key(path), *told) for path, *told in files)
+        database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         database.execute("COMMIT")
         yield Listing(database)

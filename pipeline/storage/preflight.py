@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from pipeline.errors import RefusedError
 from pipeline.storage.atomic import TEMPORARY_PREFIX
-from pipeline.storage.backoff import STORE_ERRORS
+from pipeline.storage.backoff import STORE_ERRORS, brief
+from pipeline.storage.file_systems import Access
 from pipeline.storage.paths import refuse_secrets
-from pipeline.storage.store import Access, Store, brief, split_uri
+from pipeline.storage.store import Store, split_uri
 
 START_TRIES = 6
 """Before any work, a wrong endpoint should be told sooner than by all the tries."""

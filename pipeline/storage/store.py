@@ -18,59 +18,23 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline.errors import JobError, StorageError
-from pipeline.storage.atomic import TEMPORARY_PREFIX, create_local, local_writer, put_local
-from pipeline.storage.backoff import ANSWERS, deadline_s, is_failure, retried
-from pipeline.storage.file_systems import (
-    SPECIAL,
-    Entry,
-    check_opens,
-    connect,
-    etag,
-    found_entries,
-    local_entries,
-    modified_s,
-    s3_entries,
-)
-from pipeline.storage.paths import refuse_secrets
-from pipeline.storage.ranges import Ranges
-from schemas import secrets
+from pipeline.errors import StorageError
+from pipeline.storage import atomic, file_systems, tables
+from pipeline.storage.backoff import ANSWERS, brief, deadline_s, is_failure, retried
+from pipeline.storage.file_systems import Access, StoredFile
+from pipeline.storage.paths import SPECIAL, Entry, check_opens, local_entries, refuse_secrets
+from pipeline.storage.tables import Ranges, parquet_bytes
 
 T = TypeVar("T")
 
 UNKNOWN_BYTES = 1 << 30
 """Bounds the time of a read whose size nobody told."""
 BLOCK_BYTES = 1 << 20
-
-
-class StoredFile(NamedTuple):
-    """One file of a listing: path relative to the store, size in bytes, the store's etag and time of writing (seconds
-    since 1970) where it has them. special: why it is no file, "" for those that are.
-    """
-
-    path: str
-    size: int
-    etag: str | None
-    modified_s: float | None = None
-    special: str = ""
-
-
-@dataclass(frozen=True)
-class Access:
-    """How a store is spoken to; the same for every store of a run."""
-
-    endpoint_url: str | None = None
-    tries: int = 8
-    timeout_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        refuse_secrets(self.endpoint_url or "")
 
 
 @dataclass(frozen=True)
@@ -85,7 +49,7 @@ class Store:
 
     @cached_property
     def _fs_and_root(self) -> tuple[Any, str]:
-        fs, root = connect(self.uri, self.access.endpoint_url, self.access.timeout_s)
+        fs, root = file_systems.connect(self.uri, self.access.endpoint_url, self.access.timeout_s)
         if hasattr(fs, "retries"):
             fs.retries = 1  # ours are enough; see storage/backoff.py
         return fs, root.rstrip("/") or "/"
@@ -133,10 +97,10 @@ class Store:
     def read_parquet(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """A whole Parquet file, or some of its columns (`a.list.element.b` for a field in a list).
 
-        Raises JobError when it is damaged.
+        Raises JobError when it is damaged, or is not there.
         """
-        with self._undamaged(path):
-            return pq.ParquetFile(pa.BufferReader(self.read(path))).read(columns)
+        with tables.undamaged(f"{self.uri}/{path}"):
+            return tables.read(pa.BufferReader(self.read(path)), columns)
 
     def put_parquet(self, path: str, table: pa.Table, row_group_rows: int | None = None) -> bytes:
         """Write `table` atomically; returns the file's bytes. The same table gives the same bytes."""
@@ -146,27 +110,8 @@ class Store:
 
     def read_rows(self, path: str, start: int, count: int, columns: list[str] | None = None) -> pa.Table:
         """Rows [start, start + count) of a Parquet file; only the row groups that hold them are fetched."""
-        with self._undamaged(path), self.open(path) as file:
-            parquet = pq.ParquetFile(file)
-            groups: list[int] = []
-            first_row, row = 0, 0
-            for group in range(parquet.num_row_groups):
-                rows = parquet.metadata.row_group(group).num_rows
-                if row < start + count and row + rows > start:
-                    first_row = row if not groups else first_row
-                    groups.append(group)
-                row += rows
-            return parquet.read_row_groups(groups, columns=columns).slice(start - first_row, count)
-
-    @contextmanager
-    def _undamaged(self, path: str) -> Iterator[None]:
-        """Arrow's complaints about a file's content as one line."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except (pa.ArrowException, OSError) as error:
-            raise JobError(f"{self.uri}/{path} is damaged: {brief(error)}") from None
+        with tables.undamaged(f"{self.uri}/{path}"), self.open(path) as file:
+            return tables.read_rows(file, start, count, columns)
 
     def scan(
         self,
@@ -179,17 +124,14 @@ class Store:
 
         schema: columns of it that the file does not have, because an earlier version wrote it, are null.
         """
-        import pyarrow.dataset as ds  # it imports pandas, which takes longer than all else that a command needs
-
-        with self._undamaged(path), self.open(path) as file:
-            fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
-            return fragment.to_table(schema=schema, columns=columns, filter=where)
+        with tables.undamaged(f"{self.uri}/{path}"), self.open(path) as file:
+            return tables.scan(file, columns, where, schema)
 
     def put(self, path: str, data: bytes) -> None:
         """Write the file so that readers see all of it or nothing (one PUT; or temporary file, fsync, rename)."""
         try:
             if self.is_local:
-                self._retried("write", path, lambda: put_local(Path(self.full(path)), data))
+                self._retried("write", path, lambda: atomic.put_local(Path(self.full(path)), data))
             else:
                 self._call("write", "pipe_file", path, data, moved=len(data))
         except FileNotFoundError as error:  # an object store says so of a bucket
@@ -200,20 +142,52 @@ class Store:
 
         One winner among any number of writers where the store can do that; `lease.check_store` finds out.
         """
+        if self.access.exclusive:
+            return self._holds(path, data) if self.exists(path) else self._put_anyway(path, data)
         if self.is_local:
-            return self._retried("write", path, lambda: create_local(Path(self.full(path)), data))
+            return self._retried("write", path, lambda: atomic.create_local(Path(self.full(path)), data))
+        return self._put_if(path, data, "pipe_file", self.full(path), data, mode="create")
+
+    def versioned(self, path: str) -> tuple[bytes, str]:
+        """The file, and its version for `swap`: of its content, or an older one. Raises FileNotFoundError."""
+        if self.is_local:
+            data = self.read(path)
+            return data, atomic.content_version(data)
+        version = file_systems.version_in(self._call("read", "info", path))
+        return self.read(path), version
+
+    def swap(self, path: str, data: bytes, version: str | None) -> bool:
+        """As `create`, where the file still has that version (None: where there is none)."""
+        if version is None:
+            return self.create(path, data)
+        if self.access.exclusive:
+            return self._put_anyway(path, data)
+        if self.is_local:
+            return self._retried("write", path, lambda: atomic.swap_local(Path(self.full(path)), data, version))
+        try:
+            return self._put_if(path, data, *file_systems.put_if(self._fs_and_root[0], self.full(path), data, version))
+        except FileNotFoundError:
+            return False
+
+    def _put_anyway(self, path: str, data: bytes) -> bool:
+        self.put(path, data)
+        return True
+
+    def _put_if(self, path: str, data: bytes, method: Any, *arguments: Any, **options: Any) -> bool:
+        """A conditional write: whether its condition held, or the file is what it should become."""
 
         def attempt() -> bool:
             try:
-                self._timed("pipe_file", self.full(path), data, mode="create", moved=len(data))
-            except OSError as error:
-                if isinstance(error, FileExistsError) or "precondition" in str(error).lower():
+                self._timed(method, *arguments, moved=len(data), **options)
+            except Exception as error:
+                if file_systems.condition_failed(error):
                     return False
                 raise
             return True
 
-        if self._retried("write", path, attempt):
-            return True
+        return self._retried("write", path, attempt) or self._holds(path, data)
+
+    def _holds(self, path: str, data: bytes) -> bool:
         with suppress(FileNotFoundError):
             return self.read(path) == data
         return False
@@ -233,16 +207,15 @@ class Store:
 
         It grows on local disk: beside its target, or in a temporary folder until it is uploaded.
         """
-        if self.is_local:
-            with local_writer(Path(self.full(path))) as local:
-                yield local
-            return
-        with tempfile.NamedTemporaryFile(prefix="relabel-") as spooled:
-            yield cast(BinaryIO, spooled)
-            spooled.flush()
-            moved = Path(spooled.name).stat().st_size
-            full = self.full(path)
-            self._retried("write", path, lambda: self._timed("put_file", spooled.name, full, moved=moved))
+        full = self.full(path)
+
+        def upload(local: str, moved: int) -> None:
+            self._retried("write", path, lambda: self._timed("put_file", local, full, moved=moved))
+
+        place = full if self.is_local else f"temporary files in {tempfile.gettempdir()}"
+        writer = atomic.local_writer(Path(full)) if self.is_local else atomic.spooled_writer(upload)
+        with atomic.full_disk_told(place), writer as file:
+            yield file
 
     def exists(self, path: str) -> bool:
         """Whether the file is there."""
@@ -259,19 +232,9 @@ class Store:
 
     def some(self, limit: int) -> list[str]:
         """Paths of a few files below the root, in no order, without listing all of them."""
-        fs, root = self._fs_and_root
         if self.is_local:
             return [path for path, info in islice(self._entries("", True), 2 * limit) if SPECIAL not in info][:limit]
-
-        def walk() -> list[str]:
-            found: list[str] = []
-            for folder, _, names in fs.walk(root):
-                found += [f"{folder}/{name}" for name in names]
-                if len(found) >= limit:
-                    break
-            return found[:limit]
-
-        return self._retried("list", "", walk)
+        return self._retried("list", "", partial(file_systems.some_files, *self._fs_and_root, limit))
 
     def list(self, folder: str = "", temporary: bool = False) -> list[StoredFile]:
         """All files below `folder`, sorted by path; empty when there is no such folder.
@@ -287,25 +250,18 @@ class Store:
         """
         prefix = self.full("").rstrip("/") + "/"
         for path, info in self._entries(folder, follow_links):
-            if path.rpartition("/")[2].startswith(TEMPORARY_PREFIX) == temporary:
-                size = int(info.get("size") or info.get("Size") or 0)
-                special = str(info.get(SPECIAL, ""))
-                yield StoredFile(path.removeprefix(prefix), size, etag(info), modified_s(info), special)
+            if path.rpartition("/")[2].startswith(atomic.TEMPORARY_PREFIX) == temporary:
+                yield file_systems.stored(path.removeprefix(prefix), info)
 
     def _entries(self, folder: str, follow_links: bool) -> Iterator[Entry]:
-        fs = self._fs_and_root[0]
         if self.is_local:
             try:
                 yield from local_entries(self.full(folder), follow_links)
             except OSError as error:  # a folder left out would be images left out
                 raise StorageError(f"cannot list {self.uri}/{folder}: {brief(error)}") from None
-        elif hasattr(fs, "call_s3"):
-            ask = partial(self._timed, "call_s3", "list_objects_v2")
-            tried = partial(self._retried, "list", folder)
-            yield from s3_entries(self.full(folder), lambda **asked: tried(partial(ask, **asked)))
         else:
-            find = partial(fs.find, self.full(folder), detail=True)
-            yield from found_entries(fs, partial(self._retried, "list", folder, find))
+            tried = partial(self._retried, "list", folder)
+            yield from file_systems.remote_entries(self._fs_and_root[0], self.full(folder), self._timed, tried)
 
     def _call(self, what: str, method: str, path: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
         """One method of the file system on one path, with time limit and retries. `moved`: bytes of the body."""
@@ -314,12 +270,15 @@ class Store:
             check_opens(full)
         return self._retried(what, path, lambda: self._timed(method, full, *arguments, moved=moved, **options))
 
-    def _timed(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
-        """The network file systems of fsspec take a limit for the whole call; read timeouts are per packet only."""
+    def _timed(self, method: Any, *arguments: Any, moved: int = 0, **options: Any) -> Any:
+        """The network file systems of fsspec take a limit for the whole call; read timeouts are per packet only.
+
+        method: of the file system, by its name; or a function that takes the same limit.
+        """
         fs = self._fs_and_root[0]
         if getattr(fs, "async_impl", False):
             options["timeout"] = deadline_s(self.access.timeout_s, moved)
-        return getattr(fs, method)(*arguments, **options)
+        return (getattr(fs, method) if isinstance(method, str) else method)(*arguments, **options)
 
     def _retried(self, what: str, path: str, action: Callable[[], T]) -> T:
         try:
@@ -334,21 +293,8 @@ class Store:
             raise StorageError(f"cannot {what} {self.uri}/{path}: {brief(error)}") from None
 
 
-def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
-    """`table` as a Parquet file (zstd). Deterministic for one pyarrow version."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows)
-    return bytes(sink.getvalue().to_pybytes())
-
-
 def split_uri(uri: str, access: Access) -> tuple[Store, str]:
     """A file's URI -> the store of its folder, and its name."""
     refuse_secrets(uri)
     folder, _, name = uri.rpartition("/")
     return Store(folder or (f"{uri.partition('://')[0]}://" if "://" in uri else "."), access), name
-
-
-def brief(error: BaseException) -> str:
-    """One line for a user; botocore and aiohttp say the rest of it in a page."""
-    text = secrets.redacted(" ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -23,20 +23,21 @@ import pyarrow.parquet as pq
 from pipeline.dataset.overlays import ids_after
 from pipeline.errors import RefusedError
 from pipeline.masks.gate import tenth
+from pipeline.planning.attempts import increments
 from pipeline.planning.increment import Chunk, Plan, read_plan
 from pipeline.planning.rows import chunk_digest
 from pipeline.sources import mask_id
 from pipeline.storage import Access, Store
 from pipeline.storage.disk_table import scratch_folder
-from pipeline.storage.documents import read_marker
 from pipeline.verify.accounting import Ledger
 from pipeline.verify.coverage import check_scans
-from pipeline.verify.files import Check, Report, check_extra, check_manifest, check_parts, check_run_files
+from pipeline.verify.files import Check, Current, Report, check_extra, check_manifest, check_parts, check_run_files
+from pipeline.verify.increments import check_increments
 from pipeline.verify.overlays import check_overlays
 from pipeline.verify.rows import check_image, check_mask
 from schemas import layout
-from schemas.manifest import IncrementHash, Manifest, Marker
-from schemas.records import CHUNKS, IMAGES, MASKS, PLAN, SUPERSEDED, is_version_of
+from schemas.manifest import Manifest
+from schemas.records import IMAGES, MASKS, PLAN, is_version_of
 
 BATCH_ROWS = 1024
 
@@ -55,9 +56,9 @@ def verify(uri: str, access: Access, on_file: Callable[[int, int], None] = lambd
     report = Report(uri)
     with scratch_folder("verify") as folder:
         check = Check(output, files, folder, report, on_file)
-        manifest = check_manifest(check)
-        if manifest is not None:
-            _check_result(check, manifest)
+        current = check_manifest(check)
+        if current is not None:
+            _check_result(check, current)
     report.files = len(check.named)
     return report.close()
 
@@ -67,11 +68,12 @@ def _is_sealed(path: str) -> bool:
     return within is not None and layout.sealed_number(within[1]) is not None
 
 
-def _check_result(check: Check, manifest: Manifest) -> None:
-    sealed = check_parts(check, manifest)
+def _check_result(check: Check, current: Current) -> None:
+    manifest = current.manifest
+    sealed = check_parts(check, current)
     check_run_files(check, manifest)
     check_scans(check, manifest)
-    chunks = _check_increments(check, manifest.plan)
+    chunks = check_increments(check, manifest.plan)
     ledger = Ledger(check.folder)
     plan = _read_plan(check, manifest)
     changes = check_overlays(check, manifest)
@@ -83,59 +85,12 @@ def _check_result(check: Check, manifest: Manifest) -> None:
     else:
         for kind, sentence in ledger.compare():
             check.report.add("accounting", layout.in_run(manifest.fingerprint, kind), sentence)
-        _check_numbers(check.report, manifest, counts, len(sealed))
+        _check_numbers(check.report, current, counts, len(sealed))
     check_extra(check, manifest, {chunk.chunk_id for group in chunks.values() for chunk in group})
 
 
 def _plan_is_damaged(report: Report) -> bool:
     return any(layout.numbered(layout.PLAN, finding.path) is not None for finding in report.findings)
-
-
-def _check_increments(check: Check, markers: Sequence[IncrementHash]) -> dict[str, list[Chunk]]:
-    """Every committed increment: its marker, its small files, its counts. Returns the chunks of each plan file.
-
-    An increment that was committed after the seal has nothing that vouches for its marker but itself.
-    """
-    vouched = {marker.increment: marker.sha256 for marker in markers}
-    committed = {number for path in check.files if (number := layout.committed_number(path)) is not None}
-    chunks: dict[str, list[Chunk]] = defaultdict(list)
-    for number in sorted(vouched.keys() | committed):
-        increment = layout.Increment(number)
-        hashed = vouched.get(number)
-        if not (check.present(increment.marker) if hashed is None else check.fetch(increment.marker, hashed)):
-            continue
-        if hashed is None:
-            check.report.notes.append(f"{increment.folder} is planned and not sealed yet")
-        for chunk in _check_small_files(check, increment, read_marker(check.output, number)):
-            chunks[chunk.file].append(chunk)
-    return chunks
-
-
-def _check_small_files(check: Check, increment: layout.Increment, marker: Marker) -> list[Chunk]:
-    """An increment's chunks and superseded rows; its buckets are only noted as named."""
-    hashes = {increment.file(name): sha256 for name, sha256 in marker.sha256.items()}
-    check.named.update(hashes)
-    chunks: list[Chunk] = []
-    found = {"chunks": 0, "images": 0, "masks": 0, "superseded": 0}
-    files = (("chunks", increment.chunks, CHUNKS), ("superseded", increment.superseded, SUPERSEDED))
-    for name, path, schema in files:
-        if path not in hashes:
-            continue
-        local = check.fetch(path, hashes[path])
-        if local is None:
-            return []
-        table = pq.read_table(local)
-        if not is_version_of(table.schema, schema):
-            check.report.add("schema", path, "has other columns than documented")
-            return []
-        found[name] = table.num_rows
-        if name == "chunks":
-            chunks = [Chunk(**row) for row in table.to_pylist()]
-    found |= {"images": sum(chunk.images for chunk in chunks), "masks": sum(chunk.masks for chunk in chunks)}
-    for name, number in found.items():
-        if (said := getattr(marker, name)) != number:
-            check.report.add("accounting", increment.marker, f"says {said} {name}, there are {number}")
-    return chunks
 
 
 def _read_plan(check: Check, manifest: Manifest) -> Plan | None:
@@ -162,9 +117,9 @@ def _note_planned(
     """
     live = {chunk.chunk_id for chunk in plan.chunks}
     hashes = {
-        layout.Increment(marker.increment).file(name): sha256
-        for marker in plan.markers
-        for name, sha256 in read_marker(check.output, marker.increment).sha256.items()
+        one.files.file(name): digest
+        for one in increments(check.output, [marker.increment for marker in plan.markers])
+        for name, digest in one.marker.sha256.items()
     }
     for path in (path for path in sorted(hashes) if layout.bucket_range(path)):
         local = check.fetch(path, hashes[path])
@@ -258,11 +213,11 @@ def _take_mask(report: Report, path: str, row: Row, ledger: Ledger, counts: dict
     ledger.mask(str(row["image_id"]), str(row["mask_id"]), row["decision"] == "failed")
 
 
-def _check_numbers(report: Report, manifest: Manifest, counts: Mapping[str, Mapping[str, int]], parts: int) -> None:
+def _check_numbers(report: Report, current: Current, counts: Mapping[str, Mapping[str, int]], parts: int) -> None:
     """What the manifest says of the whole against what was counted."""
     if any(finding.kind in ("missing", "truncated", "altered", "schema") for finding in report.findings):
         return  # the counts lack what could not be read
-    path = layout.in_run(manifest.fingerprint, layout.Seal(manifest.generation).manifest)
+    manifest, path = current.manifest, layout.in_run(current.manifest.fingerprint, current.seal.manifest)
     said = {kind: numbers for kind, numbers in manifest.counts.as_dict().items() if numbers}
     found = {kind: dict(sorted(numbers.items())) for kind, numbers in counts.items() if numbers}
     if said != found:

@@ -23,22 +23,18 @@ def check_scans(check: Check, manifest: Manifest) -> None:
     named = manifest.scan
     if named is None:
         return  # sealed before there was one
-    digest = named.sha256
-    local = check.fetch(layout.scan(digest), digest)
+    path, unread = named.path, layout.unread(named.path)
+    local = check.fetch(path, named.sha256)
     if local is None:
         return
     scan = json.loads(local.read_bytes())
     if scan["unread"] != named.unread:
-        check.report.add(
-            "accounting", layout.scan(digest), f"says {scan['unread']} unread, the manifest {named.unread}"
-        )
+        check.report.add("accounting", path, f"says {scan['unread']} unread, the manifest {named.unread}")
     if scan["unread"]:
-        check.report.notes.append(
-            f"{scan['unread']} files or entries of the input were not read: {layout.unread(digest)}"
-        )
-    names = check.fetch(layout.unread(digest), scan["unread_sha256"])
+        check.report.notes.append(f"{scan['unread']} files or entries of the input were not read: {unread}")
+    names = check.fetch(unread, scan["unread_sha256"])
     if names is not None:
-        _check_names(check, layout.unread(digest), names, scan)
+        _check_names(check, unread, names, scan)
 
 
 def _check_names(check: Check, path: str, local: Path, scan: Mapping[str, Any]) -> None:

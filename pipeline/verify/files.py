@@ -8,20 +8,19 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
 from pipeline.storage import Store, StoredFile
-from pipeline.storage.documents import parse, read_current
+from pipeline.storage.documents import find_seal, parse, read_current, run_store
 from schemas import layout
-from schemas.config import ConfigError, fingerprint, is_whole, parse_config
+from schemas.config import ConfigError, fingerprint, fingerprints, is_whole, parse_config
 from schemas.manifest import Manifest
 
 EXAMPLES = 5
 READERS = 16
-EMPTY = hashlib.sha256(b"").hexdigest()
 KINDS = {
     "missing": "a file that is named is not there",
     "truncated": "a file is shorter than it was",
@@ -117,8 +116,15 @@ class Check:
         return False
 
 
-def check_manifest(check: Check) -> Manifest | None:
-    """The current manifest, when the pointer and it agree. Raises RefusedError where a newer version wrote them."""
+class Current(NamedTuple):
+    """The current generation: what it says, and where it is."""
+
+    manifest: Manifest
+    seal: layout.Seal
+
+
+def check_manifest(check: Check) -> Current | None:
+    """The current generation, when the pointer and it agree. Raises RefusedError where a newer version wrote them."""
     if not check.present(layout.CURRENT):
         return None
     try:
@@ -129,16 +135,21 @@ def check_manifest(check: Check) -> Manifest | None:
         check.report.add("altered", layout.CURRENT, "does not name a manifest")
         return None
     check.report.fingerprint, check.report.generation = current.fingerprint, current.generation
-    seal = layout.Seal(current.generation)
+    seal = layout.Seal(current.generation, current.attempt)
     path = layout.in_run(current.fingerprint, seal.manifest)
-    check.fetch(layout.in_run(current.fingerprint, seal.success), EMPTY)
+    success = layout.in_run(current.fingerprint, seal.success)
+    if check.present(success) and find_seal(run_store(check.output, current.fingerprint), current.generation) != seal:
+        check.report.add("altered", success, f"does not name {seal.folder}")
     local = check.fetch(path, current.manifest_sha256)
-    return None if local is None else parse(Manifest, local.read_bytes(), f"{check.output.uri}/{path}")
+    if local is None:
+        return None
+    return Current(parse(Manifest, local.read_bytes(), f"{check.output.uri}/{path}"), seal)
 
 
-def check_parts(check: Check, manifest: Manifest) -> dict[str, int] | None:
+def check_parts(check: Check, current: Current) -> dict[str, int] | None:
     """The parts that were sealed, by hash; returns the sealed images of each chunk, None when that is not known."""
-    path = layout.in_run(manifest.fingerprint, layout.Seal(manifest.generation).parts)
+    manifest = current.manifest
+    path = layout.in_run(manifest.fingerprint, current.seal.parts)
     local = check.fetch(path, manifest.parts.sha256, manifest.parts.bytes)
     if local is None:
         return None
@@ -165,9 +176,16 @@ def check_run_files(check: Check, manifest: Manifest) -> None:
     for path in check.files:
         name, within = layout.split_run(path) or ("", "")
         generation = layout.sealed_number(within)
-        if name == manifest.fingerprint and generation is not None and generation < manifest.generation:
+        if name != manifest.fingerprint or generation is None or generation == manifest.generation:
+            continue
+        seal = find_seal(run_store(check.output, name), generation)
+        if seal is None:  # it keeps a generation from completion
             check.named.add(path)
-            _check_older(check, name, layout.Seal(generation))
+        elif generation < manifest.generation and any(
+            layout.in_run(name, file) in check.files for file in (seal.manifest, seal.parts)
+        ):  # else it was removed, and named afterwards
+            check.named.add(path)
+            _check_older(check, name, seal)
 
 
 def _check_config(check: Check, path: str, name: str) -> None:
@@ -178,7 +196,7 @@ def _check_config(check: Check, path: str, name: str) -> None:
         method = parse_config(text).method
         if not is_whole(text):
             check.report.add("altered", path, "is not what its last line says it was")
-        elif fingerprint(method) != name:
+        elif layout.fingerprint_of(name) not in fingerprints(method):
             check.report.add("altered", path, f"is of the method {fingerprint(method)}")
     except (ConfigError, UnicodeDecodeError):
         check.report.add("altered", path, "is no configuration")
@@ -206,9 +224,11 @@ def check_extra(check: Check, manifest: Manifest, chunk_ids: Collection[str]) ->
         name, within = layout.split_run(path) or ("", "")
         if name and name != manifest.fingerprint:
             others.add(name)
-        elif layout.numbered(layout.LEASES, path) is not None or _waits(within, chunk_ids):
+        elif (sha256 := layout.reviewed(path)) is not None:
+            _check_review(check, path, sha256)
+        elif path.startswith(f"{layout.LEASES}/") or _waits(within, chunk_ids):
             continue
-        elif _left_over(path, within, check.files):
+        elif _left_over(path, within, check.files) or _is_unlisted_shard(check, path, within):
             leftovers += 1
         else:
             check.report.add("extra", path, "nothing names it; `relabel gc` tells what can go")
@@ -216,6 +236,14 @@ def check_extra(check: Check, manifest: Manifest, chunk_ids: Collection[str]) ->
         check.report.notes.append(f"results of other methods are not checked: {', '.join(sorted(others))}")
     if leftovers:
         check.report.notes.append(f"{leftovers} files of an interrupted run; the next run or `relabel gc` removes them")
+
+
+def _check_review(check: Check, path: str, sha256: str) -> None:
+    """A file of verdicts is what its name says."""
+    check.named.add(path)
+    found = hashlib.sha256(check.output.read(path)).hexdigest()
+    if not found.startswith(sha256):
+        check.report.add("altered", path, f"has the SHA-256 {found[:16]}..., not that of its name")
 
 
 def _waits(within: str, chunk_ids: Collection[str]) -> bool:
@@ -230,8 +258,15 @@ def _left_over(path: str, within: str, files: Collection[str]) -> bool:
     """Of an increment that was never committed, or of a seal that never became current."""
     number = layout.numbered(layout.PLAN, path)
     if number is not None:
-        return layout.Increment(number).marker not in files
+        return layout.attempt_of(layout.PLAN, path) is not None or layout.Increment(number).choice not in files
     return layout.numbered(layout.SEALS, within) is not None
+
+
+def _is_unlisted_shard(check: Check, path: str, within: str) -> bool:
+    """A shard, by what its name says of its content, that a seal wrote and did not publish."""
+    return layout.is_shard(within) and layout.name_of(path).startswith(
+        hashlib.sha256(check.output.read(path)).hexdigest()[:32]
+    )
 
 
 def _is_retry(path: str) -> bool:

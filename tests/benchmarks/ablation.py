@@ -62,7 +62,7 @@ class Remembered:
     def __init__(self, model: LiteModel, kept: dict[bytes, Any]) -> None:
         self.name, self.input_side, self.mask_side = model.name, model.input_side, model.mask_side
         self.weights_sha256, self.similarity_cut = model.weights_sha256, model.similarity_cut
-        self.on_device = model.on_device
+        self.looks = False
         self._model, self._kept = model, kept
 
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:

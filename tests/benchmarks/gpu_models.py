@@ -21,7 +21,9 @@ from segment_anything.build_sam import _build_sam
 from pipeline.configuration import resolve
 from pipeline.masks import binary
 from pipeline.masks.frames import Frame
-from pipeline.models import MODELS, Candidates, PromptBatch, prepare
+from pipeline.models import MODELS, Asked, Candidates, Pending, PromptBatch, prepare
+from pipeline.models.device.rounds import look
+from pipeline.models.device.transfer import PromptTensors
 from pipeline.models.lite.model import LiteModel
 from pipeline.models.sam import SamModel
 from pipeline.refiners import RefineImage
@@ -34,7 +36,7 @@ SMALL = "vit_small"  # stands for the others where --small is given
 sam_model_registry[SMALL] = partial(
     _build_sam, encoder_embed_dim=64, encoder_depth=2, encoder_num_heads=2, encoder_global_attn_indexes=[1]
 )
-MODELS[SMALL] = replace(MODELS["vit_b"], name=SMALL, encoder_tflop=None)
+SPECS = {**MODELS, SMALL: replace(MODELS["vit_b"], name=SMALL, encoder_tflop=None)}
 
 
 class CoarseLike:
@@ -49,12 +51,23 @@ class CoarseLike:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
+    def decode(self, embedding: Any, prompts: PromptTensors) -> tuple[torch.Tensor, torch.Tensor]:
+        """See SamModel; prompts must have masks."""
+        _, predicted_iou = self._model.decode(embedding, prompts)
+        assert prompts.coarse is not None
+        return torch.stack([12 * prompts.coarse - offset for offset in (5.0, 6.0, 7.0)], 1), predicted_iou
+
     def predict(self, embedding: Any, prompts: PromptBatch) -> Candidates:
         """See MaskModel; prompts must have masks."""
         own = self._model.predict(embedding, prompts)
         assert prompts.coarse is not None
         logits = np.stack([12 * prompts.coarse - offset for offset in (5.0, 6.0, 7.0)], 1).astype(np.float32)
         return Candidates(logits, own.predicted_iou)
+
+    def look(self, embedding: Any, mirrored: Any | None, asked: Asked) -> Pending:
+        """See MaskModel."""
+        of_mirrored = None if mirrored is None else partial(self.decode, mirrored)
+        return look(partial(self.decode, embedding), of_mirrored, embedding.squares, asked)
 
 
 def official(small: bool) -> list[str]:
@@ -88,7 +101,7 @@ def load(model: str, path: Path | None, device: str, dtype: torch.dtype, batch: 
     if model == "lite":
         return LiteModel(None, device, dtype)
     assert path is not None
-    return SamModel(MODELS[model], path, "0" * 64, device, dtype, batch)
+    return SamModel(SPECS[model], path, "0" * 64, device, dtype, batch)
 
 
 def coarse_like(model: str, path: Path, device: str, dtype: torch.dtype, batch: int | None) -> CoarseLike:

@@ -18,8 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.models import MODELS, PromptBatch
+from pipeline.models import PromptBatch
 from pipeline.models.ceiling import peak_memory_mb, settle
+from pipeline.models.encoder_batches import CompiledEncoder, GraphedEncoder
+from pipeline.models.sam_attention import Attention
+from pipeline.models.sam_encoder import FastEncoder
 from pipeline.refiners import REFINERS, RefineImage
 from pipeline.refining.busy_time import SingleThreadProxy
 from schemas.config import Method
@@ -27,6 +30,7 @@ from tests.benchmarks.gpu import Clock, Options, Row
 from tests.benchmarks.gpu_models import (
     SIZES,
     SMALL_SIZES,
+    SPECS,
     CoarseLike,
     checkpoint,
     coarse_like,
@@ -71,6 +75,7 @@ def _of_model(
         row = _encoder(model, loaded, options.device, batch, piece)
         alone[batch] = row["images_per_s"]
         yield row
+    yield from _variants(plain, options.device, SMALL_BATCHES[0] if options.small else BATCHES[0], piece)
     of_method = method(model)
     sizes = SMALL_SIZES if options.small else SIZES
     names = list(sizes)
@@ -90,9 +95,41 @@ def _encoder(model: str, loaded: SingleThreadProxy, device: str, batch: int, sec
     frames = [np.full((1024, 1024, 3), shade % 256, np.uint8) for shade in range(batch)]
     each = _repeat(lambda: loaded.encode(frames), device, seconds) / batch
     row = {"part": "encoder", "batch": batch, "images_per_s": round(1 / each, 3), "ms_per_image": round(1000 * each, 2)}
-    if (tflop := MODELS[model].encoder_tflop) is not None:
+    if (tflop := SPECS[model].encoder_tflop) is not None:
         row["tflops"] = round(tflop / each, 2)
     return row | {"peak_gib": round(peak_memory_mb(device) / 1024, 2)}
+
+
+def _variants(plain: CoarseLike, device: str, batch: int, seconds: float) -> Iterator[Row]:
+    """The encoder in the ways that are not the default, beside the one that is; one that fails says why."""
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    images = torch.zeros(batch, 3, 1024, 1024, device=device)
+
+    def fast(attention: Attention | None, float8: bool = False) -> FastEncoder:
+        return FastEncoder(plain._sam.image_encoder, dtype, attention, float8)
+
+    ways: dict[str, Callable[[], Callable[[torch.Tensor], torch.Tensor]]] = {
+        "folded": lambda: fast("folded"),
+        "bias": lambda: fast("bias"),
+    }
+    if device == "cuda":
+        ways |= {
+            "folded, graph": lambda: GraphedEncoder(fast("folded"), batch, 1024),
+            "folded, compiled": lambda: CompiledEncoder(fast("folded"), batch),
+            "flex, compiled": lambda: CompiledEncoder(fast("flex"), batch),
+            "folded, 8 bits, compiled": lambda: CompiledEncoder(fast("folded", float8=True), batch),
+        }
+    for name, make in ways.items():
+        row: Row = {"part": "encoder variant", "variant": name, "batch": batch}
+        try:
+            with torch.inference_mode():
+                encode = make()
+                each = _repeat(lambda run=encode: run(images), device, seconds / 2) / batch  # type: ignore[misc]
+            yield row | {"images_per_s": round(1 / each, 3), "ms_per_image": round(1000 * each, 2)}
+            del encode
+        except Exception as error:  # what it says is what this is for
+            yield row | {"error": " ".join(str(error).split())[:300]}
+        free(device)
 
 
 def _decoder(loaded: SingleThreadProxy, device: str, count: int, seconds: float) -> Row:

@@ -23,9 +23,10 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor
 
 from pipeline.models.ceiling import matmul_tflops, settle
+from pipeline.models.encoder_batches import CompiledEncoder
 from pipeline.models.fused import keep_freed_memory
 from pipeline.models.registry import find
-from pipeline.models.sam_encoder import CompiledEncoder, FastEncoder, preferred_dtype
+from pipeline.models.sam_encoder import FastEncoder, preferred_dtype
 
 
 def random_encoder(model: str) -> ImageEncoderViT:

@@ -50,7 +50,8 @@ def loop(iterations: int, threads: int | None) -> Callable[[list[Photo]], list[l
     from PIL import Image
     from scipy.ndimage import distance_transform_edt
 
-    from pipeline.models.lite.network import LiteNetwork, PromptTensors, load_weights
+    from pipeline.models.device.transfer import PromptTensors
+    from pipeline.models.lite.network import LiteNetwork, load_weights
     from pipeline.models.weights import LITE_WEIGHTS, files_of
 
     if threads:

@@ -1,13 +1,10 @@
 """What several chunks at an actor are worth: SAMRefiner around a model that sleeps for as long as a GPU would compute.
 
     python -m tests.benchmarks.speed_overlap --data ../shared/data/dev [--encode-ms 120 --decode-ms 1 --masks 7]
-        [--pixels-on-device]
 
-Photographs at 1024 pixels, so many masks each, one iteration; prompts, upsampling, scores and run lengths are done, on
-this machine's cores, beside the sleep. With --pixels-on-device what a GPU would do of it (`models/on_device.py`) is
-answered from memory; starting its kernels is not counted. Prints JSON: for 1 to 4 chunks at once images/s, and those
-over what the encoder alone would reach. The GPU's share of the work cannot be measured this way; that it is not kept
-waiting can.
+Photographs at 1024 pixels, so many masks each, one iteration; prompts, views, scores and run lengths are done, on this
+machine's cores, beside the sleep, as next to a model that does not `look` by itself. Prints JSON: for 1 to 4 chunks at
+once images/s, and those over what the encoder alone would reach.
 """
 
 from __future__ import annotations
@@ -24,56 +21,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pipeline.configuration import resolve
-from pipeline.masks.binary import Mask
 from pipeline.masks.decode import decode_image
-from pipeline.masks.frames import PROMPT_SIDE, FloatArray, Frame, resize_to_input
-from pipeline.masks.views import Judged, View
+from pipeline.masks.frames import PROMPT_SIDE, Frame, resize_to_input
 from pipeline.models import Candidates, PromptBatch
-from pipeline.models.on_device import OnDevice
 from pipeline.refiners import REFINERS, RefineImage
 from pipeline.refining.busy_time import SingleThreadProxy
 from tests.benchmarks.speed_lite import MAX_PIXELS, photos
 
 CHUNK, CHUNKS = 8, 12
 CHUNKS_AT_ONCE = (1, 2, 3, 4)
-
-
-class RememberingDevice(OnDevice):
-    """Computes everything once, on the CPU, and then gives the same answers; masks come in bits, as over a bus."""
-
-    def __init__(self) -> None:
-        super().__init__(torch.device("cpu"))
-        self._known: dict[object, Any] = {}
-
-    def fields_to_mask(
-        self, fields: FloatArray, box_xyxy: tuple[int, int, int, int], frame: Frame, mask_side: int
-    ) -> FloatArray:
-        key = (frame, box_xyxy)
-        if key not in self._known:
-            self._known[key] = super().fields_to_mask(fields, box_xyxy, frame, mask_side)
-        return np.array(self._known[key])
-
-    def masks(self, logits: FloatArray, frame: Frame) -> list[Mask]:
-        key = (frame, len(logits), float(logits[:, ::8, ::8].sum()))
-        if key not in self._known:
-            self._known[key] = [np.packbits(mask) for mask in super().masks(logits, frame)]
-        return [_unpacked(bits, frame.size_hw) for bits in self._known[key]]
-
-    def judge(
-        self, pixels: npt.NDArray[np.uint8], coarse: Sequence[Mask], views: Sequence[Sequence[View]]
-    ) -> list[Judged] | None:
-        key = (pixels.ctypes.data, len(coarse))
-        if key not in self._known:
-            judged = super().judge(pixels, coarse, views) or []
-            self._known[key] = [(np.packbits(mask), scores) for mask, scores in judged]
-        return [Judged(_unpacked(bits, coarse[0].shape), scores) for bits, scores in self._known[key]]
-
-
-def _unpacked(bits: npt.NDArray[np.uint8], size_hw: Sequence[int]) -> Mask:
-    return np.unpackbits(bits, count=size_hw[0] * size_hw[1]).reshape(size_hw)
 
 
 class SleepingModel:
@@ -85,8 +43,10 @@ class SleepingModel:
     mask_side = 256
     similarity_cut = 0.5
 
-    def __init__(self, encode_s: float, decode_s: float, on_device: OnDevice | None) -> None:
-        self._encode_s, self._decode_s, self.on_device = encode_s, decode_s, on_device
+    looks = False
+
+    def __init__(self, encode_s: float, decode_s: float) -> None:
+        self._encode_s, self._decode_s = encode_s, decode_s
 
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> None:
         time.sleep(self._encode_s * len(frames))
@@ -112,8 +72,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     given = chunks(options.data, options.masks)
     overrides = {"method": {"model": "vit_b", "iterations": options.iterations, "encode_batch": 4}}
     method = resolve("published-code", None, overrides).method
-    device = RememberingDevice() if options.pixels_on_device else None
-    model = SingleThreadProxy(partial(SleepingModel, options.encode_ms / 1000, options.decode_ms / 1000, device))
+    model = SingleThreadProxy(partial(SleepingModel, options.encode_ms / 1000, options.decode_ms / 1000))
     REFINERS["samrefiner"].run(model, given[0], method)
     found: dict[str, Any] = {**vars(options), "data": str(options.data), "cores": os.cpu_count()}
     for at_once in CHUNKS_AT_ONCE:
@@ -136,7 +95,6 @@ def main() -> None:
     parser.add_argument("--decode-ms", type=float, default=1.0, help="for each mask")
     parser.add_argument("--masks", type=int, default=7)
     parser.add_argument("--iterations", type=int, default=1)
-    parser.add_argument("--pixels-on-device", action="store_true", help="answer what a GPU would compute from memory")
     print(json.dumps(measure(parser.parse_args())))
 
 

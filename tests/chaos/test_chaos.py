@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import kills, scale
+from pipeline.storage import Access, Store
+from tests.chaos import damage, kills, pauses, scale
+from tests.chaos.runs import s3_server
 
 
 @pytest.mark.slow
@@ -32,3 +34,22 @@ def test_a_corpus_larger_than_memory(tmp_path: Path) -> None:
     """400 images of 12 MB decoded (5 GB) through an object store of 256 MiB and workers of 1.5 GiB."""
     figures = scale.measure(tmp_path, images=400, side=2048, chunk_images=4, object_store_mb=256, worker_memory_mb=1536)
     assert figures.code == 0, figures.error
+
+
+def test_who_was_paused_and_overtaken_changes_nothing(tmp_path: Path) -> None:
+    tried = pauses.play(tmp_path, 12, seed=0)
+    assert [entry for entry in tried if entry["wrong"]] == []
+    assert len(tried) == 12
+
+
+def test_a_damaged_file_is_one_line_and_nothing_else_is_lost(tmp_path: Path) -> None:
+    tried = damage.play(tmp_path, 8, seed=0)
+    assert [entry for entry in tried if entry["wrong"]] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_who_was_paused_on_an_object_store_changes_nothing(tmp_path: Path) -> None:
+    with s3_server() as endpoint:
+        tried = pauses.play(tmp_path, 24, 0, Store("s3://chaos/pauses", Access(endpoint)))
+    assert [entry for entry in tried if entry["wrong"]] == []

@@ -112,7 +112,8 @@ def planned_ids(output: Path) -> dict[str, list[str]]:
     """Ids of an output's planned masks by image id; of an image that was planned again, the last ones."""
     found: dict[str, list[str]] = {}
     for folder in sorted((path.parent for path in output.glob("plan/*/_COMMITTED")), key=lambda path: int(path.name)):
-        for bucket in sorted(folder.glob("bucket-*.parquet")):
+        attempt = json.loads((folder / "_COMMITTED").read_text()).get("attempt", "")
+        for bucket in sorted((folder / attempt).glob("bucket-*.parquet")):
             rows = pq.read_table(bucket, columns=["image_id", "masks"]).to_pylist()
             found |= {row["image_id"]: [mask["mask_id"] for mask in row["masks"]] for row in rows}
     return found

@@ -21,7 +21,7 @@ from pipeline.models import NoModel
 from pipeline.output import seal
 from pipeline.planning.coverage import counted
 from pipeline.planning.increment import ChunkLimits, plan, read_plan
-from pipeline.planning.scans import coverage_for, current_digest, pinned_source, read_scan, record
+from pipeline.planning.scans import coverage_for, current_scan, pinned_source, read_scan, record
 from pipeline.refining import chunk as chunk_work
 from pipeline.refining.chunk import Inputs, Task
 from pipeline.sources import SourceInput
@@ -152,7 +152,7 @@ def run(
         record(store, given, source, unguarded)
     files = sources.files_root(source, str(masks))
     _refine(store, Inputs(given_images, Store(files) if files else None), root)
-    scan = read_scan(store, current_digest(store))
+    scan = read_scan(store, current_scan(store))
     assert scan is not None
     return Outcome(open_result(str(output)), scan, source)
 

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.masks import binary
-from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, latest
+from pipeline.output.manifest import KEEP_ONE, Retention, Sealed
+from pipeline.output.recovery import sealed_rounds
 from pipeline.output.seal import SealRequest, seal
 from pipeline.planning.increment import ChunkLimits, Planned, plan, read_plan
 from pipeline.refining import chunk
@@ -25,7 +26,7 @@ from pipeline.refining.pending import pending
 from pipeline.refining.retry_rounds import Round, next_round
 from pipeline.sources import PlannedImage, PlannedMask
 from pipeline.storage import Store, StoredFile
-from pipeline.storage.documents import read_manifest, run_store
+from pipeline.storage.documents import read_switch, run_store
 from pipeline.storage.lease import Hold, unguarded
 from schemas import layout
 from schemas.config import Config, Gate, Method, fingerprint, to_yaml
@@ -51,32 +52,38 @@ class Output:
     folder: Path
     chunk_images: int = 3
     method: Method = field(default_factory=Method)
+    remote: Store | None = None  # instead of the folder
 
     @property
     def store(self) -> Store:
-        return Store(str(self.folder))
+        return self.remote or Store(str(self.folder))
+
+    @property
+    def name(self) -> str:
+        """Of the method's folder."""
+        return layout.method_folder(fingerprint(self.method), read_switch(self.store).given_up)
 
     @property
     def run(self) -> Store:
-        return run_store(self.store, fingerprint(self.method))
+        return run_store(self.store, self.name)
 
-    def plan(self, corpus: Corpus, *, prune: bool = False) -> Planned:
+    def plan(self, corpus: Corpus, *, prune: bool = False, hold: Hold = unguarded) -> Planned:
         listed = {name(number): StoredFile(name(number), 100, None) for number in corpus}
-        return plan(self.store, images(corpus), listed, ChunkLimits(self.chunk_images, 1 << 30), prune=prune)
+        limits = ChunkLimits(self.chunk_images, 1 << 30)
+        return plan(self.store, images(corpus), listed, limits, prune=prune, hold=hold)
 
     def pending(self, limit: int | None = None) -> list[Task]:
         return pending(read_plan(self.store), self.run, limit)
 
     def refine(self, tasks: Iterable[Task], fails: Fails = never) -> None:
-        self.run.put(layout.CONFIG, to_yaml(Config(method=self.method)).encode())
+        run = self.run
+        run.put(layout.CONFIG, to_yaml(Config(method=self.method)).encode())
         for task in tasks:
             rows = [part_row(row, task.round, fails) for row in task.rows(self.store).to_pylist()]
-            chunk.write(pa.Table.from_pylist(rows, PARTS), task, self.run, "test; 1 threads")
+            chunk.write(pa.Table.from_pylist(rows, PARTS), task, run, "test; 1 threads")
 
     def retry_round(self, reasons: tuple[str, ...] = ()) -> Round | None:
-        generation = latest(self.run)
-        done = 0 if generation is None else read_manifest(self.run, generation).retries.done
-        return next_round(self.run, read_plan(self.store), done, reasons)
+        return next_round(self.run, read_plan(self.store), sealed_rounds(self.run), reasons)
 
     def retry_tasks(self, reasons: tuple[str, ...] = ()) -> list[Task]:
         due, planned = self.retry_round(reasons), read_plan(self.store)
@@ -91,7 +98,7 @@ class Output:
     ) -> Sealed:
         request = SealRequest(
             output=self.store,
-            fingerprint=fingerprint(self.method),
+            fingerprint=self.name,
             gate=gate or Gate(),
             calibration=None,
             shard_bytes=shard_bytes,

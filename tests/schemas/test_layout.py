@@ -58,6 +58,29 @@ def test_only_markers_commit() -> None:
     assert layout.sealed_number(seal.manifest) is None
 
 
+def test_attempts_lie_beside_what_names_them() -> None:
+    increment, seal = layout.Increment(4, "a" * 32), layout.Seal(5, "b" * 32)
+    assert layout.attempt_of(layout.PLAN, increment.marker) == (4, "a" * 32)
+    assert layout.attempt_of(layout.SEALS, seal.parts) == (5, "b" * 32)
+    assert layout.attempt_of(layout.PLAN, increment.choice) is None
+    assert layout.committed_number(increment.choice) == 4
+    assert layout.committed_number(increment.marker) is None
+    assert layout.numbered(layout.PLAN, increment.chunks) == 4
+    assert increment.said(increment.chunks) == layout.Increment(4).chunks
+
+
+def test_names_that_were_given_up_are_not_used_again() -> None:
+    first = layout.shard("masks", "c" * 64)
+    second = layout.shard("masks", "c" * 64, {first}.__contains__)
+    assert second == f"masks/{'c' * 32}-1.parquet"
+    assert layout.is_shard(first)
+    assert layout.is_shard(second)
+    assert layout.method_folder("feedc0ffee00", set()) == "feedc0ffee00"
+    assert layout.method_folder("feedc0ffee00", {"runs/feedc0ffee00", "runs/feedc0ffee00-1"}) == "feedc0ffee00-2"
+    assert layout.used(layout.use("feedc0ffee00-1", "d" * 32)) == "feedc0ffee00-1"
+    assert layout.used(layout.lease(3)) is None
+
+
 def test_a_bucket_tells_its_range() -> None:
     assert layout.bucket_range(layout.Increment(0).bucket(0, 1023)) == (0, 1023)
     assert layout.bucket_range(layout.Increment(0).chunks) is None
@@ -77,9 +100,10 @@ def is_known(path: str) -> bool:
         lease = layout.numbered(layout.LEASES, path)
         made = [layout.CURRENT] if lease is None else [layout.lease(lease)]
         if increment is not None:
-            files = layout.Increment(increment)
+            files = layout.Increment(increment, (layout.attempt_of(layout.PLAN, path) or (0, ""))[1])
             bucket = layout.bucket_range(path)
-            made += [files.marker, files.chunks, files.superseded, *([files.bucket(*bucket)] if bucket else [])]
+            made += [files.choice, files.marker, files.chunks, files.superseded]
+            made += [files.bucket(*bucket)] if bucket else []
         return path in made
     fingerprint, within = of_run
     part, seal = layout.part_name(within), layout.numbered(layout.SEALS, within)
@@ -89,7 +113,8 @@ def is_known(path: str) -> bool:
     made += [layout.retry_round(round_)] if round_ is not None else []
     made += [layout.shard(kind, Path(within).stem)] if kind in layout.SHARDS else []
     if seal is not None:
-        made += [layout.Seal(seal).manifest, layout.Seal(seal).parts, layout.Seal(seal).success]
+        sealed = layout.Seal(seal, (layout.attempt_of(layout.SEALS, within) or (0, ""))[1])
+        made += [sealed.manifest, sealed.parts, sealed.success]
     return path in [layout.in_run(fingerprint, one) for one in made]
 
 

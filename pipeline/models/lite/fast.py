@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from pipeline.masks.frames import PROMPT_SIDE
+from pipeline.models.device.transfer import PromptTensors
 from pipeline.models.fused import FusedConv
 from pipeline.models.lite.backbone import TAPS, InvertedResidual, SameConv
 from pipeline.models.lite.network import (
@@ -23,7 +24,6 @@ from pipeline.models.lite.network import (
     ImageEncoder,
     ImageFeatures,
     MaskDecoder,
-    PromptTensors,
     box_picture,
     fast_outline_band,
     outline_facts,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.masks.frames import FloatArray
+from pipeline.models.device.rounds import look
+from pipeline.models.device.transfer import PromptTensors, prompt_tensors, sent
 from pipeline.models.lite.fast import FastDecoder, FastEncoder
-from pipeline.models.lite.network import ImageFeatures, LiteNetwork, PromptTensors, load_weights
-from pipeline.models.on_device import OnDevice
-from pipeline.models.protocol import Candidates, PromptBatch
+from pipeline.models.lite.network import ImageFeatures, LiteNetwork, load_weights
+from pipeline.models.protocol import Asked, Candidates, Pending, PromptBatch
 from pipeline.models.registry import LITE, ModelSpec, Runtime
 from pipeline.models.weights import LITE_WEIGHTS, files_of
 
@@ -33,10 +35,11 @@ PROMPTS_PER_PASS = {"cpu": 4, "cuda": 64}  # bounds memory, and on CPUs keeps th
 
 @dataclass(frozen=True)
 class LiteEmbedding:
-    """Features of a batch of images and the (h, w) pixels that each image fills of its square."""
+    """Features of a batch of images, the (h, w) pixels that each fills of its square, and those (B, S, S, 3) uint8."""
 
     features: ImageFeatures
     sizes_hw: tuple[tuple[int, int], ...]
+    squares: Tensor
 
 
 class LiteModel:
@@ -57,7 +60,7 @@ class LiteModel:
         files = [path.read_bytes() for path in files_of(weights_path or LITE_WEIGHTS)]
         self.weights_sha256 = hashlib.sha256(b"".join(files)).hexdigest()
         self.device = torch.device(device)
-        self.on_device = None if self.device.type == "cpu" else OnDevice(self.device)
+        self.looks = self.device.type != "cpu"
         network = LiteNetwork()
         load_weights(network, *files)
         network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
@@ -68,9 +71,14 @@ class LiteModel:
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> LiteEmbedding:
         """Images (h, w, 3) uint8 RGB, long side 512 -> embedding. One image a pass: none depends on its neighbours."""
-        parts = [self._encoder(self._square(frame)) for frame in frames]
+        squares = np.full((len(frames), INPUT_SIDE, INPUT_SIDE, 3), PIXEL_MEAN, np.uint8)
+        for square, frame in zip(squares, frames, strict=True):
+            square[: frame.shape[0], : frame.shape[1]] = frame
+        there = sent(squares, self.device)
+        parts = [self._encoder(normalise(square)) for square in there.split(1)]
         sizes = tuple((frame.shape[0], frame.shape[1]) for frame in frames)
-        return LiteEmbedding(ImageFeatures(*(torch.cat(tensors) for tensors in zip(*parts, strict=True))), sizes)
+        features = ImageFeatures(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        return LiteEmbedding(features, sizes, there)
 
     def features(self, embedding: LiteEmbedding, image: int) -> FloatArray:
         """(C, h, w) float32 embedding of one image, cropped of padding."""
@@ -90,9 +98,18 @@ class LiteModel:
             features = ImageFeatures(*(tensor[image : image + 1] for tensor in embedding.features))
             mine = np.flatnonzero(prompts.image_index == image)
             for rows in np.split(mine, range(most, len(mine), most)):
-                masks, scores = self._decoder(features, self._tensors(prompts.take(rows)))
+                masks, scores = self._decoder(features, prompt_tensors(prompts.take(rows), self.device))
                 logits[rows], predicted_iou[rows] = masks.cpu().numpy(), scores.cpu().numpy()
         return Candidates(logits, predicted_iou)
+
+    def decode(self, embedding: LiteEmbedding, prompts: PromptTensors) -> tuple[Tensor, Tensor]:
+        """Logits (N, 3, 256, 256) and predicted IoU (N, 3) of prompts on any images of a batch, all in one pass."""
+        return self._decoder(ImageFeatures(*(of[prompts.image_index] for of in embedding.features)), prompts)
+
+    def look(self, embedding: LiteEmbedding, mirrored: LiteEmbedding | None, asked: Asked) -> Pending:
+        """See MaskModel.look."""
+        of_mirrored = None if mirrored is None else partial(self.decode, mirrored)
+        return look(partial(self.decode, embedding), of_mirrored, embedding.squares, asked)
 
     @property
     def iou_layers(self) -> list[nn.Linear]:
@@ -102,24 +119,6 @@ class LiteModel:
     def to_predicted_iou(self, output: Tensor, inputs: Tensor) -> Tensor:
         """See adapter.AdaptableModel."""
         return torch.sigmoid(self.iou_head.correct(output, inputs))
-
-    def _square(self, frame: npt.NDArray[np.uint8]) -> Tensor:
-        square = np.full((INPUT_SIDE, INPUT_SIDE, 3), PIXEL_MEAN, np.uint8)
-        square[: frame.shape[0], : frame.shape[1]] = frame
-        return normalise(torch.from_numpy(square)[None].to(self.device))
-
-    def _tensors(self, prompts: PromptBatch) -> PromptTensors:
-        def tensor(values: npt.NDArray[np.float32] | npt.NDArray[np.int64] | None) -> Tensor | None:
-            return None if values is None else torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
-
-        return PromptTensors(
-            torch.from_numpy(prompts.image_index).to(self.device),
-            tensor(prompts.points_xy),
-            tensor(prompts.point_labels),
-            tensor(prompts.boxes_xyxy),
-            tensor(prompts.mask_logits),
-            tensor(prompts.coarse),
-        )
 
 
 def load(_spec: ModelSpec, path: Path, _sha256: str, runtime: Runtime) -> LiteModel:

@@ -21,6 +21,7 @@ from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 
 from pipeline.masks.frames import PROMPT_SIDE
+from pipeline.models.device.transfer import PromptTensors
 from pipeline.models.lite.backbone import TAPS, Lite0Backbone
 from pipeline.models.two_way import dense_position, point_tokens
 
@@ -42,17 +43,6 @@ class ImageFeatures(NamedTuple):
     skip8: Tensor
     skip4: Tensor
     skip2: Tensor
-
-
-class PromptTensors(NamedTuple):
-    """N prompts; None where that prompt is not given. Meaning and ranges as in `models.PromptBatch`."""
-
-    image_index: Tensor  # (N,) int64
-    points_xy: Tensor | None  # (N, P, 2)
-    point_labels: Tensor | None  # (N, P)
-    boxes_xyxy: Tensor | None  # (N, 4)
-    mask_logits: Tensor | None  # (N, S/2, S/2)
-    coarse: Tensor | None  # (N, S/2, S/2)
 
 
 class ChannelNorm(nn.LayerNorm):

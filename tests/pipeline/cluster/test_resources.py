@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster.resources import reserve
-from schemas.config import Operation
+from pipeline.cluster.resources import idle_gpus, reserve
+from schemas.config import Method, Operation
 
 CPUS, GPUS = {"CPU": 16.0}, {"CPU": 16.0, "GPU": 2.0}
 
@@ -32,3 +32,17 @@ def test_all_actors_and_two_tasks_fit(cpus: float, gpus: float) -> None:
     found = reserve(Operation(), {"CPU": cpus, "GPU": gpus})
     assert found.actors[0] == (gpus or cpus)
     assert found.actors[0] * found.actor_cpus + 2 * found.task_cpus <= cpus + 0.01
+
+
+@pytest.mark.parametrize(
+    ("method", "gpus_per_actor", "said"),
+    [
+        (Method(colour_vote=0.4), 1.0, True),
+        (Method(colour_vote=0.4), 0.2, False),
+        (Method(colour_vote=0.4), 0.0, False),
+        (Method(colour_vote=0.0), 1.0, False),
+        (Method(model="vit_b", colour_vote=0.4), 1.0, False),
+    ],
+)
+def test_gpus_that_would_wait_for_colours_are_named(method: Method, gpus_per_actor: float, said: bool) -> None:
+    assert ("colour vote computes on CPUs" in idle_gpus(method, gpus_per_actor)) == said

@@ -117,18 +117,27 @@ def test_elastic_box_refuses_the_border_and_moves_at_most_ten_pixels() -> None:
     assert box.tolist() == [5, 90, 410, 210]  # the left step would leave the image
 
 
+def test_a_box_grows_alike_where_similarity_is_known_of_coarse_cells() -> None:
+    similar = np.zeros((400, 800), bool)
+    similar[:, :160] = True  # the left strip, of 10 pixels, and the pixel beside it
+    fine = prompts.grow_box([160, 120, 320, 280], similar, 0.1)
+    coarse = prompts.grow_box([160, 120, 320, 280], similar[::5, ::5], 0.1, (400, 800), 5)
+    assert fine[0].tolist() == coarse[0].tolist() == [150, 120, 320, 280]
+    assert fine[1] == coarse[1] == np.True_
+
+
 def test_similar_pixels_follow_the_embedding() -> None:
     features = np.zeros((2, 4, 8), np.float32)
     features[0, :, :4], features[1, :, 4:] = 1, 1
     mask = np.zeros((40, 80), np.uint8)
     mask[10:30, 10:30] = 1
     norm = prompts.upsampled_norm(features, mask.shape)
-    similar = prompts.similar_pixels(features, norm, mask, 0.5)
+    similar = prompts.similar_pixels(features, norm, mask[::10, ::10], 0.5)
     assert similar[:, :35].all()
     assert not similar[:, 45:].any()
     tiny = np.zeros((40, 80), np.uint8)
     tiny[3, 3] = 1  # lost when brought to the embedding's grid: nothing is similar
-    assert not prompts.similar_pixels(features, norm, tiny, 0.5).any()
+    assert not prompts.similar_pixels(features, norm, tiny[::10, ::10], 0.5).any()
 
 
 def test_an_empty_mask_has_no_prompts() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.configuration import resolve
 from pipeline.masks import binary
+from pipeline.masks.canvas import Canvas
 from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.masks.views import View, cut, evidence, fuse, mirrored, object_window
 from pipeline.refiners import REFINERS, RefineImage, load_side
@@ -17,6 +18,7 @@ from tests.fakes import FakeModel
 
 SIZE_HW = (120, 200)
 SIDE = 64
+WHOLE = Canvas(0, 0, *SIZE_HW, 1)
 
 
 def box(x1: int, y1: int, x2: int, y2: int) -> binary.Mask:
@@ -35,18 +37,16 @@ def view(mask: binary.Mask, window: tuple[int, int, int, int], mirror: bool = Fa
 
 
 def test_a_window_holds_the_object_and_stays_inside() -> None:
-    window = object_window(box(10, 20, 50, 60), 1.5)
-    assert window == (0, 10, 60, 70)
-    assert object_window(box(0, 0, 190, 110), 1.5) is None  # nothing closer to see
-    assert object_window(np.zeros(SIZE_HW, np.uint8), 1.5) is None
-    assert object_window(box(100, 60, 102, 62), 1.2) == (92, 52, 110, 70)  # a margin in pixels at least
+    assert object_window((10, 20, 49, 59), SIZE_HW, 1.5) == (0, 10, 60, 70)
+    assert object_window((0, 0, 189, 109), SIZE_HW, 1.5) is None  # nothing closer to see
+    assert object_window((100, 60, 101, 61), SIZE_HW, 1.2) == (92, 52, 110, 70)  # a margin in pixels at least
 
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_views_come_back_to_where_they_were_taken(mirror: bool) -> None:
     mask = box(20, 30, 70, 60)
     whole, closer = (0, 0, 200, 120), (0, 10, 100, 80)
-    fused, own = fuse([view(mask, whole), view(mask, whole, mirror), view(mask, closer)], SIZE_HW)
+    fused, own = fuse([view(mask, whole), view(mask, whole, mirror), view(mask, closer)], WHOLE)
     assert binary.iou((fused > 0).astype(np.uint8), mask) > 0.93
     assert all(binary.iou(one, mask) > 0.93 for one in own)
 
@@ -58,15 +58,15 @@ def test_where_views_disagree_the_mask_is_less_certain() -> None:
     unsure = [view(mask, whole), view(other, whole, mirror=True)]
     found = []
     for views in (sure, unsure):
-        fused, own = fuse(views, SIZE_HW)
-        found.append(evidence(views, own, fused, mask, (fused > 0).astype(np.uint8)))
+        fused, own = fuse(views, WHOLE)
+        found.append(evidence(views, own, fused, WHOLE, mask, (fused > 0).astype(np.uint8)))
     assert found[0]["look_iou"] > 0.95 > found[1]["look_iou"]
     assert found[0]["expected_iou"] > found[1]["expected_iou"]
     assert found[0]["coarse_expected_iou"] > found[1]["coarse_expected_iou"]
     assert found[0]["outline_logit"] > 0
-    sharper = evidence(sure, own, 2 * fused, mask, mask)
-    assert sharper["outline_logit"] == pytest.approx(2 * evidence(sure, own, fused, mask, mask)["outline_logit"])
-    single = evidence(sure[:1], own[:1], fused, mask, mask)
+    sharper = evidence(sure, own, 2 * fused, WHOLE, mask, mask)
+    assert sharper["outline_logit"] == pytest.approx(2 * evidence(sure, own, fused, WHOLE, mask, mask)["outline_logit"])
+    single = evidence(sure[:1], own[:1], fused, WHOLE, mask, mask)
     assert single["look_iou"] == 1.0
 
 
@@ -78,14 +78,16 @@ def test_colours_find_the_edge_that_the_logits_leave_open() -> None:
     logits[box(50, 20, 140, 100) > 0] = -1
     logits[coarse > 0] = 1  # leans to the coarse mask
     logits[box(66, 36, 124, 84) > 0] = 6
-    found = colour_cut(image, logits, coarse)
+    found = colour_cut(image, SIZE_HW, logits, coarse, WHOLE)
     assert binary.iou(found, truth) > 0.97 > binary.iou(coarse, truth)
-    assert (colour_cut(image, logits, coarse) == found).all()
+    assert (colour_cut(image, SIZE_HW, logits, coarse, WHOLE) == found).all()
     flat = np.full((*SIZE_HW, 3), 90, np.uint8)
-    assert binary.iou(colour_cut(flat, logits, coarse), coarse) > 0.5  # nothing to tell apart: no crash, no invention
-    assert not colour_cut(image, np.full(SIZE_HW, -9, np.float32), coarse).any()
+    nothing_to_tell = colour_cut(flat, SIZE_HW, logits, coarse, WHOLE)
+    assert binary.iou(nothing_to_tell, coarse) > 0.5  # no crash, no invention
+    assert not colour_cut(image, SIZE_HW, np.full(SIZE_HW, -9, np.float32), coarse, WHOLE).any()
     half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    assert binary.iou(colour_cut(half, logits, coarse), truth) > 0.95  # at the model's size: the same edge
+    smaller = colour_cut(half, SIZE_HW, logits, coarse, WHOLE)  # at the model's size: the same edge
+    assert binary.iou(smaller, truth) > 0.95
 
 
 def test_small_objects_are_voted_on_by_their_coarse_mask() -> None:

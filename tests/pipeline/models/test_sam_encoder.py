@@ -9,8 +9,10 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor
 
-from pipeline.models import sam_encoder
-from pipeline.models.sam_encoder import CompiledEncoder, FastEncoder, preferred_dtype
+from pipeline.models import sam_attention, sam_linear
+from pipeline.models.encoder_batches import CompiledEncoder, FixedBatch
+from pipeline.models.sam_attention import Attention
+from pipeline.models.sam_encoder import FastEncoder, preferred_dtype
 from tests.pipeline.models_fixture import tiny_sam
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
@@ -51,13 +53,53 @@ def test_it_agrees(encoder: ImageEncoderViT, images: Tensor, expected: Tensor, d
     assert relative_error(found, expected) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("attention", ["bias", "folded", "flex"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_every_way_of_attention_agrees(
+    encoder: ImageEncoderViT, images: Tensor, expected: Tensor, attention: Attention, dtype: torch.dtype
+) -> None:
+    found = FastEncoder(encoder, dtype, attention)(images[:1])
+    assert relative_error(found, expected[:1]) < TOLERANCE[dtype]
+
+
+@torch.inference_mode()
+def test_channels_are_filled_up_for_the_fused_kernels() -> None:
+    for side, channels, wide in ((14, 80, 112), (14, 64, 96), (64, 80, 208), (64, 64, 192)):
+        places = sam_attention.places_of(side, channels)
+        assert places.shape == (side * side, wide - channels)
+        assert places.sum(1).eq(2).all()
+
+
+@torch.inference_mode()
+def test_eight_bits_are_near(encoder: ImageEncoderViT, images: Tensor, expected: Tensor) -> None:
+    found = FastEncoder(encoder, torch.bfloat16, "folded", float8=True)(images[:1])
+    assert 1e-3 < relative_error(found, expected[:1]) < 0.1
+    values = torch.randn(5, 40) * torch.logspace(-6, 6, 5)[:, None]
+    in_8_bits, scale = sam_linear.in_8_bits(values)
+    torch.testing.assert_close(in_8_bits.float() * scale, values, rtol=0.07, atol=0)
+
+
+@torch.inference_mode()
+def test_a_fixed_batch_is_filled_up_and_taken_in_turns() -> None:
+    shown = []
+
+    def encoder(images: Tensor) -> Tensor:
+        shown.append(images.shape)
+        return images * 2
+
+    images = torch.randn(5, 3, 4, 4)
+    assert torch.equal(FixedBatch(encoder, 2)(images), images * 2)
+    assert shown == [(2, 3, 4, 4)] * 3
+
+
 @torch.inference_mode()
 def test_blocks_of_any_size_agree(
     encoder: ImageEncoderViT, images: Tensor, expected: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for elements, tokens in ((1, 100), (1 << 40, 1 << 40)):
-        monkeypatch.setitem(sam_encoder.BIAS_ELEMENTS, "cpu", elements)
-        monkeypatch.setitem(sam_encoder.MLP_TOKENS, "cpu", tokens)
+        monkeypatch.setitem(sam_attention.BIAS_ELEMENTS, "cpu", elements)
+        monkeypatch.setitem(sam_linear.MLP_TOKENS, "cpu", tokens)
         assert relative_error(FastEncoder(encoder)(images[:1]), expected[:1]) < 1e-5
 
 
@@ -79,17 +121,17 @@ def test_products_of_any_size_agree(
     fast = FastEncoder(encoder, torch.bfloat16)
     whole = fast(images[:1])
     assert relative_error(whole, expected[:1]) < 5e-3
-    monkeypatch.setattr(sam_encoder, "SCORES_AT_ONCE", 1)
-    monkeypatch.setattr(sam_encoder, "ROWS_AT_ONCE", 7)  # the last block is smaller
+    monkeypatch.setattr(sam_attention, "SCORES_AT_ONCE", 1)
+    monkeypatch.setattr(sam_attention, "ROWS_AT_ONCE", 7)  # the last block is smaller
     assert relative_error(fast(images[:1]), whole) < 1e-3
 
 
 def test_biases_are_the_same_sums_in_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, columns = (torch.randn(3, 5, 7, count).bfloat16() for count in (6, 7))  # 5 rows of queries of a 6 x 7 grid
-    by_product = sam_encoder._bias(rows, columns)
-    monkeypatch.setattr(sam_encoder, "MANY_TOKENS", 0)
+    by_product = sam_attention.bias_of(rows, columns)
+    monkeypatch.setattr(sam_attention, "MANY_TOKENS", 0)
     assert by_product.shape == (3, 5 * 7, 6 * 7)
-    assert torch.equal(by_product, sam_encoder._bias(rows, columns))
+    assert torch.equal(by_product, sam_attention.bias_of(rows, columns))
 
 
 @pytest.mark.slow

@@ -1,20 +1,22 @@
 """What stays and what goes: increments beside old shards, kept generations, other methods, and gc."""
 
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.dataset import open_result, read_current
 from pipeline.errors import JobError
 from pipeline.output import garbage
-from pipeline.output.garbage import find_garbage, remove
-from pipeline.output.manifest import Retention
+from pipeline.output.garbage import Garbage, collect, find_garbage
+from pipeline.output.manifest import KEEP_ONE, Retention
 from pipeline.storage import Access, Store
-from pipeline.storage.lease import Fence
+from pipeline.storage.lease import Fence, unguarded
 from pipeline.verify.check import verify
 from schemas.config import Gate, Method
 from tests.pipeline.outputs import Output
@@ -37,6 +39,10 @@ def shards(output: Output) -> dict[str, tuple[bytes, int]]:
     """Every shard in every run's folder: bytes and time of writing."""
     files = [path for kind in ("masks", "images") for path in output.folder.glob(f"runs/*/{kind}/*.parquet")]
     return {str(path.relative_to(output.folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def gc(output: Output, retention: Retention = KEEP_ONE, other_methods: bool = False) -> list[Garbage]:
+    return collect(output.store, unguarded, retention, other_methods=other_methods).garbage
 
 
 def sound(output: Output) -> bool:
@@ -127,10 +133,10 @@ def test_a_changed_method_stands_beside_the_old_result(output: Output) -> None:
     report = verify(str(output.folder), Access())
     assert report.findings == []
     assert output.run.uri.rpartition("/")[2] in report.notes[0]
-    assert find_garbage(output.store, Retention()) == []
-    everything = find_garbage(output.store, Retention(), other_methods=True)
+    assert find_garbage(output.store, Retention()).garbage == []
+    everything = find_garbage(output.store, Retention(), other_methods=True).garbage
     assert {one.path.split("/")[1] for one in everything} == {output.run.uri.rpartition("/")[2]}
-    remove(output.store, everything)
+    gc(output, other_methods=True)
     assert output.run.list() == []
     assert sound(output)
 
@@ -159,11 +165,11 @@ def test_a_replaced_generation_keeps_its_shards_through_its_grace(output: Output
     first = shards(output)
     output.seal(STRICT, Retention(grace_s=3600))
     assert first.items() <= shards(output).items()
-    assert find_garbage(output.store, Retention(grace_s=3600)) == []
+    assert find_garbage(output.store, Retention(grace_s=3600)).garbage == []
     age(output.folder, 7200)
-    gone = {one.path for one in find_garbage(output.store, Retention(grace_s=3600))}
+    gone = {one.path for one in find_garbage(output.store, Retention(grace_s=3600)).garbage}
     assert {path for path in first if "/masks/" in path} <= gone
-    remove(output.store, find_garbage(output.store, Retention(grace_s=3600)))
+    gc(output, Retention(grace_s=3600))
     assert sound(output)
 
 
@@ -174,7 +180,7 @@ def age(folder: Path, seconds: float) -> None:
 
 
 def test_gc_takes_what_killed_runs_left_and_nothing_else(output: Output) -> None:
-    assert find_garbage(output.store, Retention()) == []
+    assert find_garbage(output.store, Retention()).garbage == []
     before = {path: path.read_bytes() for path in output.folder.rglob("*") if path.is_file()}
     left = {
         "plan/1/bucket-0000-1023.parquet": "an increment that was never committed",
@@ -187,23 +193,27 @@ def test_gc_takes_what_killed_runs_left_and_nothing_else(output: Output) -> None
     young = output.folder / "runs" / ".tmp-young"
     young.write_bytes(b"being written")
     age(output.folder / "plan", 2 * garbage.TEMPORARY_AGE_S)
-    found = find_garbage(output.store, Retention())
+    found = find_garbage(output.store, Retention()).garbage
     assert {one.path: one.why for one in found} == left
-    remove(output.store, found)
+    gc(output)
     young.unlink()
-    assert {path: path.read_bytes() for path in output.folder.rglob("*") if path.is_file()} == before
+    pointer = output.folder / "current.json"
+    now = {path: path.read_bytes() for path in output.folder.rglob("*") if path.is_file()}
+    assert json.loads(now.pop(pointer))["given_up"] == [path for path in left if "/masks/" in path]
+    assert "null" in now.pop(output.folder / output.run.uri / "seals/7/_SUCCESS").decode()  # nobody can complete it now
+    assert now == {path: data for path, data in before.items() if path != pointer}
     assert sound(output)
 
 
 def test_parts_go_when_their_chunk_was_replaced_and_the_result_no_longer_needs_them(output: Output) -> None:
     output.plan({number: (2, "redrawn" if number < 3 else "") for number in CORPUS})
-    assert find_garbage(output.store, Retention()) == []  # the current result was sealed from them
+    assert find_garbage(output.store, Retention()).garbage == []  # the current result was sealed from them
     output.refine(output.pending())
     output.seal()
-    [part] = find_garbage(output.store, Retention())
+    [part] = find_garbage(output.store, Retention()).garbage
     assert part.why == "a part of no use"
     assert "/parts/0000-0000000-" in part.path
-    remove(output.store, [part])
+    gc(output)
     assert sound(output)
     assert output.pending() == []
     assert not output.seal().changed
@@ -215,11 +225,11 @@ def test_cut_parts_go_when_there_is_a_whole_one(tmp_path: Path) -> None:
     for limit in (1, 2, None):
         output.refine(output.pending(limit))
         output.seal()
-    assert sorted(Path(one.path).name.partition(".")[2] for one in find_garbage(output.store, Retention())) == [
+    assert sorted(Path(one.path).name.partition(".")[2] for one in find_garbage(output.store, Retention()).garbage) == [
         "first1.parquet",
         "first2.parquet",
     ]
-    remove(output.store, find_garbage(output.store, Retention()))
+    gc(output)
     assert sound(output)
 
 
@@ -237,9 +247,27 @@ def test_who_lost_the_lease_switches_and_removes_nothing(output: Output) -> None
         output.seal(STRICT, hold=hold)
     assert read_current(output.store) == current
     assert before.items() <= shards(output).items()
-    remove(output.store, find_garbage(output.store, Retention()))
+    gc(output)
     assert shards(output) == before
     assert sound(output)
+
+
+def dies_before_write(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process be killed before its write of that number, from 0."""
+    left = number
+
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*arguments: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        return write
+
+    for method in ("put", "create", "swap"):
+        monkeypatch.setattr(Store, method, dying(getattr(Store, method)))
 
 
 def test_a_seal_killed_anywhere_is_cured_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,22 +276,12 @@ def test_a_seal_killed_anywhere_is_cured_by_the_next_one(tmp_path: Path, monkeyp
     undisturbed.plan(CORPUS)
     undisturbed.refine(undisturbed.pending())
     undisturbed.seal()
-    real = Store.put
     writes = 0
     while True:
         output = Output(tmp_path / f"killed-{writes}")
         output.plan(CORPUS)
         output.refine(output.pending())
-        left = writes
-
-        def dies(self: Store, path: str, data: bytes) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise KeyboardInterrupt
-            real(self, path, data)
-
-        monkeypatch.setattr(Store, "put", dies)
+        dies_before_write(writes, monkeypatch)
         try:
             output.seal()
         except KeyboardInterrupt:
@@ -277,4 +295,4 @@ def test_a_seal_killed_anywhere_is_cured_by_the_next_one(tmp_path: Path, monkeyp
             p: data for p, (data, _) in shards(undisturbed).items()
         }
         assert sound(output)
-    assert writes == 6  # two shards, parts.parquet, manifest.json, _SUCCESS, current.json
+    assert writes == 7  # two shards, parts.parquet, manifest.json, _SUCCESS, current.json (a swap that creates it)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import RefusedError
+from pipeline.errors import JobError, RefusedError
 from pipeline.planning import spill
 from pipeline.planning.increment import ChunkLimits, Planned, plan, read_chunk, read_plan
 from pipeline.sources import PlannedImage, PlannedMask
@@ -53,7 +53,7 @@ def test_the_same_source_gives_the_same_plan_in_any_order(tmp_path: Path) -> Non
     for order in (range(50), reversed(range(50))):
         output = Store(str(tmp_path / str(len(chunks))))
         plan(output, (image(n) for n in order), listing(range(50)), LIMITS)
-        chunks.append(read_plan(output).chunks)
+        chunks.append([(chunk.chunk_id, chunk.row_start, chunk.images) for chunk in read_plan(output).chunks])
     assert chunks[0] == chunks[1]
 
 
@@ -99,14 +99,11 @@ def test_a_chunk_that_was_wholly_replaced_is_no_longer_work(output: Store) -> No
 
 def test_an_interrupted_increment_is_discarded(output: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     plan(output, (image(n) for n in range(3)), listing(range(3)), LIMITS)
-    real_put = Store.put
 
-    def dies_before_the_marker(self: Store, path: str, data: bytes) -> None:
-        if path.endswith("_COMMITTED"):
-            raise KeyboardInterrupt
-        real_put(self, path, data)
+    def dies_before_the_marker(self: Store, path: str, data: bytes) -> bool:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(Store, "put", dies_before_the_marker)
+    monkeypatch.setattr(Store, "create", dies_before_the_marker)
     with pytest.raises(KeyboardInterrupt):
         plan(output, (image(n) for n in range(9)), listing(range(9)), LIMITS)
     monkeypatch.undo()
@@ -114,6 +111,38 @@ def test_an_interrupted_increment_is_discarded(output: Store, monkeypatch: pytes
     assert read_plan(output).images == 3
     assert plan(output, (image(n) for n in range(5)), listing(range(5)), LIMITS).images == 2
     assert len(rows(output)) == 5
+    assert len({file.path.split("/")[2] for file in output.list("plan/1")}) == 2  # one attempt, and what names it
+
+
+def test_an_increment_that_only_had_to_be_named_is_planned_again(
+    output: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Store.create
+
+    def dies_before_the_name(self: Store, path: str, data: bytes) -> bool:
+        if path.endswith("_COMMITTED"):
+            raise KeyboardInterrupt
+        return create(self, path, data)
+
+    monkeypatch.setattr(Store, "create", dies_before_the_name)
+    with pytest.raises(KeyboardInterrupt):
+        plan(output, (image(n) for n in range(3)), listing(range(3)), LIMITS)
+    monkeypatch.undo()
+    assert read_plan(output).images == 0
+    assert plan(output, (image(n) for n in range(1, 5)), listing(range(5)), LIMITS).images == 4
+    assert read_plan(output).images == 4
+    assert len({file.path.split("/")[2] for file in output.list("plan/0")}) == 2
+
+
+def test_an_increment_whose_name_was_lost_is_named_again(output: Store) -> None:
+    for count in (3, 6):
+        plan(output, (image(n) for n in range(count)), listing(range(count)), LIMITS)
+    chunks = read_plan(output).chunks
+    output.delete("plan/0/_COMMITTED")
+    with pytest.raises(JobError, match=r"plan/0/_COMMITTED is not there, and later increments are"):
+        read_plan(output)
+    assert plan(output, (image(n) for n in range(6)), listing(range(6)), LIMITS).unchanged == 6
+    assert read_plan(output).chunks == chunks
 
 
 def test_large_corpora_spill_and_are_bucketed(output: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +157,19 @@ def test_large_corpora_spill_and_are_bucketed(output: Store, monkeypatch: pytest
 
 def test_chunks_are_capped_by_decoded_bytes(output: Store) -> None:
     limits = ChunkLimits(images=100, decoded_bytes=2 * 10 * 20 * 3)
+    plan(output, (image(n) for n in range(5)), listing(range(5)), limits)
+    assert [chunk.images for chunk in read_plan(output).chunks] == [2, 2, 1]
+
+
+def test_chunks_are_capped_by_pixels_as_they_travel(output: Store) -> None:
+    """4,096 photographs of 12 megapixels, four of which fill a chunk at their own size."""
+    row = {"height": 3000, "width": 4000}
+    plain, reduced = (ChunkLimits(64, 160 << 20, side) for side in (0, 1024))
+    assert plain.bytes_of(row) == 3000 * 4000 * 3
+    assert reduced.bytes_of(row) == 768 * 1024 * 3
+    assert reduced.bytes_of({"height": None, "width": None}) == 0
+    assert [plain.decoded_bytes // plain.bytes_of(row), reduced.decoded_bytes // reduced.bytes_of(row)] == [4, 71]
+    limits = ChunkLimits(images=100, decoded_bytes=2 * 5 * 10 * 3, side=10)  # of 20 by 10 pixels: twice as many
     plan(output, (image(n) for n in range(5)), listing(range(5)), limits)
     assert [chunk.images for chunk in read_plan(output).chunks] == [2, 2, 1]
 

@@ -133,6 +133,6 @@ def test_a_mask_that_no_longer_changes_is_not_iterated_and_ends_the_same(
 ) -> None:
     method, soon, late = Method(iterations=30, mirror=True), FakeModel(), FakeModel()
     stopped = refine(soon, images, method)
-    monkeypatch.setattr(samrefiner._Instance, "settled", property(lambda instance: not instance.current.any()))
+    monkeypatch.setattr(samrefiner._Instance, "settled", property(lambda instance: not instance.current.mask.size))
     assert refine(late, images, method) == stopped
     assert sum(map(len, soon.shown)) < sum(map(len, late.shown)) == 6 * (30 + 1)

@@ -15,7 +15,7 @@ from pipeline.output.manifest import Retention
 from pipeline.output.reseal import reseal
 from pipeline.output.status import read_status
 from pipeline.storage import Access, Store
-from pipeline.storage.documents import read_current, read_manifest, read_marker, read_round, run_store
+from pipeline.storage.documents import find_increment, read_current, read_manifest, read_round, run_store
 from pipeline.verify.check import verify
 from schemas import layout
 from schemas.manifest import VERSION
@@ -38,7 +38,7 @@ def test_every_document_of_a_result_is_read(stored: Stored) -> None:
     run = run_store(output, current.fingerprint)
     manifest = read_manifest(run, current.generation)
     assert manifest.retries.done == 1
-    assert read_marker(output, 0).images == manifest.planned.images
+    assert find_increment(output, 0).marker.images == manifest.planned.images
     assert sum(map(len, read_round(run, 1).images.values())) > 0
     assert read_current(Store(str(stored.folder / "elsewhere"))) is None
 
@@ -68,7 +68,7 @@ def test_a_damaged_pointer_is_one_line(stored: Stored) -> None:
 def test_keys_that_a_later_version_added_stay_readable(stored: Stored) -> None:
     pointer = stored.output / layout.CURRENT
     current = json.loads(pointer.read_bytes())
-    seal = layout.Seal(current["generation"])
+    seal = layout.Seal(current["generation"])  # written before there were attempts
     path = stored.output / layout.in_run(current["fingerprint"], seal.manifest)
     change(path, of_tomorrow=[1])
     change(pointer, manifest_sha256=hashlib.sha256(path.read_bytes()).hexdigest(), of_tomorrow=2)

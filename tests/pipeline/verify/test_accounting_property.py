@@ -17,10 +17,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from pipeline.dataset import open_result
 from pipeline.errors import RefusedError
-from pipeline.output.garbage import find_garbage, remove
+from pipeline.output.garbage import collect, find_garbage
 from pipeline.output.manifest import Retention
 from pipeline.planning.increment import read_plan
 from pipeline.storage import Access, Store
+from pipeline.storage.lease import unguarded
 from pipeline.verify.check import verify
 from tests.pipeline.outputs import Output, name
 
@@ -98,8 +99,8 @@ class Exactly(RuleBasedStateMachine):
         """gc takes nothing that the result or a later run needs."""
         before = Counter(task.part for task in self.output.pending())
         result = open_result(str(self.output.folder)).masks().to_pylist()
-        remove(self.output.store, find_garbage(self.output.store, Retention()))
-        assert find_garbage(self.output.store, Retention()) == []
+        collect(self.output.store, unguarded, Retention())
+        assert find_garbage(self.output.store, Retention()).garbage == []
         assert Counter(task.part for task in self.output.pending()) == before
         assert open_result(str(self.output.folder)).masks().to_pylist() == result
         assert verify(str(self.output.folder), Access()).findings == []
@@ -153,7 +154,7 @@ class Exactly(RuleBasedStateMachine):
             action()
             return False
         left = writes
-        real_put, real_create = Store.put, Store.create
+        real_put, real_create, real_swap = Store.put, Store.create, Store.swap
 
         def count() -> None:
             nonlocal left
@@ -169,7 +170,13 @@ class Exactly(RuleBasedStateMachine):
             count()
             return real_create(store, path, data)
 
+        def swap(store: Store, path: str, data: bytes, version: str | None) -> bool:
+            if version is not None:  # else it is a create
+                count()
+            return real_swap(store, path, data, version)
+
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Store, "swap", swap)
             patch.setattr(Store, "put", put)
             patch.setattr(Store, "create", create)
             try:

@@ -16,6 +16,7 @@ from pipeline.errors import JobError, RefusedError
 from pipeline.storage import Access
 from pipeline.verify.check import verify
 from pipeline.verify.files import Report
+from schemas import layout
 from tests.conftest import small_disk
 from tests.pipeline.outputs import Output
 
@@ -73,7 +74,9 @@ def test_unfinished_work_is_pending_and_not_a_finding(output: Output) -> None:
     output.plan({**CORPUS, 1: (2, "changed"), 11: (1, ""), 12: (2, ""), 13: (1, "")})
     report = check(output)
     assert (report.findings, report.pending["images"]) == ([], 0)
-    assert report.notes == ["plan/2 is planned and not sealed yet"]
+    [note] = report.notes
+    assert note.startswith("plan/2/")
+    assert note.endswith(" is planned and not sealed yet")
     output.refine(output.pending(limit=12))
     assert check(output).findings == []
     output.seal()
@@ -125,9 +128,10 @@ def test_a_file_that_nothing_names_is_extra(output: Output, path: str) -> None:
 def test_what_a_killed_run_leaves_is_a_note(output: Output) -> None:
     output.store.put("plan/2/bucket-0000-1023.parquet", b"half")
     output.run.put("seals/1/manifest.json", b"{}")
+    output.run.put(layout.shard("masks", hashlib.sha256(b"unlisted").hexdigest()), b"unlisted")
     report = check(output)
     assert report.findings == []
-    assert "2 files of an interrupted run" in report.notes[0]
+    assert "3 files of an interrupted run" in report.notes[0]
 
 
 Change = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
@@ -140,7 +144,7 @@ def read(output: Output, path: str) -> list[dict[str, Any]]:
 def forge(output: Output, kind: str, change: Change) -> str:
     """Change a shard's rows and every hash above it, as a wrong program would have written them."""
     current = json.loads((output.folder / "current.json").read_bytes())
-    seal = output.folder / f"runs/{current['fingerprint']}/seals/{current['generation']}"
+    seal = output.folder / f"runs/{current['fingerprint']}/seals/{current['generation']}/{current['attempt']}"
     manifest = json.loads((seal / "manifest.json").read_bytes())
     entry = max(manifest[kind], key=lambda entry: entry["rows"])
     file = output.folder / entry["path"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.masks.frames import PROMPT_SIDE
 from pipeline.masks.prompts import NEGATIVE, NO_POINT, POSITIVE
+from pipeline.models.device.prompts import distance, peak_of
 
 GAMMA = 4.0
 
@@ -36,11 +37,11 @@ def prompts_of(coarse: Tensor, as_paper: Tensor, strength: Tensor) -> Prompts:
     side = coarse.shape[-1]
     inside = coarse > 0.5
     depth = distance(inside, border_counts=True)
-    peak, deepest = _peak(depth)
+    peak, deepest = peak_of(depth)
     box = box_of(coarse > 0)
     background = ~inside & _within(box, side)
     hollow = torch.where(background, distance(~inside, border_counts=False), -1.0)
-    negative, most = _peak(hollow)
+    negative, most = peak_of(hollow)
     present = most > 0
     scale = PROMPT_SIDE / side
     points = torch.stack([peak, torch.where(present[:, None], negative, 0)], 1)
@@ -66,38 +67,6 @@ def box_in_prompt_frame(box: Tensor, side: int) -> Tensor:
     """(N, 4) inclusive pixels of a frame with half the image's side -> (N, 4) float32 as Frame.box_to_prompt."""
     last_of_two = box.new_tensor([0.0, 0.0, 0.5, 0.5], dtype=torch.float32)
     return (box + last_of_two) * (PROMPT_SIDE / side)
-
-
-def distance(inside: Tensor, border_counts: bool) -> Tensor:
-    """(N, h, w) bool -> (N, h, w) float32: Euclidean distance to the nearest pixel that is not inside, exact.
-
-    border_counts: a ring of pixels around the frame is not inside. Else a frame without such a pixel has large values.
-    """
-    if border_counts:
-        padded = torch.nn.functional.pad(inside, (1, 1, 1, 1))
-        return distance(padded, border_counts=False)[:, 1:-1, 1:-1]
-    squared = _along_columns(inside).square()
-    places = torch.arange(inside.shape[2], device=inside.device, dtype=torch.float32)
-    best = torch.full_like(squared, float("inf"))
-    for column in range(inside.shape[2]):  # lower envelope of parabolas, one from each column
-        torch.minimum(best, squared[:, :, column : column + 1] + (places - column).square(), out=best)
-    return best.sqrt_()
-
-
-def _along_columns(inside: Tensor) -> Tensor:
-    """Distance within the column, (N, h, w) float32."""
-    height = inside.shape[1]
-    rows = torch.arange(height, device=inside.device)[:, None].expand(inside.shape[1:])
-    above = rows - torch.where(inside, -2 * height, rows).cummax(1).values
-    turned = torch.where(inside.flip(1), -2 * height, rows).cummax(1).values
-    below = (rows - turned).flip(1)
-    return torch.minimum(above, below).float()
-
-
-def _peak(values: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, h, w) -> (N, 2) int64 x, y of the largest value, and the value (N,)."""
-    most, place = values.flatten(1).max(1)
-    return torch.stack([place % values.shape[2], place // values.shape[2]], 1), most
 
 
 def _within(box: Tensor, side: int) -> Tensor:

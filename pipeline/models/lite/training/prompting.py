@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from pipeline.models.device.transfer import PromptTensors
 from pipeline.models.lite.model import normalise
-from pipeline.models.lite.network import ImageFeatures, LiteNetwork, PromptTensors
+from pipeline.models.lite.network import ImageFeatures, LiteNetwork
 from pipeline.models.lite.training.batched_prompts import Prompts, prompts_of
 from pipeline.models.lite.training.data import STRENGTHS, Example
 

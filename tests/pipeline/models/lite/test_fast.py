@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from pipeline.masks import binary
 from pipeline.masks.frames import Frame, resize_to_input
+from pipeline.models.device.transfer import PromptTensors
 from pipeline.models.fused import FusedConv
 from pipeline.models.lite.backbone import SameConv
 from pipeline.models.lite.fast import FastDecoder, FastEncoder, fast_outline_band, mask_facts
 from pipeline.models.lite.model import LiteModel
-from pipeline.models.lite.network import ImageFeatures, LiteNetwork, PromptTensors, load_weights, outline_band
+from pipeline.models.lite.network import ImageFeatures, LiteNetwork, load_weights, outline_band
 from pipeline.models.lite.network import mask_facts as plain_facts
 from pipeline.models.weights import LITE_WEIGHTS, files_of
 from pipeline.refiners import REFINERS, RefineImage

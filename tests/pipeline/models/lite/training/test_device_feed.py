@@ -10,7 +10,8 @@ import torch
 from pipeline.masks.binary import encode
 from pipeline.masks.frames import Frame
 from pipeline.masks.prompts import NO_POINT, distance_to_background
-from pipeline.models.lite.training.batched_prompts import box_of, distance, prompts_of
+from pipeline.models.device.prompts import distance
+from pipeline.models.lite.training.batched_prompts import box_of, prompts_of
 from pipeline.models.lite.training.data import Photo, prompt_arrays
 from pipeline.models.lite.training.device_damage import KINDS, MIN_IOU, damaged
 from pipeline.models.lite.training.device_feed import DeviceFeed

@@ -1,0 +1,96 @@
+"""Parquet, from stored files that are fetched in ranges: whole tables, some rows, computed columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import JobError
+from pipeline.storage.backoff import brief
+
+READ_AHEAD_BYTES = 1 << 22
+
+
+def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
+    """`table` as a Parquet file (zstd). Deterministic for one pyarrow version."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+@contextmanager
+def undamaged(where: str) -> Iterator[None]:
+    """Arrow's complaints about a file's content as one line, and that it is not there. where: the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise JobError(f"{where} is not there, and something names it") from None
+    except (pa.ArrowException, OSError) as error:
+        raise JobError(f"{where} is damaged: {brief(error)}") from None
+
+
+def read(file: Any, columns: list[str] | None) -> pa.Table:
+    """All rows of a Parquet file."""
+    return pq.ParquetFile(file).read(columns)
+
+
+def read_rows(file: Any, start: int, count: int, columns: list[str] | None) -> pa.Table:
+    """Rows [start, start + count); only the row groups that hold them are read."""
+    parquet = pq.ParquetFile(file)
+    groups: list[int] = []
+    first_row, row = 0, 0
+    for group in range(parquet.num_row_groups):
+        rows = parquet.metadata.row_group(group).num_rows
+        if row < start + count and row + rows > start:
+            first_row = row if not groups else first_row
+            groups.append(group)
+        row += rows
+    return parquet.read_row_groups(groups, columns=columns).slice(start - first_row, count)
+
+
+def scan(
+    file: BinaryIO, columns: dict[str, pc.Expression], where: pc.Expression | None, schema: pa.Schema | None
+) -> pa.Table:
+    """Columns computed by expressions, rows in order."""
+    import pyarrow.dataset as ds  # it imports pandas, which takes longer than all else that a command needs
+
+    fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
+    return fragment.to_table(schema=schema, columns=columns, filter=where)
+
+
+class Ranges(io.RawIOBase):
+    """`fetch(start, length)` gives bytes of a file of `size` bytes; one window of them is held."""
+
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
+        super().__init__()
+        self._size, self._fetch = size, fetch
+        self._at = self._held_at = 0
+        self._held = b""
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, count: int | None = -1) -> bytes:
+        end = self._size if count is None or count < 0 else min(self._size, self._at + count)
+        if not self._held_at <= self._at <= end <= self._held_at + len(self._held):
+            ahead = min(self._size, max(end, self._at + READ_AHEAD_BYTES))
+            self._held, self._held_at = self._fetch(self._at, ahead - self._at), self._at
+        found = self._held[self._at - self._held_at : end - self._held_at]
+        self._at = end
+        return found
