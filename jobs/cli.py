@@ -37,6 +37,7 @@ from jobs.train_lite import train_lite
 from jobs.verify import verify
 from pipeline import __version__
 from pipeline.errors import RefusedError, RelabelError, RowError
+from schemas import secrets
 from schemas.config import ConfigError
 
 UNWIND_S = 10.0
@@ -80,11 +81,19 @@ def main() -> None:
     for number in ENDED_BY:  # as PID 1 there would be no handler of SIGTERM
         signal.signal(number, _unwind)
     try:
+        _refuse_secrets()
         app()
     except (RefusedError, ConfigError) as error:
         sys.exit(_say(error, 2))
     except (RelabelError, RowError) as error:
         sys.exit(_say(error, 1))
+
+
+def _refuse_secrets() -> None:
+    """No argument, nor a variable that stands for one, may hold credentials: most are kept, in files and logs."""
+    for given in [*sys.argv[1:], *(value for name, value in os.environ.items() if name.startswith("RELABEL_"))]:
+        if why := secrets.refusal(given):
+            raise RefusedError(why)
 
 
 def _unwind(number: int, _frame: Any) -> None:
@@ -98,7 +107,7 @@ def _unwind(number: int, _frame: Any) -> None:
 
 
 def _say(error: Exception, code: int) -> int:
-    console.err.print(f"relabel: {error}", markup=False)
+    console.err.print(f"relabel: {secrets.redacted(str(error))}", markup=False)
     return code
 
 

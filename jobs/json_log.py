@@ -22,6 +22,7 @@ from pipeline.progress.events import (
     Starting,
     Waiting,
 )
+from schemas import secrets
 from schemas.manifest import Manifest
 
 COVERED = ("source", "rules", "matches", "unread", "found", "categories")
@@ -86,7 +87,7 @@ class JsonLog:
         """Write one line. Values are what JSON knows; nothing secret is ever among them."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "level": level, "run": self._run, "event": event, **fields}
-        sys.stderr.write(json.dumps(line) + "\n")
+        sys.stderr.write(secrets.redacted(json.dumps(line)) + "\n")
         sys.stderr.flush()
 
     def sealed(self, manifest: Manifest) -> None:

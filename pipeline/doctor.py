@@ -75,7 +75,7 @@ def _remove_empty(store: Store) -> None:
     """Folders on this machine that the checks made: those with anything in them stay."""
     if store.is_local:
         for folder in (Path(store.full(layout.LEASES)), Path(store.full(""))):
-            with suppress(OSError):
+            with suppress(OSError):  # not empty, or never made: then there is nothing of ours in it
                 folder.rmdir()
 
 

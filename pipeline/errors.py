@@ -14,9 +14,14 @@ A job failure is an exception; a row failure is data. REASONS lists every code t
 
 from __future__ import annotations
 
+from schemas.secrets import redacted
+
 
 class RelabelError(Exception):
-    """Base of all errors that this project raises on purpose; its text is written for the user."""
+    """Base of all errors that this project raises on purpose; its text is written for the user, and has no secret."""
+
+    def __init__(self, *told: object) -> None:
+        super().__init__(*(redacted(one) if isinstance(one, str) else one for one in told))
 
 
 class RefusedError(RelabelError):
@@ -43,7 +48,7 @@ class RowError(RelabelError):
             raise ValueError(f"unknown reason code {reason!r}")
         super().__init__(reason, detail)
         self.reason = reason
-        self.detail = detail
+        self.detail = redacted(detail)
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason

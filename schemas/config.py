@@ -22,6 +22,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from schemas import secrets
+
 METHOD_VERSION = 4
 """Bumped whenever the same configuration computes something else; golden outputs in tests force it."""
 
@@ -210,6 +212,8 @@ def merged(
 
 def validated(parts: Mapping[str, Any]) -> Config:
     """The configuration, its ranges checked. Raises ConfigError with a readable line for each thing that is wrong."""
+    if why := secrets.refusal(json.dumps(parts, default=str), "the configuration"):
+        raise ConfigError(why)
     try:
         return Config.model_validate(parts)
     except ValidationError as error:
@@ -261,8 +265,12 @@ def _parse(text: str | None) -> Mapping[str, Any]:
     if not text:
         return {}
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ConfigError("aliases (*name) are not read: a few lines of them stand for more than memory holds")
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         return {}

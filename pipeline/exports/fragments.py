@@ -1,10 +1,9 @@
 """Files of one big list (COCO, tasks): each group writes its entries as lines, `assemble` joins them at the end.
 
 .relabel-export/fragments/<group>/<kind>-<split>.jsonl
-.relabel-export/fragments/<group>/names.json              written last: which of them there are
 
-Whoever ends an export removes them. One that slept meanwhile finds them gone, and says so, instead of joining what is
-left.
+What a group has is in the record of what is done. Whoever ends an export removes them; one that slept meanwhile finds
+them gone, and says so, instead of joining what is left.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from pipeline.exports.types import STATE, Job, Piece
 from pipeline.storage import Store
 
 FOLDER, DONE = f"{STATE}/fragments", f"{STATE}/done"
-NAMES = "names.json"
 
 
 class Fragments:
@@ -40,8 +38,7 @@ class Fragments:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, traceback)
-        if error is None:
-            self._job.target.put(f"{self._folder}/{NAMES}", json.dumps(sorted(self._open)).encode())
+        self._piece.fragments = sorted(self._open)
 
     def add(self, kind: str, split: str, entry: Any) -> None:
         """One entry: text as it is (one line), anything else as JSON, of which what does not fit is counted."""
@@ -58,7 +55,8 @@ def lines(job: Job, kind: str, split: str) -> Iterator[bytes]:
     try:
         for done in target.list(DONE):
             folder = f"{FOLDER}/{done.path.rpartition('/')[2].removesuffix('.json')}"
-            if name in json.loads(target.read(f"{folder}/{NAMES}")):
+            said = json.loads(target.read(done.path)).get("fragments")  # None: an earlier version wrote it
+            if target.exists(f"{folder}/{name}") if said is None else name in said:
                 with target.open(f"{folder}/{name}") as file:
                     for line in file:
                         yield line.rstrip(b"\n")

@@ -110,6 +110,7 @@ class Piece:
     lost: Counter[str] = field(default_factory=Counter)
     images_of: Counter[str] = field(default_factory=Counter)  # "split/class id" -> images that have the class
     masks_of: Counter[str] = field(default_factory=Counter)
+    fragments: list[str] = field(default_factory=list)  # names of the group's files that `finish` joins
 
     def leave_out(self, what: str, number: int) -> None:
         """Count what is not exported."""
@@ -248,4 +249,5 @@ def as_json(piece: Piece) -> dict[str, Any]:
 
 def from_json(content: dict[str, Any]) -> Piece:
     """The inverse of `as_json`."""
-    return Piece(content["files"], *(Counter(content[name]) for name in ("counts", "lost", "images_of", "masks_of")))
+    counters = {name: Counter(content[name]) for name in ("counts", "lost", "images_of", "masks_of")}
+    return Piece(files=content["files"], fragments=content.get("fragments", []), **counters)

@@ -14,35 +14,18 @@ from typing import Any
 from pipeline.inspection import words
 from pipeline.inspection.look import Found
 from pipeline.inspection.views import DrawnMask, View
+from pipeline.report.document import document, zoom_dialog
 from pipeline.report.gallery import as_webp, outline
-from pipeline.report.page import as_json, policy, style_of_pages
+
+ZOOM_SIDE = '<ul class="said" id="zoom-notes"></ul>\n<ul class="masks" id="zoom-masks"></ul>'
 
 
 def page(found: Found, views: Sequence[View], max_unread: int) -> str:
     """The page as HTML."""
-    style, script = f"{style_of_pages()}\n{_asset('inspection.css')}", _asset("inspection.js")
+    parts = (_header(found), "<main>", _facts(found, max_unread), _asset("sheet.html"), "</main>")
+    body = "\n".join([*parts, zoom_dialog("image", ZOOM_SIDE)])
     data = {"items": [_item(view) for view in views]}
-    heading = escape(found.masks_uri)
-    body = "\n".join([_header(found), "<main>", _facts(found, max_unread), _asset("sheet.html"), "</main>"])
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy(style, script)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>Inspection of {heading}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-{_asset("zoom.html")}
-<script type="application/json" id="data">{as_json(data)}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+    return document(f"Inspection of {found.masks_uri}", body, data, _asset("inspection.js"), _asset("inspection.css"))
 
 
 def _header(found: Found) -> str:

@@ -107,13 +107,15 @@ def fuse(views: Sequence[View], canvas: Canvas) -> tuple[FloatArray, list[Mask]]
     total, count = np.zeros(size_hw, np.float32), np.zeros(size_hw, np.float32)
     own: list[Mask] = []
     for view in views:
+        mask = np.zeros(size_hw, np.uint8)
+        own.append(mask)
         rows, columns = canvas.cells(view.window)
+        if not mask[rows, columns].size:
+            continue  # a window between the centres of two cells
         field = _field(view, canvas.part(rows, columns))
         total[rows, columns] += field
         count[rows, columns] += 1
-        mask = np.zeros(size_hw, np.uint8)
         mask[rows, columns] = field > 0
-        own.append(mask)
     return np.asarray(total / np.maximum(count, 1), np.float32), own
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.planning.spill import Row
 from pipeline.sources import PlannedImage, mask_id
 from pipeline.storage import StoredFile
+from schemas import secrets
 from schemas.records import PLAN, conform
 
 DIGESTED = ("source_mask_id", "category_id", "category", "geometry", "mask_id")
@@ -52,7 +53,10 @@ def to_row(image: PlannedImage, file: StoredFile | None) -> Row:
 
 
 def as_text(name: str) -> str:
-    """A name with what is no text written out, as in `\\udcff`: names of files may be any bytes, JSON any code."""
+    """A name as rows keep it: no secret of a signed address, and what is no text written out, as in `\\udcff` (names
+    of files may be any bytes, JSON any code) and `\\x00` (NUL stands between the parts that a mask's id is hashed of).
+    """
+    name = secrets.redacted(name).replace("\0", "\\x00")
     return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 

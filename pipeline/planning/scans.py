@@ -29,7 +29,7 @@ from pipeline.sources import SourceInput
 from pipeline.sources.coverage import Coverage, Left
 from pipeline.storage import Store
 from pipeline.storage.lease import Hold
-from schemas import layout
+from schemas import layout, secrets
 from schemas.manifest import Scanned
 from schemas.records import UNREAD
 
@@ -53,13 +53,14 @@ def record(output: Store, given: SourceInput, source: str, hold: Hold) -> Conten
     coverage = given.coverage
     table = _unread_bytes(coverage.left())
     found = {**content(coverage, source), "unread_sha256": hashlib.sha256(table).hexdigest()}
-    data = json.dumps(found, indent=1, sort_keys=True).encode()
+    text = secrets.redacted(json.dumps(found, indent=1, sort_keys=True))
+    found, data = json.loads(text), text.encode()
     digest = hashlib.sha256(data).hexdigest()
     with hold() as fence:
         pointer, version = _versioned(output)
         key = _input_key(given.images_uri, given.masks_uri)
         pinned = {**pointer.get("pinned", {}), key: {**coverage.pinned, "source": source}}
-        new = {**pointer, "scan": digest, "pinned": pinned}
+        new = {**pointer, **json.loads(secrets.redacted(json.dumps({"scan": digest, "pinned": pinned})))}
         if pointer.get("scan") != digest or read_scan(output, current_scan(output)) is None:
             new["path"] = layout.scan(digest, uuid.uuid4().hex)
             output.put(layout.unread(new["path"]), table)

@@ -7,9 +7,6 @@ and no script or style but the page's own, by hash.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -20,6 +17,7 @@ from pipeline.dataset.failures import failures
 from pipeline.dataset.result import Result, open_result
 from pipeline.errors import REASONS
 from pipeline.report import charts, coverage, risk
+from pipeline.report.document import document, zoom_dialog
 from pipeline.report.gallery import gallery
 from pipeline.report.survey import STRATA, Category, Survey, survey
 from pipeline.review.verdicts import judged
@@ -36,6 +34,7 @@ DECISIONS = {
 MAX_CATEGORIES = 200
 PER_STRATUM = 60
 DASH = "–"
+ZOOM_SIDE = '<div class="judge" role="group" aria-label="Verdict" id="zoom-judge"></div>\n<dl id="zoom-facts"></dl>'
 
 
 def report(
@@ -71,7 +70,6 @@ def render(
     earlier: Mapping[str, str],
 ) -> str:
     """Everything gathered -> HTML."""
-    style, script = (_asset(name) for name in ("page.css", "page.js"))
     manifest = result.manifest
     data = {
         "kind": verdicts.KIND,
@@ -96,46 +94,10 @@ def render(
             _categories(found.categories),
             _asset("gallery.html"),
             "</main>",
-            _asset("zoom.html"),
+            zoom_dialog("mask", ZOOM_SIDE),
         ]
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy(style, script)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>Audit of {escape(result.store.uri)}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-<script type="application/json" id="data">{as_json(data)}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-def policy(style: str, script: str) -> str:
-    """A Content-Security-Policy that allows this style and this script, pictures in the page, and nothing else."""
-    return (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def style_of_pages() -> str:
-    """The CSS that all pages have in common."""
-    return _asset("page.css")
-
-
-def as_json(data: Any) -> str:
-    """JSON that can stand inside a script element: nothing in it opens or closes one."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return document(f"Audit of {result.store.uri}", body, data, _asset("page.js"))
 
 
 def _header(result: Result) -> str:
@@ -280,7 +242,3 @@ def _share(part: int, whole: int) -> str:
 
 def _asset(name: str) -> str:
     return (resources.files("pipeline.report") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"

@@ -31,10 +31,13 @@ _INSTANCE = re.compile(r"(^|/)instance_\d+_[^/]*\.png$")
 
 @dataclass(frozen=True)
 class _Objects:
-    """What the text beside an image says. by_rank: of a level's objects in their order; names: of classes."""
+    """What the text beside an image says. by_rank: of a level's objects in their order; names: of classes. problem: why
+    nothing is said, where a text is there that cannot be read.
+    """
 
     by_rank: Mapping[int, list[dict[str, Any]]] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+    problem: str = ""
 
     def of(self, level: int, rank: int, category: int) -> tuple[str, dict[str, Any]]:
         """Name and what else is said of an object; rank: from 0."""
@@ -97,7 +100,8 @@ def _mask(path: str, value: int, level: int, ranks: Mapping[int, int], objects: 
     extra = {key: what for key, what in said.items() if what not in ("", [], None)}
     extra |= {"part_level": level} if level else {}
     mask = mask_of(path, value, packed=True)
-    return replace(mask, category_id=category, category=name, extra=extra_of(extra, ("name",)))
+    detail = "; ".join(filter(None, (mask.detail, objects.problem)))
+    return replace(mask, category_id=category, category=name, extra=extra_of(extra, ("name",)), detail=detail)
 
 
 def category_of(value: int) -> int:
@@ -133,7 +137,7 @@ def _of_document(text: str) -> _Objects:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        return _Objects()
+        return _Objects(problem=f"the {DOCUMENT} beside its image is no JSON: names and attributes are not known")
     annotation = content.get("annotation") if isinstance(content, dict) else None
     entries = as_list(annotation.get("object")) if isinstance(annotation, dict) else []
     found: dict[int, list[dict[str, Any]]] = {}

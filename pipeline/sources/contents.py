@@ -62,9 +62,9 @@ def of_documents(paths: Sequence[str], store: Store) -> Iterator[tuple[str, str]
 
 
 def _of_keys(uri: str, access: Access) -> str | None:
-    """As far as the file can be read."""
+    """As far as the file can be read: a damaged one is refused by the source that its beginning speaks for."""
     keys: dict[str, Any] = {}
-    with suppress(RefusedError, OSError):
+    with suppress(RefusedError, FileNotFoundError):
         for key, entry in json_stream.entries(uri, access):
             _keep(keys, key, entry)
     return _document(keys)

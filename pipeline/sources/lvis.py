@@ -19,7 +19,7 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
 
     def name_of(image: dict[str, Any]) -> str:
         own = coco.file_name(image)
-        parts = as_name(image.get("coco_url")).split("/")
+        parts = as_name(image.get("coco_url")).partition("?")[0].split("/")
         if own and (own in given.images or not parts[-1]):
             return own
         of_url = next((name for name in (parts[-1], "/".join(parts[-2:])) if name in given.images), None)

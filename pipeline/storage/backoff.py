@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pipeline.errors import RefusedError, StorageError
+from schemas import secrets
 
 T = TypeVar("T")
 
@@ -76,5 +77,5 @@ def deadline_s(timeout_s: float, body_bytes: int) -> float:
 
 def brief(error: BaseException) -> str:
     """One line for a user; botocore and aiohttp say the rest of it in a page."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = secrets.redacted(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."

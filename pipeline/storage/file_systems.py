@@ -6,10 +6,7 @@ condition. A store that takes a condition and does not keep it is found out by `
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,9 +17,7 @@ import fsspec
 
 from pipeline.errors import RefusedError
 from pipeline.extras import install_command
-
-Entry = tuple[str, dict[str, Any]]
-"""A file's path as the file system takes it, and what a listing tells of it."""
+from pipeline.storage.paths import SPECIAL, Entry, refuse_secrets
 
 
 class StoredFile(NamedTuple):
@@ -52,13 +47,19 @@ class Access:
     timeout_s: float = 60.0
     exclusive: bool = False
 
+    def __post_init__(self) -> None:
+        refuse_secrets(self.endpoint_url or "")
+
 
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 """Kinds of URI whose file system is an extra of this project."""
 
 
 def connect(uri: str, endpoint_url: str | None, timeout_s: float) -> tuple[Any, str]:
-    """The file system behind a URI, and the path inside it. Raises RefusedError for a kind of URI it has none for."""
+    """The file system behind a URI, and the path inside it. Raises RefusedError for a kind of URI it has none for,
+    and for one with credentials in it.
+    """
+    refuse_secrets(uri)
     kind = uri.partition("://")[0]
     try:
         fs, path = fsspec.core.url_to_fs(uri, **options(uri, endpoint_url, timeout_s))
@@ -109,48 +110,11 @@ def modified_s(info: dict[str, Any]) -> float | None:
     return None
 
 
-SPECIAL = "special"
-"""Key of what a listing tells of an entry that is no file: why it is none."""
-
-
 def stored(path: str, info: dict[str, Any]) -> StoredFile:
     """What a listing tells of a file. path: relative to the store."""
     size = int(info.get("size") or info.get("Size") or 0)
     special = str(info.get(SPECIAL, ""))
     return StoredFile(path, size, etag(info), modified_s(info), special, info.get("mtime_ns"))
-
-
-def local_entries(root: str, follow_links: bool = False) -> Iterator[Entry]:
-    """Files below a folder of this machine, one at a time; links to files, and links that lead nowhere.
-
-    follow_links: what links to folders lead to, too, each folder once; and what is no file (SPECIAL), for whom nothing
-    may be left out.
-    """
-    folders = [root]
-    seen = {os.path.realpath(root)}  # a link may lead back up
-    while folders:
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif not (follow_links and entry.is_dir()):
-                    yield from _local_entry(entry, follow_links)
-                else:
-                    target = os.path.realpath(entry.path)
-                    if target in seen or root.startswith(f"{target}/"):
-                        yield entry.path, {SPECIAL: f"a link to {target}, which is listed already"}
-                    else:
-                        seen.add(target)
-                        folders.append(entry.path)
-
-
-def _local_entry(entry: os.DirEntry[str], with_special: bool) -> Iterator[Entry]:
-    with suppress(FileNotFoundError):  # gone since
-        found = entry.stat(follow_symlinks=entry.is_file())
-        if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
-            yield entry.path, {"size": found.st_size, "mtime": found.st_mtime, "mtime_ns": found.st_mtime_ns}
-        elif with_special:
-            yield entry.path, {SPECIAL: "a pipe, socket or device"}
 
 
 def remote_entries(

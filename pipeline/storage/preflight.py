@@ -12,6 +12,7 @@ from pipeline.errors import RefusedError
 from pipeline.storage.atomic import TEMPORARY_PREFIX
 from pipeline.storage.backoff import STORE_ERRORS, brief
 from pipeline.storage.file_systems import Access
+from pipeline.storage.paths import refuse_secrets
 from pipeline.storage.store import Store, split_uri
 
 START_TRIES = 6
@@ -47,6 +48,7 @@ def read_uri(uri: str, access: Access, max_bytes: int, what: str = "file") -> by
 
     what: what the file is to the user, for the message.
     """
+    refuse_secrets(uri)
     try:
         store, name = split_uri(uri, access)
         size = store.size(name)

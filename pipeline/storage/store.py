@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -25,7 +26,8 @@ import pyarrow.compute as pc
 from pipeline.errors import StorageError
 from pipeline.storage import atomic, file_systems, tables
 from pipeline.storage.backoff import ANSWERS, brief, deadline_s, is_failure, retried
-from pipeline.storage.file_systems import Access, Entry, StoredFile
+from pipeline.storage.file_systems import Access, StoredFile
+from pipeline.storage.paths import SPECIAL, Entry, check_opens, local_entries, refuse_secrets
 from pipeline.storage.tables import Ranges, parquet_bytes
 
 T = TypeVar("T")
@@ -41,6 +43,9 @@ class Store:
 
     uri: str
     access: Access = field(default_factory=Access)
+
+    def __post_init__(self) -> None:
+        refuse_secrets(self.uri)
 
     @cached_property
     def _fs_and_root(self) -> tuple[Any, str]:
@@ -85,6 +90,7 @@ class Store:
         Raises FileNotFoundError.
         """
         if self.is_local:
+            check_opens(self.full(path))
             return Path(self.full(path)).open("rb")
         return cast(BinaryIO, Ranges(self.size(path), partial(self.read_range, path)))
 
@@ -226,6 +232,8 @@ class Store:
 
     def some(self, limit: int) -> list[str]:
         """Paths of a few files below the root, in no order, without listing all of them."""
+        if self.is_local:
+            return [path for path, info in islice(self._entries("", True), 2 * limit) if SPECIAL not in info][:limit]
         return self._retried("list", "", partial(file_systems.some_files, *self._fs_and_root, limit))
 
     def list(self, folder: str = "", temporary: bool = False) -> list[StoredFile]:
@@ -248,7 +256,7 @@ class Store:
     def _entries(self, folder: str, follow_links: bool) -> Iterator[Entry]:
         if self.is_local:
             try:
-                yield from file_systems.local_entries(self.full(folder), follow_links)
+                yield from local_entries(self.full(folder), follow_links)
             except OSError as error:  # a folder left out would be images left out
                 raise StorageError(f"cannot list {self.uri}/{folder}: {brief(error)}") from None
         else:
@@ -258,6 +266,8 @@ class Store:
     def _call(self, what: str, method: str, path: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
         """One method of the file system on one path, with time limit and retries. `moved`: bytes of the body."""
         full = self.full(path)
+        if what == "read" and method != "exists" and self.is_local:
+            check_opens(full)
         return self._retried(what, path, lambda: self._timed(method, full, *arguments, moved=moved, **options))
 
     def _timed(self, method: Any, *arguments: Any, moved: int = 0, **options: Any) -> Any:
@@ -285,5 +295,6 @@ class Store:
 
 def split_uri(uri: str, access: Access) -> tuple[Store, str]:
     """A file's URI -> the store of its folder, and its name."""
+    refuse_secrets(uri)
     folder, _, name = uri.rpartition("/")
     return Store(folder or (f"{uri.partition('://')[0]}://" if "://" in uri else "."), access), name

@@ -36,7 +36,7 @@ SMALL = "vit_small"  # stands for the others where --small is given
 sam_model_registry[SMALL] = partial(
     _build_sam, encoder_embed_dim=64, encoder_depth=2, encoder_num_heads=2, encoder_global_attn_indexes=[1]
 )
-MODELS[SMALL] = replace(MODELS["vit_b"], name=SMALL, encoder_tflop=None)
+SPECS = {**MODELS, SMALL: replace(MODELS["vit_b"], name=SMALL, encoder_tflop=None)}
 
 
 class CoarseLike:
@@ -101,7 +101,7 @@ def load(model: str, path: Path | None, device: str, dtype: torch.dtype, batch: 
     if model == "lite":
         return LiteModel(None, device, dtype)
     assert path is not None
-    return SamModel(MODELS[model], path, "0" * 64, device, dtype, batch)
+    return SamModel(SPECS[model], path, "0" * 64, device, dtype, batch)
 
 
 def coarse_like(model: str, path: Path, device: str, dtype: torch.dtype, batch: int | None) -> CoarseLike:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.models import MODELS, PromptBatch
+from pipeline.models import PromptBatch
 from pipeline.models.ceiling import peak_memory_mb, settle
 from pipeline.models.encoder_batches import CompiledEncoder, GraphedEncoder
 from pipeline.models.sam_attention import Attention
@@ -30,6 +30,7 @@ from tests.benchmarks.gpu import Clock, Options, Row
 from tests.benchmarks.gpu_models import (
     SIZES,
     SMALL_SIZES,
+    SPECS,
     CoarseLike,
     checkpoint,
     coarse_like,
@@ -94,7 +95,7 @@ def _encoder(model: str, loaded: SingleThreadProxy, device: str, batch: int, sec
     frames = [np.full((1024, 1024, 3), shade % 256, np.uint8) for shade in range(batch)]
     each = _repeat(lambda: loaded.encode(frames), device, seconds) / batch
     row = {"part": "encoder", "batch": batch, "images_per_s": round(1 / each, 3), "ms_per_image": round(1000 * each, 2)}
-    if (tflop := MODELS[model].encoder_tflop) is not None:
+    if (tflop := SPECS[model].encoder_tflop) is not None:
         row["tflops"] = round(tflop / each, 2)
     return row | {"peak_gib": round(peak_memory_mb(device) / 1024, 2)}
 

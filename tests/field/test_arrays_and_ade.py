@@ -64,6 +64,16 @@ def test_ade20k(tmp_path: Path, year: str) -> None:
     assert {row["image_id"] for row in parts.masks} == {"street/ADE_1.jpg"}
 
 
+def test_ade20k_with_a_document_that_is_cut_says_what_is_lost(tmp_path: Path) -> None:
+    put_images(tmp_path, "ADE_1.jpg")
+    put(tmp_path / "ADE_1_seg.png", segments((LEFT, 1831, 30)))
+    put(tmp_path / "ADE_1.json", BESIDE["2021"][1][:40])
+    [mask] = run(tmp_path, tmp_path, tmp_path.with_name("out"), "ade20k").masks
+    assert (mask["category_id"], mask["category"]) == (1831, "")
+    assert mask["detail"] == "the .json beside its image is no JSON: names and attributes are not known"
+    assert (binary.decode(mask["coarse_rle"]) == LEFT).all()
+
+
 @pytest.mark.parametrize("text", ["", "#####", "\0", "[1", '{"annotation": {"object": [3, {"parts": 3, "name": []}]}}'])
 @pytest.mark.parametrize("ending", ["_atr.txt", ".json"])
 def test_no_text_beside_stops_a_plan(tmp_path: Path, text: str, ending: str) -> None:

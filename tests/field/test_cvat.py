@@ -13,9 +13,8 @@ import pytest
 from pipeline.errors import REASONS, RefusedError
 from pipeline.exports.cvat import row_runs
 from pipeline.masks import binary
-from pipeline.sources import detect
+from tests.field.own_exports import check_own_export_comes_back
 from tests.field.world import BOX, SIZE_HW, Outcome, put, put_images, run, square
-from tests.pipeline.exports.results import ImageCase, MaskCase, expected, make_result, read_back, write
 
 HEIGHT, WIDTH = SIZE_HW
 TOP, BOTTOM, LEFT, RIGHT = BOX
@@ -179,16 +178,4 @@ def test_what_is_no_xml_of_cvat_is_refused_in_one_line(tmp_path: Path, text: str
 
 
 def test_the_own_export_comes_back(tmp_path: Path) -> None:
-    chance = np.random.default_rng(1)
-    sizes = [(12, 16), (31, 7), (40, 41)]
-    cases = [
-        ImageCase(f"sub/{number} é.png", size, [MaskCase(chance.integers(0, 2, size, dtype=np.uint8), c, name)
-                  for c, name in ((5, 'a "cat" & <co>'), (3, "dog"))])
-        for number, size in enumerate(sizes)
-    ]  # fmt: skip
-    result = make_result(tmp_path, cases)
-    write(result, tmp_path / "to", "cvat")
-    assert detect(str(tmp_path / "to" / "annotations.xml")) == "cvat"
-    assert read_back("cvat", tmp_path / "to" / "annotations.xml", tmp_path / "images") == expected(cases)
-    again = run(tmp_path / "images", tmp_path / "to" / "annotations.xml", tmp_path / "again")
-    assert {row["source_mask_id"] for row in again.masks} == {row["mask_id"] for row in result.masks().to_pylist()}
+    check_own_export_comes_back(tmp_path, "cvat", "annotations.xml")

@@ -13,8 +13,8 @@ from pipeline.errors import REASONS, RefusedError
 from pipeline.exports.label_studio import brush_rle
 from pipeline.masks import binary
 from pipeline.sources import brush, detect, parse
+from tests.field.own_exports import check_own_export_comes_back
 from tests.field.world import SIZE_HW, Outcome, put, put_images, run, square
-from tests.pipeline.exports.results import ImageCase, MaskCase, expected, make_result, read_back, write
 
 HEIGHT, WIDTH = SIZE_HW
 CORNERS = [[25, 25], [75, 25], [75, 75], [25, 75]]
@@ -226,17 +226,4 @@ def test_no_field_stops_a_plan(tmp_path: Path) -> None:
 
 
 def test_the_own_export_comes_back(tmp_path: Path) -> None:
-    chance = np.random.default_rng(1)
-    sizes = [(12, 16), (31, 7), (40, 41)]
-    cases = [
-        ImageCase(f"sub/{number} é.png", size, [MaskCase(chance.integers(0, 2, size, dtype=np.uint8), c, name)
-                  for c, name in ((5, 'a "cat" & <co>'), (3, "dog"))])
-        for number, size in enumerate(sizes)
-    ]  # fmt: skip
-    result = make_result(tmp_path, cases)
-    write(result, tmp_path / "to", "label-studio")
-    tasks = tmp_path / "to" / "tasks.json"
-    assert detect(str(tasks)) == "label-studio"
-    assert read_back("label-studio", tasks, tmp_path / "images") == expected(cases)
-    again = run(tmp_path / "images", tasks, tmp_path / "again")
-    assert {row["source_mask_id"] for row in again.masks} == {row["mask_id"] for row in result.masks().to_pylist()}
+    check_own_export_comes_back(tmp_path, "label-studio", "tasks.json")

@@ -21,6 +21,8 @@ OUT, RESULT = "gs://b/x", "RESULT"
 COMMANDS = {
     "run": [["--images", "gs://b/x", "--masks", COARSE, "--output", "OUT"], ["--masks", OUT, "--output", "OUT"]],
     "plan": [["--images", str(DEMO / "images"), "--masks", COARSE, "--output", OUT]],
+    "inspect": [["--images", "gs://b/x", "--masks", COARSE], ["--images", str(DEMO / "images"), "--masks", OUT]],
+    "config": [["--config", "gs://b/relabel.yaml"]],
     "refine": [[PHOTO, PHOTO, "--output", "OUT", "--model", "vit_b", "--checkpoint", "gs://b/x.pth"]],
     "status": [[OUT], ["az://c/x"], ["abfs://c/x"], ["nosuch://x"]],
     "files": [[OUT]],
@@ -46,8 +48,8 @@ COMMANDS = {
     "review": [[OUT, "verdicts.json"], [RESULT, "gs://b/verdicts.json"]],
     "bench": [["--model", "vit_b", "--checkpoint", "gs://b/x.pth", "--images", "1"]],
 }
-LOCAL = {"demo", "train-lite"}
-"""They take no URI."""
+LOCAL = {"demo", "doctor", "train-lite"}
+"""They take no URI, or say what is wrong with it in a table."""
 
 
 def test_every_command_is_here() -> None:

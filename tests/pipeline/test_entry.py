@@ -15,7 +15,17 @@ import pytest
 import pipeline
 from pipeline.errors import RefusedError
 from pipeline.planning.increment import Planned
-from pipeline.progress.events import ChunkFinished, Covered, Event, Planning, Refined, Refining, Retrying, Sealing
+from pipeline.progress.events import (
+    ChunkFinished,
+    Covered,
+    Event,
+    Planning,
+    Refined,
+    Refining,
+    Retrying,
+    Sealing,
+    Starting,
+)
 from pipeline.storage import Access
 from pipeline.verify.check import verify
 from schemas.config import ConfigError
@@ -58,6 +68,7 @@ def test_a_run_in_a_thread_ends_in_a_sound_result_and_is_told_in_order(head: Ray
         *[Planning] * 6,
         Covered,
         Planned,
+        Starting,
         Refining,
         *[ChunkFinished] * 3,
         Refined,

@@ -1,22 +1,6 @@
-"use strict";
 (() => {
   const { items } = JSON.parse(document.getElementById("data").textContent);
-  const by = (id) => document.getElementById(id);
-  const SVG = "http://www.w3.org/2000/svg";
-  let visible = [], zoomed = null, view = null;
-
-  // ---- making elements: text is always text, never markup
-  function make(tag, values = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(values)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  }
-  function draw(tag, values = {}) {
-    const element = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(values)) element.setAttribute(name, value);
-    return element;
-  }
+  let visible = [], zoomed = null;
 
   function fill(svg, item, withImage) {
     svg.replaceChildren();
@@ -87,6 +71,7 @@
 
   // ---- zoom
   const stage = by("stage"), dialog = by("zoom");
+  const { fit, scale } = viewer(stage, () => (zoomed.image ? [zoomed.width, zoomed.height] : [400, 400]), 32);
   function only(number) {
     for (const group of stage.querySelectorAll("g")) group.classList.toggle("dim", number !== null && group.dataset.mask !== String(number));
   }
@@ -113,34 +98,6 @@
     const item = visible[(visible.indexOf(zoomed) + by_ + visible.length) % visible.length];
     if (item) zoom(item);
   }
-  const look = () => stage.setAttribute("viewBox", `${view.x} ${view.y} ${view.w} ${view.h}`);
-  function fit() {
-    view = { x: 0, y: 0, w: zoomed.width || 400, h: zoomed.height || 400 };
-    look();
-  }
-  function scale(factor, x = view.x + view.w / 2, y = view.y + view.h / 2) {
-    const width = zoomed.width || 400;
-    const bounded = Math.min(Math.max(factor, view.w / (width * 2)), view.w / (width / 32));
-    view = { x: x - (x - view.x) / bounded, y: y - (y - view.y) / bounded, w: view.w / bounded, h: view.h / bounded };
-    look();
-  }
-  function at(event) {
-    const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(stage.getScreenCTM().inverse());
-    return [point.x, point.y];
-  }
-  stage.addEventListener("wheel", (event) => { event.preventDefault(); scale(Math.exp(-event.deltaY / 300), ...at(event)); }, { passive: false });
-  let held = null;
-  stage.addEventListener("pointerdown", (event) => { held = at(event); stage.setPointerCapture(event.pointerId); });
-  stage.addEventListener("pointermove", (event) => {
-    if (!held) return;
-    const [x, y] = at(event);
-    view = { ...view, x: view.x + held[0] - x, y: view.y + held[1] - y };
-    look();
-  });
-  for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, () => { held = null; });
-  by("zoom-in").addEventListener("click", () => scale(1.5));
-  by("zoom-out").addEventListener("click", () => scale(1 / 1.5));
-  by("zoom-fit").addEventListener("click", fit);
   by("previous").addEventListener("click", () => step(-1));
   by("next").addEventListener("click", () => step(1));
   by("close").addEventListener("click", () => dialog.close());

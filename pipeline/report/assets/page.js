@@ -1,14 +1,11 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const by = (id) => document.getElementById(id);
-  const SVG = "http://www.w3.org/2000/svg";
   const VERDICTS = [["better", "b", "refined is better"], ["worse", "w", "refined is worse"], ["reject", "r", "reject both"]];
   const place = `relabel-verdicts:${data.output}:${data.fingerprint}`;
   const items = data.items;
   const byId = new Map(items.map((item) => [item.id, item]));
   const verdicts = new Map(Object.entries(data.verdicts).filter(([id]) => byId.has(id)));
-  let stratum = "", visible = [], zoomed = null, view = null;
+  let stratum = "", visible = [], zoomed = null;
 
   // Verdicts survive a reload where the browser lets a file keep something.
   try {
@@ -26,18 +23,6 @@
     try { localStorage.setItem(place, JSON.stringify(kept)); } catch { /* as above */ }
   }
 
-  // ---- making elements: text is always text, never markup
-  function make(tag, values = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(values)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  }
-  function draw(tag, values = {}) {
-    const element = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(values)) element.setAttribute(name, value);
-    return element;
-  }
   const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
   const named = (item) => item.category || item.source_mask_id || item.id;
 
@@ -176,6 +161,7 @@
 
   // ---- zoom
   const stage = by("stage"), dialog = by("zoom");
+  const { fit, scale } = viewer(stage, () => (zoomed.image ? [zoomed.width, zoomed.height] : [400, 400]), 16);
   function zoom(item) {
     zoomed = item;
     by("zoom-title").textContent = named(item);
@@ -197,34 +183,6 @@
     const item = visible[(at + by_ + visible.length) % visible.length];
     if (item) zoom(item);
   }
-  function fit() {
-    view = zoomed.image ? { x: 0, y: 0, w: zoomed.width, h: zoomed.height } : { x: 0, y: 0, w: 400, h: 400 };
-    look();
-  }
-  const look = () => stage.setAttribute("viewBox", `${view.x} ${view.y} ${view.w} ${view.h}`);
-  function scale(factor, x = view.x + view.w / 2, y = view.y + view.h / 2) {
-    const width = zoomed.width || 400;
-    const bounded = Math.min(Math.max(factor, view.w / (width * 2)), view.w / (width / 16));
-    view = { x: x - (x - view.x) / bounded, y: y - (y - view.y) / bounded, w: view.w / bounded, h: view.h / bounded };
-    look();
-  }
-  function at(event) {
-    const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(stage.getScreenCTM().inverse());
-    return [point.x, point.y];
-  }
-  stage.addEventListener("wheel", (event) => { event.preventDefault(); scale(Math.exp(-event.deltaY / 300), ...at(event)); }, { passive: false });
-  let held = null;
-  stage.addEventListener("pointerdown", (event) => { held = at(event); stage.setPointerCapture(event.pointerId); });
-  stage.addEventListener("pointermove", (event) => {
-    if (!held) return;
-    const [x, y] = at(event);
-    view = { ...view, x: view.x + held[0] - x, y: view.y + held[1] - y };
-    look();
-  });
-  for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, () => { held = null; });
-  by("zoom-in").addEventListener("click", () => scale(1.5));
-  by("zoom-out").addEventListener("click", () => scale(1 / 1.5));
-  by("zoom-fit").addEventListener("click", fit);
   by("previous").addEventListener("click", () => step(-1));
   by("next").addEventListener("click", () => step(1));
   by("close").addEventListener("click", () => dialog.close());

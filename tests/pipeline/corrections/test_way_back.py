@@ -9,65 +9,37 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from jobs.cli import app
-from pipeline.calibration.sample import read_corrections
-from pipeline.corrections.bring import Brought, Given, bring
 from pipeline.dataset import overlays
 from pipeline.dataset.verdicts import digest, rejected
 from pipeline.errors import RefusedError
 from pipeline.exports.label_studio import brush_rle
 from pipeline.exports.types import Options
-from pipeline.masks import binary
 from pipeline.output.corrected import lay_over
 from pipeline.storage import Access
-from pipeline.storage.lease import unguarded
 from pipeline.verify.check import verify
 from tests.pipeline.corrections.way_back import (
+    CROWD,
+    DRAWN,
+    GONE,
+    LEFT,
+    MOVED,
     RING,
     as_polygon,
     attribute,
+    back,
+    edit,
     edited,
     exported,
     files,
+    ids,
     of_mask,
     polygon,
+    relabel,
     result,
     rows,
-    sealed,
 )
 from tests.pipeline.outputs import SIZE_HW, Output
-
-DRAWN = binary.from_polygons([[float(value) for value in RING]], SIZE_HW)
-MOVED, GONE, CROWD, LEFT = "0-0", "0-1", "0-2", "0-3"
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Output:
-    return sealed(tmp_path)
-
-
-def relabel(*words: str | Path) -> Any:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def back(output: Output, path: Path, **more: Any) -> Brought:
-    return bring(output.store.uri, Given(str(path), **more), Access(), unguarded)
-
-
-def ids(output: Output) -> dict[str, str]:
-    return {source_id: row["mask_id"] for source_id, row in rows(output).items()}
-
-
-def edit(output: Output, root: Element) -> None:
-    """One mask redrawn as a polygon, one deleted, one added, one a crowd."""
-    own = ids(output)
-    mask, image = of_mask(root, own[MOVED])
-    as_polygon(mask, RING)
-    image.remove(of_mask(root, own[GONE])[0])
-    attribute(of_mask(root, own[CROWD])[0], "is_crowd").text = "true"
-    polygon(image, "thing", [20, 2, 28, 2, 28, 9, 20, 9])
 
 
 def check_corrected(before: dict[str, Any], after: dict[str, Any], name: str) -> None:
@@ -360,44 +332,3 @@ def test_a_mask_copied_to_another_image_is_added_there(output: Output, tmp_path:
         attribute(copy, "mask_id").text = own[MOVED]
 
     assert back(output, edited(exported(output, tmp_path / "cvat", "cvat"), propagate)).counts["added"] == 1
-
-
-def test_corrections_are_a_truth_to_calibrate_on(output: Output, tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match="no correction of a refined mask"):
-        read_corrections(output.store.uri, Access())
-    path = edited(exported(output, tmp_path / "cvat", "cvat"), lambda root: edit(output, root))
-    for name, seen, masks in (("changed", False, {MOVED, LEFT}), ("seen", True, {MOVED, LEFT, *ids(output)})):
-        back(output, path, name=name, seen=seen)
-        sample = read_corrections(output.store.uri, Access()).sample
-        assert {row["source_mask_id"] for row in sample.rows} == masks - {CROWD, GONE}
-        found = dict(zip((row["source_mask_id"] for row in sample.rows), sample.refined_iou, strict=True))
-        row = rows(output)[MOVED]
-        assert found[MOVED] == binary.iou(binary.decode(row["refined_rle"]), binary.decode(DRAWN))
-        kept = rows(output)[LEFT]
-        assert found[LEFT] == (1.0 if kept["mask_rle"] == kept["refined_rle"] else binary.iou(*sides(kept)))
-    few = relabel("calibrate", output.folder, "--corrections", "--output", tmp_path / "c.json")
-    assert "too few masks to calibrate" in str(few.exception)
-
-
-def sides(row: dict[str, Any]) -> tuple[binary.Mask, binary.Mask]:
-    return binary.decode(row["refined_rle"]), binary.decode(row["mask_rle"])
-
-
-def test_a_calibration_is_fitted_to_corrections(tmp_path: Path) -> None:
-    output = Output(tmp_path / "out", chunk_images=64)
-    output.plan(dict.fromkeys(range(80), (3, 97)))
-    output.refine(output.pending())
-    output.seal()
-
-    def redraw(root: Element) -> None:
-        for number, image in enumerate(root.iter("image")):
-            as_polygon(image[0], [3, 3, 10 + number % 8, 3, 10 + number % 8, 9 + number % 4, 3, 9 + number % 4])
-
-    back(output, edited(exported(output, tmp_path / "cvat", "cvat"), redraw))
-    to = tmp_path / "calibration.json"
-    done = relabel("calibrate", output.folder, "--corrections", "--output", to)
-    assert done.exit_code == 0, done.output
-    assert 30 <= json.loads(to.read_text())["fitted_on"]["masks"] <= 240
-    resealed = relabel("seal", output.folder, "--calibration", to)
-    assert resealed.exit_code == 0, resealed.output
-    assert verify(output.store.uri, Access()).findings == []

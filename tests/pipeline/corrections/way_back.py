@@ -10,14 +10,22 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from pipeline.corrections.bring import Brought, Given, bring
 from pipeline.dataset import Result, open_result
 from pipeline.exports.driver import export
 from pipeline.exports.types import Options
-from pipeline.storage import Store
-from tests.pipeline.outputs import Output
+from pipeline.masks import binary
+from pipeline.storage import Access, Store
+from pipeline.storage.lease import unguarded
+from tests.pipeline.outputs import SIZE_HW, Output
 
 CORPUS = {0: (4, "a"), 1: (2, "b"), 2: (3, "c"), 3: (1, "d")}
 RING = [2, 3, 14, 3, 14, 12, 2, 12]
+DRAWN = binary.from_polygons([[float(value) for value in RING]], SIZE_HW)
+MOVED, GONE, CROWD, LEFT = "0-0", "0-1", "0-2", "0-3"
 
 Row = dict[str, Any]
 Edit = Callable[[Element], None]
@@ -98,3 +106,25 @@ def files(output: Output) -> dict[str, bytes]:
     content = {AGAIN.sub(".parquet", path): output.store.read(path) for path in paths}
     manifest = {**found.manifest.as_dict(), "generation": None}
     return {**content, "manifest": AGAIN.sub(".parquet", json.dumps(manifest, sort_keys=True)).encode()}
+
+
+def relabel(*words: str | Path) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def back(output: Output, path: Path, **more: Any) -> Brought:
+    return bring(output.store.uri, Given(str(path), **more), Access(), unguarded)
+
+
+def ids(output: Output) -> dict[str, str]:
+    return {source_id: row["mask_id"] for source_id, row in rows(output).items()}
+
+
+def edit(output: Output, root: Element) -> None:
+    """One mask redrawn as a polygon, one deleted, one added, one a crowd."""
+    own = ids(output)
+    mask, image = of_mask(root, own[MOVED])
+    as_polygon(mask, RING)
+    image.remove(of_mask(root, own[GONE])[0])
+    attribute(of_mask(root, own[CROWD])[0], "is_crowd").text = "true"
+    polygon(image, "thing", [20, 2, 28, 2, 28, 9, 20, 9])

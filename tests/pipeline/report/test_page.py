@@ -18,7 +18,8 @@ from pipeline.dataset import Result
 from pipeline.dataset.verdicts import digest
 from pipeline.errors import RefusedError
 from pipeline.report import risk
-from pipeline.report.page import as_json, report
+from pipeline.report.document import as_json
+from pipeline.report.page import report
 from pipeline.report.survey import BINS
 from pipeline.storage import Access
 from tests.pipeline.report.conftest import HOSTILE
