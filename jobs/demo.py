@@ -51,8 +51,8 @@ def _show(result: Path, pictures: Path) -> None:
 
 
 def _picture(path: Path, photo: Path, rows: list[dict[str, object]]) -> None:
+    from pipeline.decoding.decode import decode_image
     from pipeline.masks import binary, drawing  # as above
-    from pipeline.masks.decode import decode_image
 
     pixels = decode_image(photo.read_bytes(), 10**8)
     coarse = [binary.decode(row["coarse_rle"]) for row in rows]  # type: ignore[arg-type]

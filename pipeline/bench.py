@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.decoding.decode import decode_image
 from pipeline.masks import binary
 from pipeline.masks.binary import Rle
-from pipeline.masks.decode import decode_image
 from pipeline.masks.frames import FloatArray
 from pipeline.models import Asked, Candidates, MaskModel, Pending, PromptBatch, frame_for, input_for
 from pipeline.refiners import RefineImage, refine

@@ -14,11 +14,11 @@ from pipeline import refiners
 from pipeline.calibration.apply import judge
 from pipeline.calibration.files import calibration_for
 from pipeline.configuration import model_of, resolve
+from pipeline.decoding.coarse import read_label_image
+from pipeline.decoding.decode import decode_image
 from pipeline.errors import ImageError, MaskError, RefusedError
 from pipeline.masks import binary
 from pipeline.masks.binary import Mask
-from pipeline.masks.coarse import read_label_image
-from pipeline.masks.decode import decode_image
 from pipeline.masks.frames import resize_to_input
 from pipeline.masks.gate import Decision, Quality
 from pipeline.models import Model, frame_for, load_model, weights

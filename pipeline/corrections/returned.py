@@ -14,10 +14,10 @@ from pipeline import sources
 from pipeline.dataset.by_image import groups, read_batches
 from pipeline.dataset.overlays import in_images
 from pipeline.dataset.result import Result
+from pipeline.decoding.coarse import coarse_rle
 from pipeline.errors import MaskError, RefusedError
 from pipeline.masks import binary
 from pipeline.masks.binary import Rle
-from pipeline.masks.coarse import coarse_rle
 from pipeline.sources import PlannedImage, PlannedMask, SourceInput
 from pipeline.sources.coverage import MASKS, UNREAD, Coverage
 from pipeline.storage import Access, StoredFile

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from pipeline.dataset.order import Index, Integers, index_shard, join
 from pipeline.dataset.result import Result
+from pipeline.decoding.decode import ImageArray, decode_image
 from pipeline.errors import ImageError, RefusedError
 from pipeline.masks import binary
-from pipeline.masks.decode import ImageArray, decode_image
 from pipeline.storage import STORE_ERRORS, Store, brief
 from pipeline.storage.containers import read_image
 from pipeline.storage.paths import safe_relative

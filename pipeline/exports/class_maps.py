@@ -18,13 +18,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.dataset.by_image import Group, Row
+from pipeline.decoding.coarse import read_label_image
 from pipeline.errors import MaskError, RefusedError
 from pipeline.exports import fragments
 from pipeline.exports.image_files import tell_renamed
 from pipeline.exports.layers import Layers, count_hidden, paint
 from pipeline.exports.names import split_suffix
 from pipeline.exports.types import Export, ExportImage, Job, Piece, batches, in_split
-from pipeline.masks.coarse import read_label_image
 from pipeline.storage import Store
 
 VOID = 255

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.masks.raster import SUFFIXES
+from pipeline.decoding.raster import SUFFIXES
 from pipeline.storage.containers import MARK, split_member
 
 MAX_PART_BYTES = 200  # file systems take 255; suffix, hash and a temporary name go on top

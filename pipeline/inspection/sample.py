@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pipeline.decoding import raster
+from pipeline.decoding.decode import EXIF_ORIENTATION
 from pipeline.errors import ImageError
-from pipeline.masks import raster
-from pipeline.masks.decode import EXIF_ORIENTATION
 from pipeline.planning.rows import as_rows
 from pipeline.refining.chunk import Inputs, load
 from pipeline.sources import PlannedImage

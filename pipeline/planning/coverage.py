@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline.decoding.raster import NOT_DECODED
 from pipeline.errors import RefusedError
-from pipeline.masks.raster import NOT_DECODED
 from pipeline.planning.rows import as_text
 from pipeline.sources import SOURCES
 from pipeline.sources.coverage import IGNORED, IMAGES, MASKS, READ, UNREAD, Coverage, is_planned, kind_of

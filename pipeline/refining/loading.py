@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.decoding.coarse import UnusableMaskError, coarse_mask, frame_of_masks, mask_file
+from pipeline.decoding.decode import decode_reduced
 from pipeline.errors import ImageError, MaskError, RowError, StorageError
-from pipeline.masks.coarse import UnusableMaskError, coarse_mask, frame_of_masks, mask_file
-from pipeline.masks.decode import decode_reduced
 from pipeline.masks.frames import resize_to_input
 from pipeline.storage import Store, brief
 from pipeline.storage.containers import Member, read_cells, read_member

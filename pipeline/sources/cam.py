@@ -1,6 +1,6 @@
 """A folder of soft class activation maps beside a folder of images: `cams/NAME.npy` or `.npz` for `images/NAME.jpg`.
 
-What a file holds, and how its scores become a class map: `pipeline/masks/cams.py`. Options of this source:
+What a file holds, and how its scores become a class map: `pipeline/decoding/cams.py`. Options of this source:
     layout=chw|hwc         axis order of the scores (chw)
     alpha=A                background score (1 - highest class score) ** A  (the default, with A = 1)
     threshold=T            background score T everywhere
@@ -17,9 +17,9 @@ from functools import partial
 
 import numpy as np
 
+from pipeline.decoding import cams
+from pipeline.decoding.cams import CamRule
 from pipeline.errors import MaskError, RefusedError
-from pipeline.masks import cams
-from pipeline.masks.cams import CamRule
 from pipeline.sources import files
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from pipeline.decoding import label_image
+from pipeline.decoding.label_image import LabelImage
 from pipeline.errors import MaskError
-from pipeline.masks import binary, label_image
-from pipeline.masks.label_image import LabelImage
+from pipeline.masks import binary
 from pipeline.sources import coco, png
 from pipeline.sources.fields import as_flag, as_id, as_int, brief_value, extra_of
 from pipeline.sources.files import UNREADABLE

@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from pipeline.decoding.label_image import LabelImage
 from pipeline.errors import RefusedError
-from pipeline.masks.label_image import LabelImage
 from pipeline.sources import cityscapes, files, png, walks
 from pipeline.sources.fields import as_int
 from pipeline.sources.label_maps import LabelMap, find

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.decoding.coarse import read_label_image
+from pipeline.decoding.label_image import Labels
 from pipeline.errors import MaskError, RefusedError
-from pipeline.masks.coarse import read_label_image
-from pipeline.masks.label_image import Labels
 from pipeline.sources import cityscapes, files, png, walks
 from pipeline.sources.fields import as_int
 from pipeline.sources.label_maps import find

@@ -17,8 +17,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.decoding import label_image
 from pipeline.errors import MaskError
-from pipeline.masks import label_image
 from pipeline.sources import documents, shapes
 from pipeline.sources.annotated import Annotated, Shape
 from pipeline.sources.documents import Form

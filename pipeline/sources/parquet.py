@@ -21,8 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.decoding import label_image
 from pipeline.errors import MaskError, RefusedError
-from pipeline.masks import label_image
 from pipeline.sources import containers
 from pipeline.sources.cells import CATEGORIES, CATEGORY_IDS, FILES, GEOMETRIES, IDS, LISTS, Cells
 from pipeline.sources.fields import as_id, as_name, as_size

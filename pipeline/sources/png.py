@@ -15,9 +15,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from pipeline.decoding import label_image
+from pipeline.decoding.label_image import LabelImage
 from pipeline.errors import MaskError, RefusedError
-from pipeline.masks import label_image
-from pipeline.masks.label_image import LabelImage
 from pipeline.sources import files, walks
 from pipeline.sources.label_maps import is_label_map
 from pipeline.sources.pairs import stem

@@ -1,4 +1,4 @@
-"""Shapes as annotation tools draw them -> geometry of a planned mask (`pipeline/masks/coarse.py`). Pure.
+"""Shapes as annotation tools draw them -> geometry of a planned mask (`pipeline/decoding/coarse.py`). Pure.
 
 Coordinates are in pixels, x to the right and y down. What cannot be drawn is UNREADABLE, with what is wrong in words.
 """

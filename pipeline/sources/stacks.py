@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.decoding import cams
 from pipeline.errors import MaskError, RefusedError
-from pipeline.masks import binary, cams
+from pipeline.masks import binary
 from pipeline.sources import files
 from pipeline.sources.fields import as_float, as_int, as_label
 from pipeline.sources.pairs import stem

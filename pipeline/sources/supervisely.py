@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.decoding import label_image
 from pipeline.errors import MaskError
-from pipeline.masks import label_image
 from pipeline.sources import documents, shapes
 from pipeline.sources.annotated import Annotated, Shape
 from pipeline.sources.documents import Form

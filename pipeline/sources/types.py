@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.masks.raster import SUFFIXES
+from pipeline.decoding.raster import SUFFIXES
 from pipeline.sources.coverage import Coverage
 from pipeline.storage import Access, StoredFile
 from pipeline.storage.containers import Member

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.decoding import label_image
+from pipeline.decoding.label_image import LabelImage
 from pipeline.errors import MaskError
-from pipeline.masks import label_image
-from pipeline.masks.label_image import LabelImage
 from pipeline.sources import files, png, walks
 from pipeline.sources.label_maps import LabelMap, find, packed
 from pipeline.sources.png import VOID, mask_of, read

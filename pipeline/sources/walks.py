@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Callable, Collection, Container, Iterator
 from pathlib import Path, PurePosixPath
 
-from pipeline.masks.raster import NOT_DECODED
+from pipeline.decoding.raster import NOT_DECODED
 from pipeline.sources import pairing
 from pipeline.sources.coverage import IMAGES, Coverage
 from pipeline.sources.pairs import stem

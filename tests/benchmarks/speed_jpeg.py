@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.configuration import resolve as resolve_config
+from pipeline.decoding.decode import decode_reduced
 from pipeline.masks import binary
-from pipeline.masks.decode import decode_reduced
 from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.models import load_model
 from pipeline.models.weights import resolve

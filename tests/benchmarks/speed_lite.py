@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.decoding.decode import decode_image
 from pipeline.masks import binary
 from pipeline.masks.binary import Mask, Rle
-from pipeline.masks.decode import decode_image
 from pipeline.masks.frames import Frame, resize_to_input
 
 SIDE, MASK_SIDE = 512, 256

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.configuration import resolve
-from pipeline.masks.decode import decode_image
+from pipeline.decoding.decode import decode_image
 from pipeline.masks.frames import PROMPT_SIDE, Frame, resize_to_input
 from pipeline.models import Candidates, PromptBatch
 from pipeline.refiners import REFINERS, RefineImage

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.decoding import label_image, raster
+from pipeline.decoding.decode import decode_image, decode_reduced
 from pipeline.errors import MaskError
-from pipeline.masks import label_image, raster
-from pipeline.masks.decode import decode_image, decode_reduced
 from tests.field.world import SIZE_HW, Pixels, coco, encoded, photograph, put, put_images, run, square
 
 SQUARE = square()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.decoding.coarse import coarse_rle
 from pipeline.errors import MaskError, RefusedError
 from pipeline.masks import binary
-from pipeline.masks.coarse import coarse_rle
 from pipeline.sources import SourceInput, detect, parse, scan
 from pipeline.storage import Access, Store
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pipeline.decoding import cams
+from pipeline.decoding.cams import CamRule
 from pipeline.errors import MaskError
-from pipeline.masks import cams
-from pipeline.masks.cams import CamRule
 
 ALPHA = CamRule("chw", 1.0, None)
 

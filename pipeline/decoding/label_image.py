@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pipeline.decoding import raster
+from pipeline.decoding.decode import short
 from pipeline.errors import ImageError, MaskError
-from pipeline.masks import raster
-from pipeline.masks.decode import short
 
 MAX_MASK_PIXELS = 120_000_000
 LARGE_PIXELS = 16_000_000  # images above it are decoded one at a time

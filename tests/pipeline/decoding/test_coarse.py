@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.decoding.coarse import UnusableMaskError, coarse_rle, mask_file, read_label_image
 from pipeline.errors import MaskError
 from pipeline.masks import binary
-from pipeline.masks.coarse import UnusableMaskError, coarse_rle, mask_file, read_label_image
 
 SIZE = (20, 30)
 MASK = np.zeros(SIZE, np.uint8)

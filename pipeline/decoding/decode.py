@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.decoding import raster
+from pipeline.decoding.levels import Stretched, to_8_bits
 from pipeline.errors import ImageError
-from pipeline.masks import raster
-from pipeline.masks.levels import Stretched, to_8_bits
 
 EXIF_ORIENTATION = 0x0112
 _ADDRESS = re.compile(r" ?<[\w.]+ object at 0x[0-9a-f]+>")

@@ -22,12 +22,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.decoding import cams, label_image, raster, segmentation
+from pipeline.decoding.cams import CamRule
+from pipeline.decoding.label_image import Labels
+from pipeline.decoding.segmentation import Drawn
 from pipeline.errors import MaskError
-from pipeline.masks import binary, cams, label_image, raster, segmentation
+from pipeline.masks import binary
 from pipeline.masks.binary import Rle
-from pipeline.masks.cams import CamRule
-from pipeline.masks.label_image import Labels
-from pipeline.masks.segmentation import Drawn
 
 FIT = '"fit"'
 MAX_PAIRS_PIXELS = 1 << 28

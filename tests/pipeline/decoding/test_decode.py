@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.decoding.decode import decode_image, decode_reduced
 from pipeline.errors import ImageError
 from pipeline.masks import binary
-from pipeline.masks.decode import decode_image, decode_reduced
 from pipeline.masks.frames import resize_to_input
 from pipeline.models.lite.model import LiteModel
 from schemas.config import Method
