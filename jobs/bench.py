@@ -20,7 +20,7 @@ from pipeline.models import registry
 from pipeline.storage import Access
 
 if TYPE_CHECKING:
-    from pipeline.tune import Work
+    from pipeline.speed.tune import Work
 
 MEASURED = registry.names_where(lambda spec: spec.promptable)
 PHOTOS = Path(__file__).parent / "demo_data" / "images"
@@ -72,15 +72,15 @@ def bench(
     if not files:
         raise RefusedError(f"no JPEG or PNG in {photos}")
 
-    from pipeline.bench import Ceiling, against_ceiling, estimate
-    from pipeline.bench import bench as measure
     from pipeline.models import load_model
     from pipeline.models.weights import resolve
+    from pipeline.speed.bench import Ceiling, against_ceiling, estimate
+    from pipeline.speed.bench import bench as measure
 
     weights = resolve(method.model, checkpoint, Access())
     encoded = [files[index % len(files)].read_bytes() for index in range(images)]
     if tuned:
-        from pipeline.tune import Work
+        from pipeline.speed.tune import Work
 
         _tune(Work(weights, method, device, compiled, encoded, masks_per_image), as_json)
         return
@@ -133,7 +133,7 @@ def _show(result: dict[str, Any]) -> None:
 def _tune(work: Work, as_json: bool) -> None:
     """Each way as it is measured, on stderr; the best one, on stdout."""
     from pipeline.models.ceiling import gpus_here
-    from pipeline.tune import Measured, cores, tune, ways
+    from pipeline.speed.tune import Measured, cores, tune, ways
 
     gpus = gpus_here() if work.device == "cuda" else 0
     if work.device == "cuda" and not gpus:

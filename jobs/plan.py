@@ -168,8 +168,8 @@ def _gpus(request: Request, gpus: int | None, machines: int | None) -> int:
 
 
 def _measure(request: Request, tasks: list[Any], sample: int, gpus: int, devices: int, price: float) -> dict[str, Any]:
-    from pipeline import estimate
     from pipeline.request import make_job
+    from pipeline.speed import estimate
 
     operation = request.config.operation
     job = make_job(request, "cuda" if gpus else "cpu")

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RefusedError
-from pipeline.estimate import GROUPS, Group, Machine, measure, project, spread
 from pipeline.models import Model
 from pipeline.models.weights import Weights
 from pipeline.planning.increment import Chunk, ChunkLimits, plan, read_plan
 from pipeline.refining.chunk import Inputs, Job, Task
 from pipeline.sources import SourceInput, scan
+from pipeline.speed.estimate import GROUPS, Group, Machine, measure, project, spread
 from pipeline.storage import Access, Store
 from schemas.config import Method
 from tests.conftest import DEMO

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pipeline.errors import JobError
-from pipeline.tune import Measured, Way, best_of, ways
+from pipeline.speed.tune import Measured, Way, best_of, ways
 from schemas.config import Operation
 from tests.conftest import Cli
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.bench import with_discs
 from pipeline.decoding.decode import decode_image
 from pipeline.errors import JobError
 from pipeline.models import load_model
@@ -23,6 +22,7 @@ from pipeline.models.protocol import input_for
 from pipeline.models.weights import Weights
 from pipeline.refiners import RefineImage, refine
 from pipeline.refining.busy_time import SingleThreadProxy
+from pipeline.speed.bench import with_discs
 from schemas.config import Method
 
 START_S = 600.0

@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from pipeline.bench import Ceiling, against_ceiling, bench, discs, estimate
 from pipeline.configuration import resolve
 from pipeline.masks import binary
+from pipeline.speed.bench import Ceiling, against_ceiling, bench, discs, estimate
 from tests.conftest import DEMO, Cli
 from tests.fakes import FakeModel
 
