@@ -19,6 +19,7 @@ from jobs.options import (
     ConfigUri,
     EndpointUrl,
     Ignore,
+    ImagesInventory,
     ImagesUri,
     Iterations,
     MasksUri,
@@ -43,6 +44,7 @@ def plan(
     masks: MasksUri,
     output: OutputUri,
     images: ImagesUri = None,
+    images_inventory: ImagesInventory = None,
     source: SourceName = None,
     config: ConfigUri = None,
     prune: Prune = False,
@@ -125,7 +127,9 @@ def plan(
         checkpoint=checkpoint,
         adapter=adapter,
     )
-    request = make_request(wanted, with_weights=estimate, prune=prune, checksum=checksum)
+    request = make_request(
+        wanted, with_weights=estimate, prune=prune, checksum=checksum, images_inventory=images_inventory
+    )
     device_gpus = _gpus(request, gpus, machines) if estimate else 0
 
     store, run_store = request.stores()

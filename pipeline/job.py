@@ -22,6 +22,7 @@ from pipeline.refining.parts import find_parts
 from pipeline.refining.pending import pending, take_on
 from pipeline.refining.retry_rounds import next_round
 from pipeline.request import Request, make_job
+from pipeline.sources import inventory as inventories
 from pipeline.sources.walks import regular
 from pipeline.storage import Store
 from pipeline.storage.listing import hashed, listing
@@ -70,7 +71,8 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
     on_image(0)
     covered = coverage_for(output, request.images, request.masks, request.source, operation.ignore)
     images = Store(request.images, request.access)
-    files = regular(images, covered)
+    inventory = request.images_inventory
+    files = inventories.walk(inventory, request.access, request.images) if inventory else regular(images, covered)
     with listing(hashed(images, files, operation.fetch_threads) if request.checksum else files) as listed:
         given = sources.SourceInput(
             request.masks, request.access, listed, operation.fetch_threads, coverage=covered, images_uri=request.images
