@@ -140,7 +140,7 @@ def plan(
     planned = read_plan(store)
     result: dict[str, Any] = {
         "images": planned.images,
-        "masks": sum(chunk.masks for chunk in planned.chunks),
+        "masks": planned.masks,
         "chunks": len(planned.chunks),
     }
     if estimate:
@@ -171,7 +171,7 @@ def _gpus(request: Request, gpus: int | None, machines: int | None) -> int:
     return here
 
 
-def _measure(request: Request, tasks: list[Any], sample: int, gpus: int, devices: int, price: float) -> dict[str, Any]:
+def _measure(request: Request, tasks: Any, sample: int, gpus: int, devices: int, price: float) -> dict[str, Any]:
     from pipeline import estimate
     from pipeline.request import make_job
 

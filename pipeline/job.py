@@ -103,9 +103,11 @@ def refine(tasks: Sequence[Task], request: Request, cluster: Cluster | None, on_
     clock = Clock()
     on_event(Refining(sum(task.images for task in tasks), resources.actors))
     if cluster and tasks:
-        for chunk in cluster.each(REFINE, tasks, job, resources, request.config.operation.segment_chunks):
-            clock.note(chunk)
-            on_event(chunk)
+        count = request.config.operation.segment_chunks
+        for start in range(0, len(tasks), count):  # so many are in the driver at a time
+            for chunk in cluster.each(REFINE, tasks[start : start + count], job, resources):
+                clock.note(chunk)
+                on_event(chunk)
     on_event(Refined(clock.stop()))
 
 

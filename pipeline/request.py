@@ -147,7 +147,7 @@ class Request:
             return
         if current.fingerprint == name or run.list(layout.PARTS):
             return
-        images = sum(chunk.images for chunk in read_plan(output).chunks)
+        images = int(read_plan(output).chunks.images.sum())
         raise RefusedError(
             f"{self.output} holds a result of another method ({current.fingerprint}, this one is {name}). Going on "
             f"refines all {images} planned images again, beside the old result: say so with --new-version"

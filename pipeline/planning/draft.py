@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.masks.frames import ORIGINAL_SIZE, Frame
 from pipeline.planning.attempts import commit
+from pipeline.planning.chunks import Chunk
 from pipeline.planning.rows import chunk_digest
 from pipeline.planning.spill import Row
 from pipeline.storage import Store
@@ -42,17 +43,6 @@ class ChunkLimits:
             return 0
         height, width = size_hw if self.side == ORIGINAL_SIZE else Frame(size_hw, self.side, self.stretched).input_hw
         return height * width * 3
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """The unit of work, retry and commit: rows [row_start, row_start + images) of one plan file."""
-
-    chunk_id: str
-    file: str
-    row_start: int
-    images: int
-    masks: int
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from pipeline.errors import JobError, RefusedError
 from pipeline.planning.attempts import adopt, discard, increments, leftovers
-from pipeline.planning.draft import Chunk, ChunkLimits, Draft, Planned
+from pipeline.planning.chunks import Chunk, Chunks, read_chunks
+from pipeline.planning.draft import ChunkLimits, Draft, Planned
 from pipeline.planning.earlier import Earlier
 from pipeline.planning.rows import difference, finish, to_row
 from pipeline.planning.spill import BUCKET_ROWS, Spill
@@ -33,7 +34,7 @@ from schemas.attempts import RANGES
 from schemas.manifest import IncrementHash
 from schemas.records import PLAN, conform, widen
 
-__all__ = ["Chunk", "ChunkLimits", "Plan", "Planned", "plan", "read_chunk", "read_chunks", "read_plan"]
+__all__ = ["Chunk", "ChunkLimits", "Plan", "Planned", "plan", "read_chunk", "read_plan"]
 
 INCREMENT_ROWS = 1 << 20
 """New and changed rows after which an increment is committed, and the rest of a planning step becomes the next one."""
@@ -45,7 +46,7 @@ class Plan:
     and the superseded rows of the others.
     """
 
-    chunks: list[Chunk]
+    chunks: Chunks
     superseded: frozenset[tuple[str, str]]  # (chunk_id, image_id)
     increments: int
     markers: list[IncrementHash] = field(default_factory=list)
@@ -53,33 +54,30 @@ class Plan:
 
     @property
     def images(self) -> int:
-        return sum(chunk.images for chunk in self.chunks) - len(self.superseded)
+        return int(self.chunks.images.sum()) - len(self.superseded)
+
+    @property
+    def masks(self) -> int:
+        """Of all its chunks."""
+        return int(self.chunks.masks.sum())
 
 
 def read_plan(output: Store, numbers: Sequence[int] | None = None) -> Plan:
     """The committed plan of an output, or some increments of it; empty when there is none."""
-    chunks: list[Chunk] = []
     superseded: set[tuple[str, str]] = set()
     found = increments(output, numbers)
     for one in found:
-        chunks += read_chunks(output, one.files)
         superseded |= {(row["chunk_id"], row["image_id"]) for row in _superseded(output, one)}
+    chunks = read_chunks(output, [one.files for one in found])
+    live = chunks.without(Counter(chunk_id for chunk_id, _ in superseded))
     markers = [IncrementHash(increment=one.files.number, sha256=one.sha256) for one in found]
-    gone = Counter(chunk_id for chunk_id, _ in superseded)
-    live = [chunk for chunk in chunks if gone[chunk.chunk_id] < chunk.images]
-    ids = {chunk.chunk_id for chunk in live}
-    return Plan(live, frozenset(pair for pair in superseded if pair[0] in ids), len(found), markers, _ranges(found))
+    kept = frozenset(pair for pair in superseded if live.place_of(pair[0]) is not None)
+    return Plan(live, kept, len(found), markers, _ranges(found))
 
 
 def _ranges(found: Sequence[Committed]) -> int:
     places = (layout.bucket_range(name) for one in found for name in one.marker.sha256)
     return max((place.ranges for place in places if place and place.ranges > RANGES), default=0)
-
-
-def read_chunks(output: Store, increment: layout.Increment) -> list[Chunk]:
-    """An increment's chunks, in order."""
-    rows = output.read_parquet(increment.chunks).to_pylist()
-    return [Chunk(**{**row, "file": increment.file(layout.name_of(row["file"]))}) for row in rows]
 
 
 def _superseded(output: Store, one: Committed) -> list[dict[str, str]]:
@@ -88,7 +86,7 @@ def _superseded(output: Store, one: Committed) -> list[dict[str, str]]:
 
 def all_chunk_ids(output: Store) -> frozenset[str]:
     """The ids of every committed chunk, superseded ones included."""
-    return frozenset(chunk.chunk_id for one in increments(output) for chunk in read_chunks(output, one.files))
+    return frozenset(chunk.chunk_id for chunk in read_chunks(output, [one.files for one in increments(output)]))
 
 
 def plan(

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
 from pipeline.planning.attempts import choice_of
-from pipeline.planning.increment import Chunk, read_chunks
+from pipeline.planning.chunks import Chunk, read_chunks
 from pipeline.storage.documents import Committed, find_increment
 from pipeline.verify.files import Check
 from schemas import layout
@@ -75,7 +75,7 @@ def _check_small_files(check: Check, increment: layout.Increment, marker: Marker
             return []
         found[name] = table.num_rows
         if name == "chunks":
-            chunks = read_chunks(check.output, increment)
+            chunks = list(read_chunks(check.output, [increment]))
     found |= {"images": sum(chunk.images for chunk in chunks), "masks": sum(chunk.masks for chunk in chunks)}
     for name, number in found.items():
         if (said := getattr(marker, name)) != number:
