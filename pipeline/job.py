@@ -81,9 +81,7 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
             output,
             counted(sources.scan(request.source, given), given, max_unread=operation.max_unread, prune=request.prune),
             listed,
-            ChunkLimits(
-                operation.chunk_images, operation.chunk_decoded_mb << 20, request.load_side, request.spec.stretched
-            ),
+            _limits(request),
             prune=request.prune,
             hold=request.hold(on_event),
             on_image=on_image,
@@ -92,6 +90,17 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
     on_event(Covered(scan))
     on_event(planned)
     return planned
+
+
+def _limits(request: Request) -> ChunkLimits:
+    operation = request.config.operation
+    return ChunkLimits(
+        operation.chunk_images,
+        operation.chunk_decoded_mb << 20,
+        request.load_side,
+        request.spec.stretched,
+        most=operation.chunk_images_most,
+    )
 
 
 def refine(tasks: Sequence[Task], request: Request, cluster: Cluster | None, on_event: OnEvent) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -21,26 +21,42 @@ from schemas.manifest import Marker
 from schemas.records import CHUNKS, PLAN, SUPERSEDED, conform
 
 ROW_GROUP_ROWS = 256
+PLAN_CHUNKS = 16_384
+CHUNK_MASKS = 8192
+"""Of a chunk that is larger than it was asked to be."""
 
 
 @dataclass(frozen=True)
 class ChunkLimits:
     """How large a chunk may be: images, and bytes of their pixels as they travel to the model, by declared size.
 
-    side: the long side (stretched: each), in pixels, to which images are reduced (or enlarged) when they are loaded;
-    ORIGINAL_SIZE: none.
+    most: images of a chunk where there are millions (`of_plan`). masks: at most, 0 for any number. unknown_bytes: of an
+    image whose size is not declared. side: the long side (stretched: each), in pixels, to which images are reduced (or
+    enlarged) when they are loaded; ORIGINAL_SIZE: none.
     """
 
     images: int
     decoded_bytes: int
     side: int = ORIGINAL_SIZE
     stretched: bool = False
+    most: int = 0
+    masks: int = 0
+    unknown_bytes: int = 0
+
+    def of_plan(self, images: int) -> ChunkLimits:
+        """For so many new images: larger where there would be more than PLAN_CHUNKS, since what a chunk costs beside
+        its images (a task, a part, a row of the plan) is paid for each.
+        """
+        larger = min(self.most, images // PLAN_CHUNKS)
+        if larger <= self.images:
+            return self
+        return replace(self, images=larger, masks=CHUNK_MASKS, unknown_bytes=self.decoded_bytes // self.images)
 
     def bytes_of(self, row: Row) -> int:
-        """Of one planned image; 0 where its source does not say its size."""
+        """Of one planned image."""
         size_hw = (row["height"] or 0, row["width"] or 0)
         if not all(size_hw):
-            return 0
+            return self.unknown_bytes
         height, width = size_hw if self.side == ORIGINAL_SIZE else Frame(size_hw, self.side, self.stretched).input_hw
         return height * width * 3
 
@@ -117,10 +133,11 @@ def cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, path
     chunks: list[Chunk] = []
     start = 0
     while start < len(rows):
-        end, decoded = start, 0
+        end, decoded, masks = start, 0, 0
         while end < len(rows) and end - start < limits.images:
             decoded += limits.bytes_of(rows[end])
-            if end > start and decoded > limits.decoded_bytes:
+            masks += len(rows[end]["masks"])
+            if end > start and (decoded > limits.decoded_bytes or masks > (limits.masks or masks)):
                 break
             end += 1
         members = rows[start:end]

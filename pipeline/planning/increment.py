@@ -134,6 +134,7 @@ def _commit(
     again.
     """
     earlier = Earlier(output, before)
+    limits = limits.of_plan(spill.rows - sum(one.marker.images for one in before))
     planned, draft = Planned(None), Draft(output, len(before), limits, 0)
     for place, spilled in spill.buckets(_widest(before) if prune else RANGES):
         if draft.rows >= INCREMENT_ROWS:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from tests.chaos.runs import ROOT
 ROWS = 100_000
 SIZE_HW = (480, 640)
 KIB = 1024
+EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,9 @@ def plan(masks: Path, inventory: Path, output: Path, images: int, scratch: Path)
     command = [sys.executable, "-m", "jobs", "plan", *map(str, given), "--output", str(output), "--source", "parquet"]
     environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
     process = subprocess.Popen([*command, "--json"], env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
-    usage, moved = _wait(process)
-    cpu_s = usage.ru_utime + usage.ru_stime
+    cpu_s, peak, moved = _wait(process)
     read_mb, written_mb = (count / 1e6 for count in moved)
-    return Cost(images, cpu_s, 1e6 * cpu_s / images, usage.ru_maxrss * KIB / 1e6, read_mb, written_mb)
+    return Cost(images, cpu_s, 1e6 * cpu_s / images, peak / 1e6, read_mb, written_mb)
 
 
 def measure(images: int, added: int, folder: Path) -> Iterator[tuple[str, Cost]]:
@@ -102,14 +102,26 @@ def measure(images: int, added: int, folder: Path) -> Iterator[tuple[str, Cost]]
         yield "added", plan(folder / "added", folder / "added-inventory", output, added, scratch)
 
 
-def _wait(process: subprocess.Popen[bytes]) -> tuple[resource.struct_rusage, list[int]]:
-    """What a process used; and the bytes that it read and wrote by system calls, until it ended."""
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    told = dict(line.split(": ") for line in Path(f"/proc/{process.pid}/io").read_text().splitlines())
+def _wait(process: subprocess.Popen[bytes]) -> tuple[float, int, list[int]]:
+    """What a process used until it ended: CPU seconds, the most memory, bytes read and written by system calls.
+
+    The memory is that of its last sample, since what `wait4` tells begins with the parent's.
+    """
+    peak = 0
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        peak = _told(process.pid, "status").get("VmHWM", peak)
+        time.sleep(EVERY_S)
+    moved = _told(process.pid, "io")
     _, status, usage = os.wait4(process.pid, 0)
     if code := os.waitstatus_to_exitcode(status):
         raise SystemExit(f"{process.args!r} ended with {code}")
-    return usage, [int(told[name]) for name in ("rchar", "wchar")]
+    return usage.ru_utime + usage.ru_stime, KIB * peak, [moved[name] for name in ("rchar", "wchar")]
+
+
+def _told(pid: int, file: str) -> dict[str, int]:
+    """Numbers that the system keeps of a process; of memory in KiB."""
+    lines = (line.split() for line in Path(f"/proc/{pid}/{file}").read_text().splitlines())
+    return {line[0].rstrip(":"): int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}
 
 
 def _pieces(numbers: range) -> Iterator[range]:
