@@ -67,7 +67,7 @@ def read_plan(output: Store, numbers: Sequence[int] | None = None) -> Plan:
     superseded: set[tuple[str, str]] = set()
     found = increments(output, numbers)
     for one in found:
-        superseded |= {(row["chunk_id"], row["image_id"]) for row in _superseded(output, one)}
+        superseded |= read_superseded(output, one)
     chunks = read_chunks(output, [one.files for one in found])
     live = chunks.without(Counter(chunk_id for chunk_id, _ in superseded))
     markers = [IncrementHash(increment=one.files.number, sha256=one.sha256) for one in found]
@@ -80,8 +80,10 @@ def _ranges(found: Sequence[Committed]) -> int:
     return max((place.ranges for place in places if place and place.ranges > RANGES), default=0)
 
 
-def _superseded(output: Store, one: Committed) -> list[dict[str, str]]:
-    return output.read_parquet(one.files.superseded).to_pylist() if one.marker.superseded else []
+def read_superseded(output: Store, one: Committed) -> set[tuple[str, str]]:
+    """Chunk and image id of each row of earlier increments that an increment replaces or prunes."""
+    rows = output.read_parquet(one.files.superseded).to_pylist() if one.marker.superseded else []
+    return {(row["chunk_id"], row["image_id"]) for row in rows}
 
 
 def all_chunk_ids(output: Store) -> frozenset[str]:
