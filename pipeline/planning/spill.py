@@ -6,7 +6,7 @@ There are as many ranges as the rows need: one that has more than a bucket may h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -67,21 +67,13 @@ class Spill:
         self.rows += 1
 
     def buckets(self, widest: int = RANGES) -> Iterator[Bucket]:
-        """Runs of ranges that together hold about BUCKET_ROWS; all ranges are covered, at most `widest` by one."""
-        low, rows = 0, 0
-        for number, weight in enumerate(self._weights):
-            if number > low and ((rows and rows + weight > BUCKET_ROWS) or number - low >= widest):
-                yield from self._buckets(low, number - 1, rows)
-                low, rows = number, 0
-            rows += weight
-        yield from self._buckets(low, len(self._weights) - 1, rows)
-
-    def _buckets(self, low: int, high: int, rows: int) -> Iterator[Bucket]:
+        """Every range is in one of them; of one bucket are at most `widest`."""
         first, ranges = self._within.low, self._within.ranges
-        if rows > 2 * BUCKET_ROWS and ranges == RANGES:
-            yield from self._split(low, high, 1 << (rows // BUCKET_ROWS).bit_length())
-        else:
-            yield Bucket(HashRange(first + low, first + high, ranges), self._table.read(low, high))
+        for low, high, weight in runs(self._weights, widest):
+            if ranges == RANGES and (parts := parts_of(weight)) > 1:
+                yield from self._split(low, high, parts)
+            else:
+                yield Bucket(HashRange(first + low, first + high, ranges), self._table.read(low, high))
 
     def _split(self, low: int, high: int, parts: int) -> Iterator[Bucket]:
         """Ranges, each divided in `parts`."""
@@ -91,3 +83,19 @@ class Spill:
             for row in self._table.each(low, high):
                 spill.add(row)
             yield from spill.buckets()
+
+
+def runs(weights: Sequence[int], widest: int = RANGES) -> Iterator[tuple[int, int, int]]:
+    """Consecutive ranges that together hold about BUCKET_ROWS: the first, the last, their rows. weights: each one's."""
+    low, rows = 0, 0
+    for number, weight in enumerate(weights):
+        if number > low and ((rows and rows + weight > BUCKET_ROWS) or number - low >= widest):
+            yield low, number - 1, rows
+            low, rows = number, 0
+        rows += weight
+    yield low, len(weights) - 1, rows
+
+
+def parts_of(rows: int) -> int:
+    """How many ranges one of so many rows is divided into; 1 where it stays as it is."""
+    return 1 << (rows // BUCKET_ROWS).bit_length() if rows > 2 * BUCKET_ROWS else 1
