@@ -34,6 +34,14 @@ ImagesUri = Annotated[
         help="Folder of images; not needed when the mask files contain or reference them.",
     ),
 ]
+ImagesInventory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        help="List the images from this in place of the store: manifest.json of an S3 Inventory, or Parquet with uri "
+        "(key, path), size, etag.",
+    ),
+]
 SourceName = Annotated[
     str | None,
     typer.Option(metavar="NAME", help=f"Format of the masks: {', '.join(sources.SOURCES)}. Default: by content."),

@@ -19,6 +19,7 @@ from jobs.options import (
     ConfigUri,
     EndpointUrl,
     Ignore,
+    ImagesInventory,
     ImagesUri,
     Iterations,
     MasksUri,
@@ -43,6 +44,7 @@ def plan(
     masks: MasksUri,
     output: OutputUri,
     images: ImagesUri = None,
+    images_inventory: ImagesInventory = None,
     source: SourceName = None,
     config: ConfigUri = None,
     prune: Prune = False,
@@ -125,7 +127,9 @@ def plan(
         checkpoint=checkpoint,
         adapter=adapter,
     )
-    request = make_request(wanted, with_weights=estimate, prune=prune, checksum=checksum)
+    request = make_request(
+        wanted, with_weights=estimate, prune=prune, checksum=checksum, images_inventory=images_inventory
+    )
     device_gpus = _gpus(request, gpus, machines) if estimate else 0
 
     store, run_store = request.stores()
@@ -136,7 +140,7 @@ def plan(
     planned = read_plan(store)
     result: dict[str, Any] = {
         "images": planned.images,
-        "masks": sum(chunk.masks for chunk in planned.chunks),
+        "masks": planned.masks,
         "chunks": len(planned.chunks),
     }
     if estimate:
@@ -167,7 +171,7 @@ def _gpus(request: Request, gpus: int | None, machines: int | None) -> int:
     return here
 
 
-def _measure(request: Request, tasks: list[Any], sample: int, gpus: int, devices: int, price: float) -> dict[str, Any]:
+def _measure(request: Request, tasks: Any, sample: int, gpus: int, devices: int, price: float) -> dict[str, Any]:
     from pipeline.request import make_job
     from pipeline.speed import estimate
 

@@ -20,6 +20,7 @@ from jobs.options import (
     ConfigUri,
     EndpointUrl,
     Ignore,
+    ImagesInventory,
     ImagesUri,
     Iterations,
     MasksUri,
@@ -43,6 +44,7 @@ def run(
     masks: MasksUri,
     output: OutputUri,
     images: ImagesUri = None,
+    images_inventory: ImagesInventory = None,
     source: SourceName = None,
     config: ConfigUri = None,
     limit: Annotated[
@@ -177,6 +179,7 @@ def run(
         limit=limit,
         prune=prune,
         checksum=checksum,
+        images_inventory=images_inventory,
         new_version=new_version,
         retry_failed=retry_failed,
         retry_reasons=reasons,

@@ -11,17 +11,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from jobs import console
 from jobs.status import Endpoint, Output
+from pipeline.errors import RefusedError
 from pipeline.storage import Access
 from pipeline.verify.check import verify as verify_output
 from pipeline.verify.files import Report
+from pipeline.verify.sample import Share, verify_share
 
 
 def verify(
     output: Output,
     endpoint_url: Endpoint = None,
+    sample: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="SHARE", help="Check this share of the shards, and say what that tells."),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="Check every N-th shard from the K-th on: one of N processes side by side."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Another sample.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Recompute the accounting of the current result, and check every file and every row.
+
+    --sample and --part check shards one by one, against the rows that the plan
+    has for them, in memory that does not grow with the result. Parts 1/N to N/N
+    check every shard once; one that was killed is run again alone.
 
     Exit codes: 0 sound; 1 something is wrong, a line for each finding; 2 there is nothing to verify.
 
@@ -30,15 +45,29 @@ def verify(
     columns = (SpinnerColumn(), TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TextColumn("files"))
     with Progress(*columns, console=console.err, transient=True) as bar:
         task = bar.add_task("verify", total=None)
-        report = verify_output(
-            output, Access(endpoint_url), lambda count, total: bar.update(task, advance=count, total=total)
-        )
+
+        def on_file(count: int, total: int) -> None:
+            bar.update(task, advance=count, total=total or None)
+
+        access = Access(endpoint_url)
+        if sample is None and part is None:
+            report = verify_output(output, access, on_file)
+        else:
+            report = verify_share(output, access, Share(sample or 1.0, *_part(part or "1/1"), seed), on_file)
     if as_json:
         numbers = {key: value for key, value in asdict(report).items() if not key.startswith("_")}
         console.out.print_json(json.dumps({"sound": not report.findings, **numbers}))
     else:
         _print(report)
     raise typer.Exit(1 if report.findings else 0)
+
+
+def _part(text: str) -> tuple[int, int]:
+    """K/N. Raises RefusedError for anything else."""
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise RefusedError(f"--part takes K/N with K from 1 to N, not {text}")
+    return int(number), int(parts)
 
 
 def _print(report: Report) -> None:

@@ -22,6 +22,7 @@ from pipeline.refining.parts import find_parts
 from pipeline.refining.pending import pending, take_on
 from pipeline.refining.retry_rounds import next_round
 from pipeline.request import Request, make_job
+from pipeline.sources import inventory as inventories
 from pipeline.sources.walks import regular
 from pipeline.storage import Store
 from pipeline.storage.listing import hashed, listing
@@ -70,7 +71,8 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
     on_image(0)
     covered = coverage_for(output, request.images, request.masks, request.source, operation.ignore)
     images = Store(request.images, request.access)
-    files = regular(images, covered)
+    inventory = request.images_inventory
+    files = inventories.walk(inventory, request.access, request.images) if inventory else regular(images, covered)
     with listing(hashed(images, files, operation.fetch_threads) if request.checksum else files) as listed:
         given = sources.SourceInput(
             request.masks, request.access, listed, operation.fetch_threads, coverage=covered, images_uri=request.images
@@ -79,9 +81,7 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
             output,
             counted(sources.scan(request.source, given), given, max_unread=operation.max_unread, prune=request.prune),
             listed,
-            ChunkLimits(
-                operation.chunk_images, operation.chunk_decoded_mb << 20, request.load_side, request.spec.stretched
-            ),
+            _limits(request),
             prune=request.prune,
             hold=request.hold(on_event),
             on_image=on_image,
@@ -90,6 +90,17 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
     on_event(Covered(scan))
     on_event(planned)
     return planned
+
+
+def _limits(request: Request) -> ChunkLimits:
+    operation = request.config.operation
+    return ChunkLimits(
+        operation.chunk_images,
+        operation.chunk_decoded_mb << 20,
+        request.load_side,
+        request.spec.stretched,
+        most=operation.chunk_images_most,
+    )
 
 
 def refine(tasks: Sequence[Task], request: Request, cluster: Cluster | None, on_event: OnEvent) -> None:
@@ -101,9 +112,11 @@ def refine(tasks: Sequence[Task], request: Request, cluster: Cluster | None, on_
     clock = Clock()
     on_event(Refining(sum(task.images for task in tasks), resources.actors))
     if cluster and tasks:
-        for chunk in cluster.each(REFINE, tasks, job, resources, request.config.operation.segment_chunks):
-            clock.note(chunk)
-            on_event(chunk)
+        count = request.config.operation.segment_chunks
+        for start in range(0, len(tasks), count):  # so many are in the driver at a time
+            for chunk in cluster.each(REFINE, tasks[start : start + count], job, resources):
+                clock.note(chunk)
+                on_event(chunk)
     on_event(Refined(clock.stop()))
 
 

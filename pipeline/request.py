@@ -26,6 +26,7 @@ from pipeline.planning.increment import read_plan
 from pipeline.planning.scans import pinned_source
 from pipeline.progress.events import OnEvent, Waiting
 from pipeline.refining.chunk import Inputs, Job
+from pipeline.sources import inventory
 from pipeline.storage import Access, Store
 from pipeline.storage.documents import read_switch, run_store
 from pipeline.storage.lease import Hold, Patience, check_store, held, in_use, unguarded
@@ -68,6 +69,7 @@ class Request:
     limit: int | None = None
     prune: bool = False
     checksum: bool = False
+    images_inventory: str | None = None
     new_version: bool = False
     retry_failed: bool = False
     retry_reasons: tuple[str, ...] = ()
@@ -126,6 +128,8 @@ class Request:
     def check(self) -> None:
         """Refuse what cannot work, before any work. Raises RefusedError."""
         output, run = self.stores()
+        if self.images_inventory:
+            inventory.check(self.images_inventory, self.access, self.images)
         self._check_version(output, run)
         self.sealing()
         check_reachable(self.address)
@@ -143,7 +147,7 @@ class Request:
             return
         if current.fingerprint == name or run.list(layout.PARTS):
             return
-        images = sum(chunk.images for chunk in read_plan(output).chunks)
+        images = int(read_plan(output).chunks.images.sum())
         raise RefusedError(
             f"{self.output} holds a result of another method ({current.fingerprint}, this one is {name}). Going on "
             f"refines all {images} planned images again, beside the old result: say so with --new-version"

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 PLAN, SEALS = "plan", "seals"
 MANIFEST_NAME = "manifest.json"
+RANGES = 1024
+HASHES = 1 << 32
+
+
+class HashRange(NamedTuple):
+    """Image ids by their hashes of 32 bits: of `ranges` equal ranges (a power of two) the numbers low to high."""
+
+    low: int
+    high: int
+    ranges: int = RANGES
+
+    @property
+    def span(self) -> range:
+        """The hashes themselves."""
+        return range(self.low * HASHES // self.ranges, (self.high + 1) * HASHES // self.ranges)
 
 
 @dataclass(frozen=True)
@@ -38,9 +54,10 @@ class Increment:
     def superseded(self) -> str:
         return self.file("superseded.parquet")
 
-    def bucket(self, low: int, high: int) -> str:
-        """The rows whose image ids hash into [low, high]."""
-        return self.file(f"bucket-{low:04d}-{high:04d}.parquet")
+    def bucket(self, low: int, high: int, ranges: int = RANGES) -> str:
+        """The rows whose image ids hash into a `HashRange`. Ranges that are finer than RANGES are in the name."""
+        finer = "" if ranges == RANGES else f"-of-{ranges}"
+        return self.file(f"bucket-{low:04d}-{high:04d}{finer}.parquet")
 
     def file(self, name: str) -> str:
         """A file by its name in the marker."""

@@ -102,6 +102,9 @@ class Operation(_Frozen):
     """How the work is carried out."""
 
     chunk_images: int = Field(default=64, ge=1, le=4096, description="images per chunk, the unit of retry and commit")
+    chunk_images_most: int = Field(
+        default=512, ge=1, le=4096, description="images per chunk of an increment of millions, where they are small"
+    )
     chunk_decoded_mb: int = Field(
         default=160, ge=1, description="cap of a chunk's pixels, at the size at which they travel to the model"
     )

@@ -3,7 +3,8 @@
     OUTPUT/
       current.json                              which generation counts: the only switch; and which names were given up
       plan/<n>/_COMMITTED                       created last, once: which attempt is increment n, with its marker
-      plan/<n>/<attempt>/bucket-<lo>-<hi>.parquet    its rows, by hash range of the image id
+      plan/<n>/<attempt>/bucket-<lo>-<hi>.parquet    its rows, by hash range of the image id: <lo> to <hi> of 1,024
+      plan/<n>/<attempt>/bucket-<lo>-<hi>-of-<ranges>.parquet    or of more, where 1,024 were too few
       plan/<n>/<attempt>/chunks.parquet         its chunks in order: which rows of which bucket
       plan/<n>/<attempt>/superseded.parquet     rows of earlier increments that it replaces or prunes
       plan/<n>/<attempt>/marker.json            created when the others are there, or first by who discards it
@@ -45,6 +46,7 @@ from typing import NamedTuple
 from schemas import attempts
 
 Increment = attempts.Increment
+HashRange = attempts.HashRange
 Seal = attempts.Seal
 
 CURRENT = "current.json"
@@ -63,7 +65,7 @@ _ATTEMPT = re.compile(r"(?P<folder>\w+)/(?P<number>\d+)/(?P<attempt>[0-9a-f]{32}
 _USE = re.compile(r"leases/run-(?P<name>.+)-[0-9a-f]{32}\.json")
 _SHARD = re.compile(r"(masks|images)/[0-9a-f]{32}(-\d+)?\.parquet")
 _REVIEW = re.compile(r"reviews/\d{6,}-(?P<sha256>[0-9a-f]{16})\.json")
-_BUCKET = re.compile(r"bucket-(?P<low>\d+)-(?P<high>\d+)\.parquet")
+_BUCKET = re.compile(r"bucket-(?P<low>\d+)-(?P<high>\d+)(-of-(?P<ranges>\d+))?\.parquet")
 _OVERLAY = re.compile(rf"{OVERLAYS}/(?P<number>\d{{6,}})-(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\.(parquet|undone)")
 _NUMBERED = re.compile(r"(?P<folder>\w+)/(?P<number>\d+)(\.json|/.*)")
 
@@ -146,10 +148,10 @@ def sealed_number(path: str) -> int | None:
     return number if number is not None and path == Seal(number).success else None
 
 
-def bucket_range(path: str) -> tuple[int, int] | None:
+def bucket_range(path: str) -> HashRange | None:
     """The hash range of a file of plan rows; None for every other path."""
     found = _BUCKET.fullmatch(PurePosixPath(path).name)
-    return (int(found["low"]), int(found["high"])) if found else None
+    return HashRange(int(found["low"]), int(found["high"]), int(found["ranges"] or attempts.RANGES)) if found else None
 
 
 def name_of(path: str) -> str:

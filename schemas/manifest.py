@@ -21,8 +21,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.records import SCHEMA_VERSION
 
-VERSION = 3
-"""Of the contract, as the pointer has it. 1 had no version in the pointer; 2 had no attempts."""
+VERSION = 4
+"""Of the contract, as the pointer has it. 1 had no version in the pointer; 2 had no attempts; 3 had plans of no more
+than RANGES hash ranges, and is still written for those.
+"""
+PLAIN_VERSION = 3
 
 Model = TypeVar("Model", bound="Document")
 
@@ -191,10 +194,17 @@ class Manifest(Document):
     retries: Retries
     scan: Scanned | None = None  # of outputs that were planned before there was one
     overlays: list[AppliedOverlay] = []
+    ranges: int = 0  # the most hash ranges that a file of the plan is one of, where those are more than RANGES
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it; without a scan, or overlays, there is no such key."""
-        return {key: value for key, value in super().as_dict().items() if value or key not in ("scan", "overlays")}
+        """As JSON has it; without a scan, overlays or finer ranges, there is no such key."""
+        absent = ("scan", "overlays", "ranges")
+        return {key: value for key, value in super().as_dict().items() if value or key not in absent}
+
+    @property
+    def version(self) -> int:
+        """The version of the pointer to it."""
+        return VERSION if self.ranges else PLAIN_VERSION
 
     def shards(self, kind: str) -> list[Shard]:
         """kind: masks or images."""
@@ -211,7 +221,9 @@ class Manifest(Document):
 
 
 class Marker(Document):
-    """A committed increment. sha256: of each of its files, by name."""
+    """A committed increment. sha256: of each of its files, by name. span: the image ids that it is about, hashes from
+    the first number up to the second; None for all of them.
+    """
 
     increment: int
     images: int
@@ -220,6 +232,11 @@ class Marker(Document):
     superseded: int
     unchanged: int
     sha256: dict[str, str]
+    span: tuple[int, int] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it; an increment about all images has no such key."""
+        return {key: value for key, value in super().as_dict().items() if key != "span" or value}
 
 
 class Choice(Document):

@@ -20,7 +20,7 @@ from pipeline.dataset.overlays import ADDED, CORRECTED, KEPT, REMOVED, Row
 from pipeline.masks import binary
 from pipeline.output.shard_groups import Group
 from pipeline.planning.increment import Plan
-from pipeline.planning.spill import hash_range
+from pipeline.planning.spill import hash_of
 from pipeline.storage import Store
 from schemas import layout
 from schemas.manifest import AppliedOverlay
@@ -131,12 +131,12 @@ def _misfit(change: Row, image: Row) -> str:
 def _chunks_of(output: Store, plan: Plan, image_ids: Iterable[str]) -> dict[str, str]:
     """Image id -> the chunk that it is planned in."""
     wanted = sorted(image_ids)
-    ranges = sorted({hash_range(image_id) for image_id in wanted})
+    hashes = sorted({hash_of(image_id) for image_id in wanted})
     live = {chunk.chunk_id for chunk in plan.chunks}
     found: dict[str, str] = {}
     for path in sorted({chunk.file for chunk in plan.chunks}) if wanted else []:
-        low, high = layout.bucket_range(path) or (0, -1)
-        if any(low <= number <= high for number in ranges):
+        bucket = layout.bucket_range(path)
+        if bucket and any(number in bucket.span for number in hashes):
             table = output.read_parquet(path, ["image_id", "chunk_id"])
             for row in table.filter(pc.is_in(table["image_id"], pa.array(wanted, pa.string()))).to_pylist():
                 place = row["chunk_id"], row["image_id"]

@@ -25,7 +25,7 @@ from pipeline.storage import Store, parquet_bytes
 from pipeline.storage.documents import Switch, find_seal, read_manifest, read_pointed, run_store
 from pipeline.storage.lease import Fence
 from schemas import layout
-from schemas.manifest import VERSION, Choice, Manifest, Pointer, sha256, to_json
+from schemas.manifest import PLAIN_VERSION, Choice, Manifest, Pointer, sha256, to_json
 from schemas.records import SEALED_PARTS
 
 
@@ -97,7 +97,7 @@ def _write(run: Store, draft: Manifest, listing: bytes) -> tuple[Manifest, Point
         fingerprint=manifest.fingerprint,
         generation=generation,
         manifest_sha256=sha256(data),
-        version=VERSION,
+        version=manifest.version,
         attempt=seal.attempt,
     )
     return manifest, pointer
@@ -108,7 +108,8 @@ def replaced(pointer: Pointer, before: Pointer | None, spent: Iterable[str]) -> 
     paths = set(spent)
     names = set(before.given_up if before else ()) | set(filter(_is_reusable, paths))
     removals = (before.removals if before else 0) + bool(paths)
-    return pointer.model_copy(update={"given_up": sorted(names), "removals": removals, "version": VERSION})
+    version = max(pointer.version, PLAIN_VERSION)
+    return pointer.model_copy(update={"given_up": sorted(names), "removals": removals, "version": version})
 
 
 def _is_reusable(path: str) -> bool:

@@ -231,4 +231,5 @@ def _manifest(
         retries=Retries(done=rounds_done(rounds, plan, parts), sha256=[one.sha256 for one in rounds]),
         scan=scan_entry(request.output),
         overlays=overlay_entries(request.output),
+        ranges=plan.ranges,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,10 +76,12 @@ def group_parts(parts: Sequence[FinishedPart], plan: Plan, shard_bytes: int) -> 
     """Consecutive parts of one increment, about `shard_bytes` of shard each, and SHARD_ROWS at most."""
     held: list[FinishedPart] = []
     size, rows = 0.0, 0
+    superseded: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for pair in plan.superseded:
+        superseded[pair[0]].append(pair)
 
     def group() -> Group:
-        ids = {part.chunk.chunk_id for part in held}
-        return Group(held, frozenset(pair for pair in plan.superseded if pair[0] in ids))
+        return Group(held, frozenset(pair for part in held for pair in superseded.get(part.chunk.chunk_id, ())))
 
     for part in parts:
         added = part.chunk.images + part.chunk.masks

@@ -55,7 +55,7 @@ def _status(store: Store, plan: Plan, name: str, current: Pointer | None, refini
     parts = find_parts(run, plan)
     generation = current.generation if current and current.fingerprint == name else latest(run)
     manifest = _manifest(store, run, generation, current if current and current.fingerprint == name else None)
-    planned = plan.images, sum(chunk.masks for chunk in plan.chunks)
+    planned = plan.images, plan.masks
     files = sum(len(part.paths) for part in parts)
     if manifest and manifest.parts.files == files and manifest.increments == plan.increments:
         counts = manifest.counts

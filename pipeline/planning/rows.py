@@ -18,6 +18,8 @@ from schemas.records import PLAN, conform
 DIGESTED = ("source_mask_id", "category_id", "category", "geometry", "mask_id")
 """What of a mask tells whether it has changed. Carried fields do not: one more would refine every dataset again."""
 
+_as_json = json.JSONEncoder(sort_keys=True).encode
+
 
 def to_row(image: PlannedImage, file: StoredFile | None) -> Row:
     """What a source says of an image, with size and etag of its file; not numbered, not digested (see `finish`)."""
@@ -76,7 +78,7 @@ def finish(rows: list[Row]) -> list[Row]:
             seen[source_id] += 1
         masks = [{name: mask[name] for name in DIGESTED} for mask in row["masks"]]
         content = [masks, row["masks_digest"], row["height"], row["width"], row["problem"]]
-        row["masks_digest"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        row["masks_digest"] = hashlib.sha256(_as_json(content).encode()).hexdigest()
     return sorted(merged.values(), key=lambda row: str(row["image_id"]))
 
 

@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
-from pipeline.planning.increment import Chunk, Plan
+from pipeline.planning.chunks import Chunk, Chunks
+from pipeline.planning.increment import Plan
 from pipeline.storage import Store, StoredFile, brief
 from schemas import layout
 
@@ -65,21 +68,32 @@ def find_parts(run: Store, plan: Plan) -> list[FinishedPart]:
     """The plan's finished chunks in order; of a chunk cut by several limits the longest part counts."""
     bases: dict[str, tuple[int, StoredFile]] = {}
     retries: dict[str, list[tuple[int, StoredFile]]] = defaultdict(list)
-    by_id = {chunk.chunk_id: chunk for chunk in plan.chunks}
     for file in run.list(layout.PARTS):
         name = layout.part_name(file.path)
-        if name is None or name.chunk_id not in by_id:
+        place = plan.chunks.place_of(name.chunk_id) if name else None
+        if name is None or place is None:
             continue
         if name.round:
             retries[name.chunk_id].append((name.round, file))
         else:
-            images = name.cut or by_id[name.chunk_id].images
+            images = name.cut or int(plan.chunks.images[place])
             bases[name.chunk_id] = max(bases.get(name.chunk_id, (0, file)), (images, file))
     return [
         _finished(chunk, *bases[chunk.chunk_id], sorted(retries[chunk.chunk_id]))
         for chunk in plan.chunks
         if chunk.chunk_id in bases
     ]
+
+
+def finished_images(run: Store, chunks: Chunks) -> npt.NDArray[np.int32]:
+    """How many images of each chunk are in a part; parts are listed, and not held."""
+    done = np.zeros(len(chunks), np.int32)
+    for file in run.walk(layout.PARTS):
+        name = layout.part_name(file.path)
+        place = chunks.place_of(name.chunk_id) if name and not name.round else None
+        if name and place is not None:
+            done[place] = max(done[place], name.cut or chunks.images[place])
+    return done
 
 
 def read_part(run: Store, part: FinishedPart) -> PartContent:

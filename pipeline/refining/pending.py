@@ -1,29 +1,78 @@
-"""What is left to refine: chunks without a finished part."""
+"""What is left to refine: chunks without a finished part.
+
+Of a plan of any size only two numbers a chunk are held here; tasks are made as they are asked for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.planning.chunks import Chunks
 from pipeline.planning.increment import Plan
 from pipeline.refining.chunk import Task
-from pipeline.refining.parts import find_parts
+from pipeline.refining.parts import finished_images
 from pipeline.storage import Store
 
-
-def take_on(planned: Plan, limit: int | None) -> dict[str, int]:
-    """How many images of each chunk a run answers for, done or not: all, or the plan's first `limit`."""
-    left = sum(chunk.images for chunk in planned.chunks) if limit is None else limit
-    taken = {}
-    for chunk in planned.chunks:
-        taken[chunk.chunk_id] = max(0, min(chunk.images, left))
-        left -= chunk.images
-    return taken
+Counts = npt.NDArray[np.int64]
 
 
-def pending(planned: Plan, run: Store, limit: int | None) -> list[Task]:
+class TakenOn(Mapping[str, int]):
+    """How many images of each chunk a run answers for, by chunk id."""
+
+    def __init__(self, chunks: Chunks, images: Counts) -> None:
+        self._chunks, self._images = chunks, images
+
+    def __getitem__(self, chunk_id: str) -> int:
+        place = self._chunks.place_of(chunk_id)
+        if place is None:
+            raise KeyError(chunk_id)
+        return int(self._images[place])
+
+    def __iter__(self) -> Iterator[str]:
+        return (chunk.chunk_id for chunk in self._chunks)
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+
+class Pending(Sequence[Task]):
+    """Tasks in plan order. images: of each chunk that is left, how many its task does."""
+
+    def __init__(self, chunks: Chunks, places: Counts, images: Counts) -> None:
+        self._chunks, self._places, self.images = chunks, places, images
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> Task: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Task]: ...
+    def __getitem__(self, place: int | slice) -> Task | list[Task]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        return Task(self._chunks[int(self._places[place])], int(self.images[place]))
+
+
+def take_on(planned: Plan, limit: int | None) -> TakenOn:
+    """What a run answers for, done or not: all images, or the plan's first `limit`."""
+    return TakenOn(planned.chunks, _taken(planned.chunks, limit))
+
+
+def pending(planned: Plan, run: Store, limit: int | None) -> Pending:
     """The chunks without a finished part, in plan order; with a limit, those of the plan's first `limit` images."""
-    done = {part.chunk.chunk_id: part.images for part in find_parts(run, planned)}
-    taken = take_on(planned, limit)
-    return [
-        Task(chunk, taken[chunk.chunk_id])
-        for chunk in planned.chunks
-        if taken[chunk.chunk_id] > done.get(chunk.chunk_id, 0)
-    ]
+    taken = _taken(planned.chunks, limit)
+    places = np.flatnonzero(taken > finished_images(run, planned.chunks))
+    return Pending(planned.chunks, places, taken[places])
+
+
+def _taken(chunks: Chunks, limit: int | None) -> Counts:
+    images = chunks.images.astype(np.int64)
+    if limit is None:
+        return images
+    before = np.cumsum(images) - images
+    return np.clip(limit - before, 0, images)

@@ -53,19 +53,13 @@ ERRORS_IN_A_ROW = 5
 """So many chunks in a row with an error: it is the storage, the model or the machine."""
 
 
-def refine_chunks(
-    tasks: Sequence[Task], job: Job, resources: Resources, segment_chunks: int
-) -> Iterator[ChunkFinished]:
+def refine_chunks(tasks: Sequence[Task], job: Job, resources: Resources) -> Iterator[ChunkFinished]:
     """Run every task to its part. Raises JobError when the pipeline cannot go on; finished parts stay."""
-    left: list[Task] = []
-    for start in range(0, len(tasks), segment_chunks):
-        segment = tasks[start : start + segment_chunks]
-        done = set()
-        for finished in _first_pass(segment, job, resources):
-            done.add(finished.chunk_id)
-            yield finished
-        left += [task for task in segment if task.chunk.chunk_id not in done]
-    if left:
+    done = set()
+    for finished in _first_pass(tasks, job, resources):
+        done.add(finished.chunk_id)
+        yield finished
+    if left := [task for task in tasks if task.chunk.chunk_id not in done]:
         logger.warning("%d chunks were left undone by the first pass; they are run alone", len(left))
         yield from _isolate_all(left, _good_images(job), job, resources)
 
@@ -115,17 +109,17 @@ def _isolate(task: Task, good: pa.Table | None, job: Job) -> pa.Table:
 
 def _good_images(job: Job) -> pa.Table | None:
     """Plan rows of a few images that were refined by now, None when there are none."""
-    chunks = {chunk.chunk_id: chunk for chunk in read_plan(job.output).chunks}
+    chunks = read_plan(job.output).chunks
     found: list[pa.Table] = []
     for file in job.run.list(layout.PARTS)[:GOOD_SOUGHT]:
         name = layout.part_name(file.path)
-        chunk = chunks.get(name.chunk_id) if name else None
+        place = chunks.place_of(name.chunk_id) if name else None
         part: list[dict[str, str]] = []
         with suppress(JobError):  # damaged: sealing says so
             part = job.run.read_parquet(file.path, ["image_id", "status"]).to_pylist()
         good = next((row["image_id"] for row in part if row["status"] == "ok"), None)
-        if chunk is not None and good is not None:
-            planned = read_chunk(job.output, chunk)
+        if place is not None and good is not None:
+            planned = read_chunk(job.output, chunks[place])
             found.append(planned.filter(pc.equal(planned["image_id"], good)))
         if len(found) == GOOD_IMAGES:
             break

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase, translate
 from hashlib import blake2b
@@ -182,11 +182,13 @@ class Coverage:
         return self.tallies.setdefault((root, state, kind, reason), Tally())
 
 
-def is_planned(path: str, hashes: np.ndarray[Any, np.dtype[np.uint64]]) -> bool:
-    """Whether `plan` was called with a path; hashes: of `planned_hashes`."""
-    wanted = np.uint64(_hash(path))
-    place = int(np.searchsorted(hashes, wanted))
-    return place < len(hashes) and hashes[place] == wanted
+def are_planned(paths: Sequence[str], hashes: np.ndarray[Any, np.dtype[np.uint64]]) -> list[bool]:
+    """Of each path, whether `plan` was called with it; hashes: of `planned_hashes`."""
+    if not len(hashes):
+        return [False] * len(paths)
+    wanted = np.fromiter(map(_hash, paths), np.uint64, len(paths))
+    found = hashes[np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)]
+    return list((found == wanted).tolist())
 
 
 def ignored_by_name(name: str) -> bool:

@@ -98,7 +98,8 @@ def _scan_file(
             planned = _planned(row, number, container, columns, problem, files)
             if not planned.masks:
                 given.coverage.remark(f"{container}, row {number}", "a row without a mask")
-            yield replace(planned, digest_extra=files.take_digest())
+            digest = files.take_digest()
+            yield replace(planned, digest_extra=digest) if digest else planned
             number += 1
     given.coverage.take_many(f"{container}, row", number, "row")
 

@@ -48,10 +48,18 @@ class DiskTable:
 
     def read(self, low: int, high: int) -> list[Any]:
         """The values of partitions [low, high], one partition after another."""
+        return json.loads(f"[{','.join(self._blocks(low, high))}]")
+
+    def each(self, low: int, high: int) -> Iterator[Any]:
+        """As `read`, for partitions that need not fit into memory."""
+        for block in self._blocks(low, high):
+            yield from json.loads(f"[{block}]")
+
+    def _blocks(self, low: int, high: int) -> Iterator[str]:
         self._flush()
         with closing(_connect(self._file)) as database:
-            blocks = [block for (block,) in database.execute(_BLOCKS, (low, high))]
-        return json.loads(f"[{','.join(blocks)}]")
+            for (block,) in database.execute(_BLOCKS, (low, high)):
+                yield block
 
     def _flush(self) -> None:
         if self._file.exists() and not self._lines:

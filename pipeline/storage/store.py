@@ -28,7 +28,7 @@ from pipeline.storage import atomic, file_systems, tables
 from pipeline.storage.backoff import ANSWERS, brief, deadline_s, is_failure, retried
 from pipeline.storage.file_systems import Access, StoredFile
 from pipeline.storage.paths import SPECIAL, Entry, check_opens, local_entries, refuse_secrets
-from pipeline.storage.tables import Ranges, parquet_bytes
+from pipeline.storage.tables import READ_AHEAD_BYTES, Ranges, parquet_bytes
 
 T = TypeVar("T")
 
@@ -84,15 +84,14 @@ class Store:
         """Bytes of the file. Raises FileNotFoundError."""
         return int(self._call("read", "info", path)["size"] or 0)
 
-    def open(self, path: str) -> BinaryIO:
-        """The file for reading at any place; a remote one is fetched in ranges, each with its own tries.
-
-        Raises FileNotFoundError.
+    def open(self, path: str, ahead_bytes: int = READ_AHEAD_BYTES) -> BinaryIO:
+        """The file for reading at any place; a remote one is fetched in ranges of so many bytes, each with its own
+        tries. Raises FileNotFoundError.
         """
         if self.is_local:
             check_opens(self.full(path))
             return Path(self.full(path)).open("rb")
-        return cast(BinaryIO, Ranges(self.size(path), partial(self.read_range, path)))
+        return cast(BinaryIO, Ranges(self.size(path), partial(self.read_range, path), ahead_bytes))
 
     def read_parquet(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """A whole Parquet file, or some of its columns (`a.list.element.b` for a field in a list).

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -54,6 +55,26 @@ def read_rows(file: Any, start: int, count: int, columns: list[str] | None) -> p
     return parquet.read_row_groups(groups, columns=columns).slice(start - first_row, count)
 
 
+def find_rows(file: Any, key: str, wanted: Sequence[str], columns: list[str]) -> pa.Table:
+    """The rows whose `key` is one of `wanted`, which is sorted; only row groups that may hold one are read."""
+    parquet = pq.ParquetFile(file)
+    column = [parquet.schema.column(number).path for number in range(len(parquet.schema))].index(key)
+    groups = [
+        group for group in range(parquet.num_row_groups) if _may_hold(parquet.metadata.row_group(group), column, wanted)
+    ]
+    table = parquet.read_row_groups(groups, columns=columns)
+    return table.filter(pc.is_in(table[key], pa.array(wanted, pa.string())))
+
+
+def _may_hold(group: pq.RowGroupMetaData, column: int, wanted: Sequence[str]) -> bool:
+    """Whether one of the values is within the limits that a row group states for a column."""
+    limits = group.column(column).statistics
+    if limits is None or not limits.has_min_max:
+        return True
+    place = bisect_left(wanted, limits.min)
+    return place < len(wanted) and wanted[place] <= limits.max
+
+
 def scan(
     file: BinaryIO, columns: dict[str, pc.Expression], where: pc.Expression | None, schema: pa.Schema | None
 ) -> pa.Table:
@@ -65,11 +86,11 @@ def scan(
 
 
 class Ranges(io.RawIOBase):
-    """`fetch(start, length)` gives bytes of a file of `size` bytes; one window of them is held."""
+    """`fetch(start, length)` gives bytes of a file of `size` bytes; one window of them, of `ahead` or more, is held."""
 
-    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes], ahead: int = READ_AHEAD_BYTES) -> None:
         super().__init__()
-        self._size, self._fetch = size, fetch
+        self._size, self._fetch, self._ahead = size, fetch, ahead
         self._at = self._held_at = 0
         self._held = b""
 
@@ -89,7 +110,7 @@ class Ranges(io.RawIOBase):
     def read(self, count: int | None = -1) -> bytes:
         end = self._size if count is None or count < 0 else min(self._size, self._at + count)
         if not self._held_at <= self._at <= end <= self._held_at + len(self._held):
-            ahead = min(self._size, max(end, self._at + READ_AHEAD_BYTES))
+            ahead = min(self._size, max(end, self._at + self._ahead))
             self._held, self._held_at = self._fetch(self._at, ahead - self._at), self._at
         found = self._held[self._at - self._held_at : end - self._held_at]
         self._at = end

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.planning.spill import RANGES, hash_range
+from pipeline.planning.spill import hash_range
 from pipeline.storage.disk_table import DiskTable
+from schemas.attempts import RANGES
 
 RANGES_PER_PARTITION = 4
 

@@ -79,7 +79,7 @@ def _check_result(check: Check, current: Current) -> None:
     changes = check_overlays(check, manifest)
     if plan is not None:
         _note_planned(check, plan, chunks, sealed or {}, ledger, changes)
-    counts = _check_shards(check, manifest, ledger)
+    counts = check_shards(check, manifest, ledger)
     if _plan_is_damaged(check.report) or sealed is None:
         check.report.add("accounting", layout.PLAN, "what must be in the shards is not known: see the findings above")
     else:
@@ -125,19 +125,19 @@ def _note_planned(
         local = check.fetch(path, hashes[path])
         if local is None:
             continue
-        for chunk, rows in _chunk_rows(check, path, local, chunks.get(path, [])):
+        for chunk, rows in chunk_rows(check, path, local, chunks.get(path, [])):
             for place, row in enumerate(rows):
                 if chunk.chunk_id not in live or (chunk.chunk_id, row["image_id"]) in plan.superseded:
                     continue
                 ids = ids_after((mask["mask_id"] for mask in row["masks"]), changes.get(row["image_id"], ()))
-                _count(check.report.planned, len(ids))
+                count(check.report.planned, len(ids))
                 if place < sealed.get(chunk.chunk_id, 0):
                     ledger.planned(row["image_id"], ids)
                 else:
-                    _count(check.report.pending, len(ids))
+                    count(check.report.pending, len(ids))
 
 
-def _chunk_rows(check: Check, path: str, local: Path, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Row]]]:
+def chunk_rows(check: Check, path: str, local: Path, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Row]]]:
     """A plan file's chunks with their rows, each checked against the chunk's id and counts."""
     file = pq.ParquetFile(local)
     if not is_version_of(file.schema_arrow, PLAN):
@@ -168,7 +168,7 @@ def _check_mask_ids(check: Check, path: str, row: Row) -> None:
         seen[source_id] += 1
 
 
-def _check_shards(check: Check, manifest: Manifest, ledger: Ledger) -> dict[str, Counter[str]]:
+def check_shards(check: Check, manifest: Manifest, ledger: Ledger) -> dict[str, Counter[str]]:
     """Every live shard: hash, schema, rows. Returns the counts that the manifest has, recomputed."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for kind, schema in (("images", IMAGES), ("masks", MASKS)):
@@ -195,7 +195,7 @@ def _check_shards(check: Check, manifest: Manifest, ledger: Ledger) -> dict[str,
 def _take_image(report: Report, path: str, row: Row, ledger: Ledger, counts: dict[str, Counter[str]]) -> None:
     for sentence in check_image(row):
         report.add("row", path, f"image {row['image_id']} {sentence}")
-    _count(report.failed if row["status"] == "failed" else report.done, 0)
+    count(report.failed if row["status"] == "failed" else report.done, 0)
     counts["images"][row["status"]] += 1
     if row["reason"]:
         counts["image_reasons"][row["reason"]] += 1
@@ -236,6 +236,6 @@ def _rows(file: pq.ParquetFile) -> Iterator[Row]:
         yield from pa.Table.from_batches([batch]).to_pylist()
 
 
-def _count(numbers: dict[str, int], masks: int) -> None:
+def count(numbers: dict[str, int], masks: int) -> None:
     numbers["images"] += 1
     numbers["masks"] += masks

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
 from pipeline.planning.attempts import choice_of
-from pipeline.planning.increment import Chunk, read_chunks
+from pipeline.planning.chunks import Chunk, read_chunks
 from pipeline.storage.documents import Committed, find_increment
 from pipeline.verify.files import Check
 from schemas import layout
@@ -26,19 +26,19 @@ def check_increments(check: Check, markers: Sequence[IncrementHash]) -> dict[str
     committed = {number for path in check.files if (number := layout.committed_number(path)) is not None}
     chunks: dict[str, list[Chunk]] = defaultdict(list)
     for number in sorted(vouched.keys() | committed):
-        found = _check_marker(check, number, vouched.get(number))
+        found = check_marker(check, number, vouched.get(number))
         if found is None:
             continue
         if number not in vouched:
             check.report.notes.append(f"{found.files.folder} is planned and not sealed yet")
             for name in filter(layout.bucket_range, found.marker.sha256):
                 check.fetch(found.files.file(name), found.marker.sha256[name])
-        for chunk in _check_small_files(check, found.files, found.marker):
+        for chunk in check_small_files(check, found.files, found.marker):
             chunks[chunk.file].append(chunk)
     return chunks
 
 
-def _check_marker(check: Check, number: int, vouched: str | None) -> Committed | None:
+def check_marker(check: Check, number: int, vouched: str | None) -> Committed | None:
     """An increment's marker, when it is what the seal vouches for, if that was after it."""
     choice = layout.Increment(number).choice
     if not check.present(choice):
@@ -56,7 +56,7 @@ def _check_marker(check: Check, number: int, vouched: str | None) -> Committed |
     return found if check.fetch(found.files.marker, found.sha256) is not None else None
 
 
-def _check_small_files(check: Check, increment: layout.Increment, marker: Marker) -> list[Chunk]:
+def check_small_files(check: Check, increment: layout.Increment, marker: Marker) -> list[Chunk]:
     """An increment's chunks and superseded rows; its buckets are only noted as named."""
     hashes = {increment.file(name): sha256 for name, sha256 in marker.sha256.items()}
     check.named.update(hashes)
@@ -75,7 +75,7 @@ def _check_small_files(check: Check, increment: layout.Increment, marker: Marker
             return []
         found[name] = table.num_rows
         if name == "chunks":
-            chunks = read_chunks(check.output, increment)
+            chunks = list(read_chunks(check.output, [increment]))
     found |= {"images": sum(chunk.images for chunk in chunks), "masks": sum(chunk.masks for chunk in chunks)}
     for name, number in found.items():
         if (said := getattr(marker, name)) != number:

@@ -73,7 +73,7 @@ class Output:
         return plan(self.store, images(corpus), listed, limits, prune=prune, hold=hold)
 
     def pending(self, limit: int | None = None) -> list[Task]:
-        return pending(read_plan(self.store), self.run, limit)
+        return list(pending(read_plan(self.store), self.run, limit))
 
     def refine(self, tasks: Iterable[Task], fails: Fails = never) -> None:
         run = self.run

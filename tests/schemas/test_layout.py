@@ -82,7 +82,12 @@ def test_names_that_were_given_up_are_not_used_again() -> None:
 
 
 def test_a_bucket_tells_its_range() -> None:
-    assert layout.bucket_range(layout.Increment(0).bucket(0, 1023)) == (0, 1023)
+    files = layout.Increment(0)
+    assert layout.bucket_range(files.bucket(0, 1023)) == layout.HashRange(0, 1023, 1024)
+    assert files.bucket(0, 1023).endswith("/bucket-0000-1023.parquet")  # as earlier versions have it
+    finer = layout.HashRange(65_534, 65_535, 65_536)
+    assert layout.bucket_range(files.bucket(*finer)) == finer
+    assert finer.span == range((1 << 32) - (1 << 17), 1 << 32)
     assert layout.bucket_range(layout.Increment(0).chunks) is None
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import JobError, RefusedError
 from pipeline.planning import spill
+from pipeline.planning.draft import cut
 from pipeline.planning.increment import ChunkLimits, Planned, plan, read_chunk, read_plan
 from pipeline.sources import PlannedImage, PlannedMask
 from pipeline.storage import Store, StoredFile
@@ -137,12 +138,12 @@ def test_an_increment_that_only_had_to_be_named_is_planned_again(
 def test_an_increment_whose_name_was_lost_is_named_again(output: Store) -> None:
     for count in (3, 6):
         plan(output, (image(n) for n in range(count)), listing(range(count)), LIMITS)
-    chunks = read_plan(output).chunks
+    chunks = list(read_plan(output).chunks)
     output.delete("plan/0/_COMMITTED")
     with pytest.raises(JobError, match=r"plan/0/_COMMITTED is not there, and later increments are"):
         read_plan(output)
     assert plan(output, (image(n) for n in range(6)), listing(range(6)), LIMITS).unchanged == 6
-    assert read_plan(output).chunks == chunks
+    assert list(read_plan(output).chunks) == chunks
 
 
 def test_large_corpora_spill_and_are_bucketed(output: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +173,20 @@ def test_chunks_are_capped_by_pixels_as_they_travel(output: Store) -> None:
     limits = ChunkLimits(images=100, decoded_bytes=2 * 5 * 10 * 3, side=10)  # of 20 by 10 pixels: twice as many
     plan(output, (image(n) for n in range(5)), listing(range(5)), limits)
     assert [chunk.images for chunk in read_plan(output).chunks] == [2, 2, 1]
+
+
+def test_chunks_of_millions_of_small_images_are_larger() -> None:
+    limits = ChunkLimits(64, 160 << 20, 1024, most=512)
+    assert limits.of_plan(1_000_000) is limits
+    assert [limits.of_plan(count).images for count in (2_000_000, 4_000_000, 10_000_000, 10**9)] == [122, 244, 512, 512]
+    large = limits.of_plan(10**7)
+    unknown, photograph, small = ({"height": h, "width": w, "masks": []} for h, w in ((None, None), (3, 4), (1, 1000)))
+    assert large.bytes_of(unknown) * 64 == large.decoded_bytes
+    assert large.bytes_of(photograph) == 768 * 1024 * 3
+    rows = [
+        {**small, "image_id": f"{n:04d}", "masks_digest": "", "masks": [{}] * (n // 600 * 100)} for n in range(1200)
+    ]
+    assert [chunk.images for chunk in cut(rows, large, 0, 0, "plan/0/bucket")] == [512, 169, 81, 81, 81, 81, 81, 81, 33]
 
 
 def test_an_image_named_twice_is_one_row_with_all_masks(output: Store) -> None:

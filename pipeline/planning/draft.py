@@ -1,0 +1,149 @@
+"""An increment on its way: its files are written as the hash ranges come, and what names it last."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from pipeline.masks.frames import ORIGINAL_SIZE, Frame
+from pipeline.planning.attempts import commit
+from pipeline.planning.chunks import Chunk
+from pipeline.planning.rows import chunk_digest
+from pipeline.planning.spill import Row
+from pipeline.storage import Store
+from pipeline.storage.lease import Fence
+from schemas import layout
+from schemas.attempts import HASHES
+from schemas.manifest import Marker
+from schemas.records import CHUNKS, PLAN, SUPERSEDED, conform
+
+ROW_GROUP_ROWS = 256
+PLAN_CHUNKS = 16_384
+CHUNK_MASKS = 8192
+"""Of a chunk that is larger than it was asked to be."""
+
+
+@dataclass(frozen=True)
+class ChunkLimits:
+    """How large a chunk may be: images, and bytes of their pixels as they travel to the model, by declared size.
+
+    most: images of a chunk where there are millions (`of_plan`). masks: at most, 0 for any number. unknown_bytes: of an
+    image whose size is not declared. side: the long side (stretched: each), in pixels, to which images are reduced (or
+    enlarged) when they are loaded; ORIGINAL_SIZE: none.
+    """
+
+    images: int
+    decoded_bytes: int
+    side: int = ORIGINAL_SIZE
+    stretched: bool = False
+    most: int = 0
+    masks: int = 0
+    unknown_bytes: int = 0
+
+    def of_plan(self, images: int) -> ChunkLimits:
+        """For so many new images: larger where there would be more than PLAN_CHUNKS, since what a chunk costs beside
+        its images (a task, a part, a row of the plan) is paid for each.
+        """
+        larger = min(self.most, images // PLAN_CHUNKS)
+        if larger <= self.images:
+            return self
+        return replace(self, images=larger, masks=CHUNK_MASKS, unknown_bytes=self.decoded_bytes // self.images)
+
+    def bytes_of(self, row: Row) -> int:
+        """Of one planned image."""
+        size_hw = (row["height"] or 0, row["width"] or 0)
+        if not all(size_hw):
+            return self.unknown_bytes
+        height, width = size_hw if self.side == ORIGINAL_SIZE else Frame(size_hw, self.side, self.stretched).input_hw
+        return height * width * 3
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What one planning step found: image and mask counts of the increments it added (all 0 when nothing was new).
+
+    increment: the last of them, None when there is none.
+    """
+
+    increment: int | None
+    images: int = 0
+    masks: int = 0
+    chunks: int = 0
+    superseded: int = 0
+    unchanged: int = 0
+
+    def __add__(self, later: Planned) -> Planned:
+        increment = self.increment if later.increment is None else later.increment
+        numbers = ("images", "masks", "chunks", "superseded", "unchanged")
+        return Planned(increment, *(getattr(self, name) + getattr(later, name) for name in numbers))
+
+
+class Draft:
+    """Increment `number`, from the first of the hashes on. Nothing of it counts before `commit`."""
+
+    def __init__(self, output: Store, number: int, limits: ChunkLimits, start: int) -> None:
+        self._output, self._limits, self._start = output, limits, start
+        self._files = layout.Increment(number, uuid.uuid4().hex)
+        self._chunks: list[Chunk] = []
+        self._replaced: list[dict[str, str]] = []
+        self._sha256: dict[str, str] = {}
+        self._unchanged = 0
+
+    @property
+    def rows(self) -> int:
+        """New, changed and pruned images."""
+        return sum(chunk.images for chunk in self._chunks) + len(self._replaced)
+
+    def add(self, place: layout.HashRange, rows: list[Row], replaced: list[dict[str, str]], unchanged: int) -> None:
+        """What was found in the next hash range: sorted new and changed rows, the rows that they replace."""
+        self._replaced += replaced
+        self._unchanged += unchanged
+        if rows:
+            path = self._files.bucket(*place)
+            self._chunks += cut(rows, self._limits, self._files.number, len(self._chunks), self._files.said(path))
+            self._put(path, conform(pa.Table.from_pylist(rows, PLAN), PLAN), ROW_GROUP_ROWS)
+
+    def commit(self, fence: Fence, stop: int = HASHES) -> Planned:
+        """Let it be the increment, about all ids whose hashes are below `stop`; nothing is written where there is
+        nothing new. Raises JobError where another one is.
+        """
+        if not self.rows:
+            return Planned(None, unchanged=self._unchanged)
+        chunks = self._chunks
+        images, masks = sum(chunk.images for chunk in chunks), sum(chunk.masks for chunk in chunks)
+        planned = Planned(self._files.number, images, masks, len(chunks), len(self._replaced), self._unchanged)
+        self._put(self._files.chunks, pa.Table.from_pylist([vars(chunk) for chunk in chunks], CHUNKS))
+        if self._replaced:
+            self._put(self._files.superseded, pa.Table.from_pylist(self._replaced, SUPERSEDED))
+        fence()
+        span = None if (self._start, stop) == (0, HASHES) else (self._start, stop)
+        commit(self._output, self._files, Marker(**vars(planned), sha256=self._sha256, span=span))
+        return planned
+
+    def _put(self, path: str, table: pa.Table, row_group_rows: int | None = None) -> None:
+        data = self._output.put_parquet(path, table, row_group_rows)
+        self._sha256[layout.name_of(path)] = hashlib.sha256(data).hexdigest()
+
+
+def cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, path: str) -> list[Chunk]:
+    """Cut sorted rows into chunks, writing each row's `chunk_id`."""
+    chunks: list[Chunk] = []
+    start = 0
+    while start < len(rows):
+        end, decoded, masks = start, 0, 0
+        while end < len(rows) and end - start < limits.images:
+            decoded += limits.bytes_of(rows[end])
+            masks += len(rows[end]["masks"])
+            if end > start and (decoded > limits.decoded_bytes or masks > (limits.masks or masks)):
+                break
+            end += 1
+        members = rows[start:end]
+        chunk_id = layout.chunk_id(increment, ordinal + len(chunks), chunk_digest(members))
+        for row in members:
+            row["chunk_id"] = chunk_id
+        chunks.append(Chunk(chunk_id, path, start, len(members), sum(len(row["masks"]) for row in members)))
+        start = end
+    return chunks
