@@ -172,18 +172,28 @@ def read_image(image: ImageLike, max_pixels: int) -> npt.NDArray[np.uint8]:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ImageError("image_unreadable", f"expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
         return image
-    return decode_image(_read(image, "image"), max_pixels)
+    try:
+        return decode_image(_read(image, "image"), max_pixels)
+    except ImageError as error:
+        raise ImageError(error.reason, f"{image}: {error.detail}") from None
 
 
 def read_mask(mask: ImageLike, size_hw: tuple[int, int]) -> Mask:
     """A path or array -> (H, W) uint8 {0, 1} of the image's size, not empty. Raises MaskError."""
-    pixels = mask if isinstance(mask, np.ndarray) else read_label_image(_read(mask, "mask"))
+    pixels = mask if isinstance(mask, np.ndarray) else _read_labels(mask)
     which = "the mask" if isinstance(mask, np.ndarray) else str(mask)
     if pixels.shape != size_hw:
         raise MaskError("mask_size_mismatch", f"{which} has (height, width) {pixels.shape}, its image {size_hw}")
     if not pixels.any():
         raise MaskError("mask_empty", f"{which} has no pixel that is not zero")
     return (pixels != 0).astype(np.uint8)
+
+
+def _read_labels(mask: str | Path) -> npt.NDArray[np.integer]:
+    try:
+        return read_label_image(_read(mask, "mask"))
+    except MaskError as error:
+        raise MaskError(error.reason, f"{mask}: {error.detail}") from None
 
 
 def _read(path: str | Path, what: str) -> bytes:
