@@ -10,31 +10,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from jobs import console
-from jobs.adapt import adapt
-from jobs.bench import bench
-from jobs.calibrate import calibrate
-from jobs.config import config
-from jobs.demo import demo
-from jobs.doctor import doctor
-from jobs.evaluate import evaluate
-from jobs.export import export
-from jobs.gc import gc
-from jobs.inspect import inspect
-from jobs.plan import plan
-from jobs.refine import refine
-from jobs.report import report
-from jobs.review import review
-from jobs.run import run
-from jobs.seal import seal
-from jobs.status import files, status
-from jobs.train_lite import train_lite
-from jobs.verify import verify
+from jobs.lazy_commands import Place, group_of
 from pipeline import __version__
 from pipeline.errors import RefusedError, RelabelError, RowError
 from schemas import secrets
@@ -42,24 +23,32 @@ from schemas.config import ConfigError
 
 UNWIND_S = 10.0
 ENDED_BY: dict[int, tuple[str, int]] = {signal.SIGTERM: ("terminated", 143), signal.SIGINT: ("interrupted", 130)}
+WrongUseError: type[Exception] = typer.BadParameter.__mro__[1]
+"""The command line is not one; of click, or of the copy of it that some versions of typer bring along."""
 
+PANELS = {
+    "Start": "demo refine doctor config",
+    "Relabel a dataset": "inspect plan run status seal",
+    "Look at the result": "report review verify files",
+    "Hand it on": "export gc",
+    "Make it better, and measure it": "calibrate adapt evaluate bench train-lite",
+}
+MODULES = {"files": "status"}
+"""Of commands that do not stand in a module of their own name."""
+
+COMMANDS = {
+    name: Place(panel, MODULES.get(name, name.replace("-", "_")), name.replace("-", "_"))
+    for panel, names in PANELS.items()
+    for name in names.split()
+}
 app = typer.Typer(
+    cls=group_of(COMMANDS),
     help="Relabel segmentation datasets: refine coarse masks with Segment Anything, in parallel, resumably.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     epilog="Start with: relabel demo",
 )
-PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Start": (demo, refine, doctor, config),
-    "Relabel a dataset": (inspect, plan, run, status, seal),
-    "Look at the result": (report, review, verify, files),
-    "Hand it on": (export, gc),
-    "Make it better, and measure it": (calibrate, adapt, evaluate, bench, train_lite),
-}
-for panel, commands in PANELS.items():
-    for command in commands:
-        app.command(rich_help_panel=panel)(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -82,10 +71,14 @@ def main() -> None:
         signal.signal(number, _unwind)
     try:
         _refuse_secrets()
-        app()
-    except (RefusedError, ConfigError) as error:
+        sys.exit(app(prog_name="relabel", standalone_mode=False))
+    except typer.Abort:
+        sys.exit(130)
+    except WrongUseError as error:
+        sys.exit(_say_wrong_use(error))
+    except (RefusedError, ConfigError, RowError) as error:  # a row that fails alone is `refine`'s only input
         sys.exit(_say(error, 2))
-    except (RelabelError, RowError) as error:
+    except RelabelError as error:
         sys.exit(_say(error, 1))
 
 
@@ -104,6 +97,19 @@ def _unwind(number: int, _frame: Any) -> None:
     overdue.daemon = True
     overdue.start()
     sys.exit(code)
+
+
+def _say_wrong_use(error: Any) -> int:
+    """One line for what is no command, option or value; without any arguments, the help."""
+    told, command = error.format_message(), error.ctx.command_path if error.ctx else "relabel"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    globbed = "unexpected extra arg" in told and command.endswith("refine")
+    hint = " Quote a pattern, so that the shell leaves it as it is." if globbed else ""
+    stop = "" if told.endswith((".", "?")) else "."
+    console.err.print(f"relabel: {told}{stop}{hint} `{command} --help` lists what there is.", markup=False)
+    return 2
 
 
 def _say(error: Exception, code: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
@@ -50,14 +50,15 @@ def _show(result: Path, pictures: Path) -> None:
     console.out.print(f"read it:  pipeline.open('{result}').masks(), or any Parquet reader (REFERENCE.md)")
 
 
-def _picture(path: Path, photo: Path, rows: list[dict[str, object]]) -> None:
+def _picture(path: Path, photo: Path, rows: list[dict[str, Any]]) -> None:
     from pipeline.decoding.decode import decode_image
     from pipeline.masks import binary, drawing  # as above
 
     pixels = decode_image(photo.read_bytes(), 10**8)
-    coarse = [binary.decode(row["coarse_rle"]) for row in rows]  # type: ignore[arg-type]
-    kept = [binary.decode(row["mask_rle"]) for row in rows if row["mask_rle"]]  # type: ignore[arg-type]
-    drawing.write_comparison(path, pixels, coarse, kept, ("image", "coarse", "refined"))
+    coarse = [binary.decode(row["coarse_rle"]) for row in rows]
+    kept = [binary.decode(row["mask_rle"]) for row in rows if row["mask_rle"]]
+    judged = [drawing.Judged(row["decision"], row["quality_coarse"], row["quality"]) for row in rows]
+    drawing.write_comparison(path, pixels, coarse, kept, drawing.captions(judged))
 
 
 def _table(masks: pa.Table) -> Table:

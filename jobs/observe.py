@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs import console
+from jobs import console, progress
 from jobs.json_log import JsonLog, run_id
 from pipeline.errors import RelabelError
 from pipeline.progress.events import OnEvent, everybody
@@ -32,7 +32,7 @@ class Watch:
         if self.log:
             self.log.sealed(manifest)
         else:
-            console.summary(manifest, output)
+            progress.summary(manifest, output)
             console.out.print(f"relabel files {output} lists its shards; relabel status {output} tells how far it is")
         if self.metrics:
             self.metrics.sealed(manifest)
@@ -44,7 +44,7 @@ def watch(operation: Operation) -> Iterator[Watch]:
     """Start logging and serving as `operation` says; an error is logged as an event too."""
     log = JsonLog(run_id()) if operation.log_format == "json" else None
     metrics = _serve(operation.metrics_port)
-    with console.drawing() as draw:
+    with progress.drawing() as draw:
         listeners: list[OnEvent] = [log or draw]
         if metrics:
             listeners.insert(0, metrics.on_event)

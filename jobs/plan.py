@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from jobs import console
+from jobs import console, progress
 from jobs.options import (
     AdapterUri,
     AssumeExclusive,
@@ -135,7 +135,7 @@ def plan(
     store, run_store = request.stores()
     if not request.config.operation.assume_exclusive:
         check_store(store)
-    with console.drawing() as draw:
+    with progress.drawing() as draw:
         plan_increment(request, draw)
     planned = read_plan(store)
     result: dict[str, Any] = {

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import console
+from jobs import console, progress
 from pipeline.calibration.files import NAMED
 from pipeline.configuration import read_config
 from pipeline.storage import Access, Store
@@ -61,8 +61,8 @@ def seal(
 
     from pipeline.output.reseal import reseal  # it takes a second to import
 
-    with console.drawing() as draw:
+    with progress.drawing() as draw:
         sealed = reseal(Store(absolute(output), access), wanted, draw, method=method, assume_exclusive=assume_exclusive)
-    console.summary(sealed.manifest, output)
+    progress.summary(sealed.manifest, output)
     if not sealed.changed:
         console.out.print("nothing changed: the current generation is already this one")

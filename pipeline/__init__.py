@@ -7,6 +7,7 @@ import pipeline
 result = pipeline.open("s3://bucket/output") # what `relabel run` wrote
 result.masks("quality >= 0.8")               # an Arrow table
 result.show(mask_id)                         # image with the coarse and the refined outline
+result.evaluate("s3://bucket/truth.json")    # where you know the truth
 
 pipeline.evaluate("s3://bucket/output", "s3://bucket/truth.json")   # every figure of `relabel evaluate`
 pipeline.run("s3://bucket/coarse.json", "s3://bucket/output", images="s3://bucket/photos")   # `relabel run`
@@ -21,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.dataset import open_result as open  # noqa: A004 - pipeline.open is its public name
-    from pipeline.entry import evaluate, run
+    from pipeline.entry import run
+    from pipeline.opened import evaluate, open  # noqa: A004 - pipeline.open is its public name
     from pipeline.single import refine, refine_with_scores
 
 __version__ = "0.1.0"
@@ -46,8 +47,8 @@ _check_neighbour("schemas")
 
 
 _PUBLIC = {
-    "evaluate": ("pipeline.entry", "evaluate"),
-    "open": ("pipeline.dataset", "open_result"),
+    "evaluate": ("pipeline.opened", "evaluate"),
+    "open": ("pipeline.opened", "open"),
     "refine": ("pipeline.single", "refine"),
     "refine_with_scores": ("pipeline.single", "refine_with_scores"),
     "run": ("pipeline.entry", "run"),

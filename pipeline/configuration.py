@@ -31,7 +31,19 @@ def read_config(
     if uri is None:
         return resolve(preset, None, overrides, base)
     text = read_text(uri, access, MAX_CONFIG_BYTES, "configuration")
-    return resolve(preset, text, overrides, base)
+    try:
+        return resolve(preset, text, overrides, base)
+    except ConfigError as error:
+        raise ConfigError(f"{uri}: {error}" if _is_wrong(text) else str(error)) from None
+
+
+def _is_wrong(text: str) -> bool:
+    """Whether a file is no configuration by itself, whatever the options are."""
+    try:
+        validated(merged(text=text))
+    except ConfigError:
+        return True
+    return False
 
 
 def resolve(

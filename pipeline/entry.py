@@ -1,4 +1,4 @@
-"""`pipeline.run` and `pipeline.evaluate`: the commands, from Python and in any thread (a notebook, an Airflow task)."""
+"""`pipeline.run`: the command, from Python and in any thread (a notebook, an Airflow task)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import job
-from pipeline.evaluation import report
-from pipeline.evaluation.paired import paired
 from pipeline.output.manifest import Sealed
 from pipeline.progress.events import OnEvent, nobody
 from pipeline.request import Wanted, make_request
-from pipeline.storage import Access
 
 Fields = Mapping[str, Any]
 
@@ -73,21 +70,3 @@ def run(
         retry_reasons=tuple(retry_reasons),
     )
     return job.run(request, on_event)
-
-
-def evaluate(
-    predictions: str,
-    ground_truth: str,
-    *,
-    coarse: str | None = None,
-    images: str | None = None,
-    replicates: int = 1000,
-    access: Access | None = None,
-) -> dict[str, Any]:
-    """Labels against ground truth: every figure that `relabel evaluate --json` writes, in its tree.
-
-    predictions: an output's URI, or COCO JSON with the truth's ids; coarse: the masks it was made from, then. images: a
-    list of those to measure. replicates: bootstrap draws behind each 95 % interval. Raises RefusedError.
-    """
-    pairs = paired(predictions, ground_truth, coarse, images, access or Access())
-    return dict(report.to_json(report.evaluate(pairs, replicates)[0]))

@@ -27,11 +27,12 @@ from pipeline.planning.scans import pinned_source
 from pipeline.progress.events import OnEvent, Waiting
 from pipeline.refining.chunk import Inputs, Job
 from pipeline.sources import inventory
+from pipeline.sources.walks import location
 from pipeline.storage import Access, Store
 from pipeline.storage.documents import read_switch, run_store
 from pipeline.storage.lease import Hold, Patience, check_store, held, in_use, unguarded
 from pipeline.storage.paths import absolute
-from pipeline.storage.preflight import check_readable, check_writable
+from pipeline.storage.preflight import check_folder, check_readable, check_writable
 from schemas import layout
 from schemas.config import Config, Operation, fingerprint
 
@@ -161,11 +162,13 @@ def make_request(wanted: Wanted, *, with_weights: bool = True, **how: Any) -> Re
     """
     given = Access(wanted.overrides.get("operation", {}).get("endpoint_url"))
     stated = Access(read_config(wanted.config, wanted.preset, wanted.overrides, given).operation.endpoint_url)
+    check_folder(wanted.output)
     check_readable(wanted.masks, stated, "masks")
     source = wanted.source or _known_source(wanted, stated) or sources.detect(wanted.masks, stated, wanted.images)
     images = sources.images_root(source, wanted.images, wanted.masks, stated)
     base = {"split_regions": True, "exclusive": True} if sources.find(source).semantic else None
     config = read_config(wanted.config, wanted.preset, wanted.overrides, given, base)
+    _check_apart(wanted.output, {"--images": images, "--masks": wanted.masks})
     access = _check_places(config, images, wanted.output)
     weights = _weights(wanted, config, access) if with_weights else Weights("", "", access)
     hashes = {"weights_sha256": weights.sha256, "adapter_sha256": weights.adapter.sha256 if weights.adapter else ""}
@@ -204,6 +207,12 @@ def _check_places(config: Config, images: str, output: str) -> Access:
     check_readable(images, access, "image folder")
     check_writable(Store(output, access))
     return access
+
+
+def _check_apart(output: str, inputs: Mapping[str, str]) -> None:
+    for option, uri in inputs.items():
+        if location(uri) == location(output):
+            raise RefusedError(f"--output {output} is the folder of {option}: name a folder of its own")
 
 
 def make_job(request: Request, device: str) -> Job:

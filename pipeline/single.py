@@ -95,13 +95,24 @@ def refine_with_scores(
     threads: int = 2,
 ) -> list[Outcome]:
     """As `refine`, but returns each mask with its decision, quality and scores: one Outcome a mask, also for one."""
-    method = method or _default_method(model)
+    loaded, method = load_for(method or _default_method(model), model, checkpoint, adapter, device, threads)
+    return refine_all(image, _listed(coarse)[0], loaded, method, gate)
+
+
+def load_for(
+    method: Method,
+    model: str | None = None,
+    checkpoint: str | None = None,
+    adapter: str | None = None,
+    device: str = "auto",
+    threads: int = 2,
+) -> tuple[Model, Method]:
+    """The model of a method, and the method with its adapter's hash: what `refine_all` takes. Errors as of `refine`."""
     name = model_of(method, model)
     if adapter:
         found = weights.with_adapter(weights.resolve(name, checkpoint, Access()), adapter)
         method = method.model_copy(update={"adapter_sha256": found.adapter.sha256 if found.adapter else ""})
-    loaded = load(name, checkpoint, pick_device(device), threads, method.dtype, adapter)
-    return refine_all(image, _listed(coarse)[0], loaded, method, gate)
+    return load(name, checkpoint, pick_device(device), threads, method.dtype, adapter), method
 
 
 def _listed(coarse: ImageLike | Sequence[ImageLike]) -> tuple[Sequence[ImageLike], bool]:
@@ -161,17 +172,28 @@ def read_image(image: ImageLike, max_pixels: int) -> npt.NDArray[np.uint8]:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ImageError("image_unreadable", f"expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
         return image
-    return decode_image(_read(image, "image"), max_pixels)
+    try:
+        return decode_image(_read(image, "image"), max_pixels)
+    except ImageError as error:
+        raise ImageError(error.reason, f"{image}: {error.detail}") from None
 
 
 def read_mask(mask: ImageLike, size_hw: tuple[int, int]) -> Mask:
     """A path or array -> (H, W) uint8 {0, 1} of the image's size, not empty. Raises MaskError."""
-    pixels = mask if isinstance(mask, np.ndarray) else read_label_image(_read(mask, "mask"))
+    pixels = mask if isinstance(mask, np.ndarray) else _read_labels(mask)
+    which = "the mask" if isinstance(mask, np.ndarray) else str(mask)
     if pixels.shape != size_hw:
-        raise MaskError("mask_size_mismatch", f"mask {pixels.shape}, image {size_hw}")
+        raise MaskError("mask_size_mismatch", f"{which} has (height, width) {pixels.shape}, its image {size_hw}")
     if not pixels.any():
-        raise MaskError("mask_empty", "no pixel is set")
+        raise MaskError("mask_empty", f"{which} has no pixel that is not zero")
     return (pixels != 0).astype(np.uint8)
+
+
+def _read_labels(mask: str | Path) -> npt.NDArray[np.integer]:
+    try:
+        return read_label_image(_read(mask, "mask"))
+    except MaskError as error:
+        raise MaskError(error.reason, f"{mask}: {error.detail}") from None
 
 
 def _read(path: str | Path, what: str) -> bytes:

@@ -274,12 +274,17 @@ def _parse(text: str | None) -> Mapping[str, Any]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"not valid YAML: {_where(error)}") from None
     if content is None:
         return {}
     if not isinstance(content, Mapping):
         raise ConfigError(f"expected the keys method, gate, operation; found {type(content).__name__}")
     return content
+
+
+def _where(error: Exception) -> str:
+    """What a parser says, without the name that it has for a text."""
+    return " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
 
 
 def _readable(error: ValidationError) -> str:

@@ -82,7 +82,7 @@ def test_every_command(workplace: Path) -> None:
         if command.startswith("relabel review"):
             (workplace / "verdicts.json").write_text(json.dumps(verdicts(workplace / "bucket" / "refined")))
         run(shlex.split(command), workplace)
-    assert (workplace / "compare.png").exists()
+    assert (workplace / "compare.gif").exists()
 
 
 def verdicts(output: Path) -> dict[str, object]:

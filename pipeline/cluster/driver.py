@@ -21,7 +21,7 @@ import cloudpickle
 import ray
 import ray.data  # sets up its logging, which is silenced below
 
-from pipeline.cluster.stderr_filter import without_lines
+from pipeline.cluster.stderr_filter import silence, without_lines
 from pipeline.errors import JobError, RefusedError, RelabelError
 from pipeline.storage import brief
 
@@ -109,6 +109,7 @@ def connect(address: str | None) -> Iterator[tuple[str, dict[str, float]]]:
             ray.shutdown()
             if attempt == STARTS:
                 raise JobError(f"Ray did not start: {brief(error)}") from None
+    silence()  # tracebacks of tasks that are tried again; Ray's log files keep them, and what counts is raised
     head = address if address.startswith("ray://") else ray.get_runtime_context().gcs_address
     yield head, ray.cluster_resources()
 

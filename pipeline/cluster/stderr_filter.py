@@ -1,4 +1,4 @@
-"""Keeps a line that a C library writes off stderr, which Python's own logging cannot do."""
+"""Keeps lines that a C library writes off stderr, which Python's own logging cannot do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STDERR = 2
+STDOUT, STDERR = 1, 2
+
+
+def silence() -> None:
+    """From now on nothing that this process writes to stdout or stderr is seen, whatever writes it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (STDOUT, STDERR):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 @contextmanager

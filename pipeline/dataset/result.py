@@ -111,7 +111,10 @@ def open_result(output: str, access: Access | None = None) -> Result:
     store = Store(output, access or Access())
     current = read_current(store)
     if current is None:
-        raise RefusedError(f"{output} holds no sealed result: no {layout.CURRENT}. If it was lost, {REBUILD}")
+        raise RefusedError(
+            f"{output} holds no sealed result: no {layout.CURRENT}. `relabel run --output {output} ...` makes one; "
+            f"if it was lost, {REBUILD}"
+        )
     try:
         return Result(store, read_pointed(store, current))
     except JobError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.models.protocol import Model
 from pipeline.models.registry import ModelSpec, Runtime
 from pipeline.models.weights import Weights, cache_folder, local_path
 
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 BFLOAT16_SINCE = (8, 0)
 """Compute capability of the first GPUs whose tensor cores multiply bfloat16 (Ampere)."""
 
@@ -86,8 +88,10 @@ def pick_device(device: str) -> str:
 
 
 def check_device(device: str, dtype: str = "float32") -> None:
-    """Raise RefusedError where torch cannot use `device`, or the device does not multiply `dtype`."""
-    if not device.startswith("cuda"):
+    """Raise RefusedError where `device` is none, torch cannot use it, or it does not multiply `dtype`."""
+    if not DEVICE.fullmatch(device):
+        raise RefusedError(f"unknown device {device!r}; there are cpu, cuda and, of several GPUs, cuda:1 and so on")
+    if device == "cpu":
         return
     import torch  # takes seconds
 

@@ -143,7 +143,7 @@ def _what_was_there(coverage: Coverage) -> str:
         for (root, state, kind, reason), tally in tallies
         if root == MASKS and state in (UNREAD, READ, IGNORED)
     ]
-    return f"it holds {', '.join(found[:4])}" if found else "it holds nothing"
+    return f"it holds {', '.join(found[:4])}" if found else "nothing in it is of a format that is read"
 
 
 def _text(names: Sequence[str]) -> list[str]:

@@ -34,7 +34,13 @@ DECISIONS = {
 MAX_CATEGORIES = 200
 PER_STRATUM = 60
 DASH = "–"
-ZOOM_SIDE = '<div class="judge" role="group" aria-label="Verdict" id="zoom-judge"></div>\n<dl id="zoom-facts"></dl>'
+WIPE = (
+    '<div class="wipe-row"><label class="check"><input type="checkbox" id="wipe">Before and after</label>'
+    '<input type="range" id="wipe-at" min="0" max="1" step="0.01" value="0.5" hidden '
+    'aria-label="Where coarse ends and refined begins"></div>'
+)
+JUDGE = '<div class="judge" role="group" aria-label="Verdict" id="zoom-judge"></div>'
+ZOOM_SIDE = f'{WIPE}\n{JUDGE}\n<dl id="zoom-facts"></dl>'
 
 
 def report(
@@ -97,7 +103,7 @@ def render(
             zoom_dialog("mask", ZOOM_SIDE),
         ]
     )
-    return document(f"Audit of {result.store.uri}", body, data, _asset("page.js"))
+    return document(f"Audit of {result.store.uri}", body, data, _asset("before_after.js") + _asset("page.js"))
 
 
 def _header(result: Result) -> str:
@@ -201,7 +207,8 @@ def _categories(categories: Mapping[str | None, Category]) -> str:
     return (
         '<section id="categories" aria-labelledby="t-categories"><h2 id="t-categories">Categories'
         f' <span class="count">{len(ranked):,}</span></h2>'
-        '<div class="panel scroll tall" tabindex="0" role="region" aria-label="Table of categories"><table>'
+        '<div class="panel scroll tall" tabindex="0" role="region" aria-label="Table of categories">'
+        '<table class="stacked">'
         f"<thead><tr><th scope=col>Category</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         "</section>"
     )

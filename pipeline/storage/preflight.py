@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 from pipeline.errors import RefusedError
 from pipeline.storage.atomic import TEMPORARY_PREFIX
@@ -29,7 +30,17 @@ def check_readable(uri: str, access: Access, what: str) -> None:
     except STORE_ERRORS as error:
         raise RefusedError(f"cannot read the {what} {uri}: {brief(error)}") from None
     if not present:
-        raise RefusedError(f"the {what} {uri} does not exist")
+        raise RefusedError(f"the {what} {uri} {'do' if what.endswith('s') else 'does'} not exist")
+    if store.is_local and Path(store.full("")).is_dir() and not store.has_entries():
+        raise RefusedError(f"the {what} {uri}: the folder is empty")
+
+
+def check_folder(output: str) -> None:
+    """Raise RefusedError where a local output is a file, or would lie below one."""
+    path = None if "://" in output else Path(output).absolute()
+    found = next((one for one in (path, *path.parents) if one.exists()), None) if path else None
+    if found and not found.is_dir():
+        raise RefusedError(f"cannot write to the output {output}: {found} is a file; name a folder")
 
 
 def check_writable(output: Store) -> None:

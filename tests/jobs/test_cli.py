@@ -82,6 +82,7 @@ def test_refine_one_image(tmp_path: Path, relabel: Cli) -> None:
     from_python = pipeline.refine(PHOTOS / "chelsea.jpg", tmp_path / "coarse.png")
     np.testing.assert_array_equal(from_python > 0, refined)
     assert Image.open(tmp_path / "y.png").width > 1000
+    assert "quality 0." in done.stdout
 
 
 @pytest.mark.parametrize(

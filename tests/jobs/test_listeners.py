@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from jobs import console
+from jobs import progress
 from jobs.json_log import JsonLog
 from pipeline.planning.increment import Planned
 from pipeline.progress.breakdown import Breakdown, ChunkFinished
@@ -73,7 +73,7 @@ def test_json_lines_have_their_names_and_fields(capsys: pytest.CaptureFixture[st
 
 
 def test_people_get_a_line_for_each_step_and_no_bar_is_left(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.drawing() as draw:
+    with progress.drawing() as draw:
         for event in [*EVENTS, Planning(0)]:
             draw(event)
         assert draw._bar is not None
@@ -95,8 +95,8 @@ def test_people_get_a_line_for_each_step_and_no_bar_is_left(capsys: pytest.Captu
 def test_a_log_shows_that_a_silent_phase_is_alive(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console.Pulse, "EVERY_S", 0.02)
-    with console.drawing() as draw:
+    monkeypatch.setattr(progress.Pulse, "EVERY_S", 0.02)
+    with progress.drawing() as draw:
         draw(Starting(None))
         told = ""
         deadline = time.monotonic() + 20

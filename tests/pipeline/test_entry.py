@@ -103,7 +103,7 @@ def test_a_listener_that_raises_ends_the_run_which_then_resumes(head: RayHead, t
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"masks": "/nowhere.json"}, RefusedError, "does not exist"),
+        ({"masks": "/nowhere.json"}, RefusedError, "do not exist"),
         ({"method": {"iteratoins": 1}}, ConfigError, "iteratoins"),
         ({"address": "127.0.0.1:1"}, RefusedError, "no Ray cluster at"),
     ],

@@ -24,6 +24,8 @@
   }
 
   const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+  const gain = (item) => (item.quality_refined === null || item.quality_coarse === null ? null : item.quality_coarse - item.quality_refined);
+  const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
   const named = (item) => item.category || item.source_mask_id || item.id;
 
   function fill(svg, item, withImage) {
@@ -83,7 +85,7 @@
     const what = make("div", { class: "what" },
       make("p", { class: "name" }, named(item)),
       make("p", { class: `tag ${item.decision.replace(/[^a-z_]/g, "")}` }, data.decisions[item.decision] || item.decision),
-      make("p", { class: "figures" }, ...(item.decision === "failed" ? [item.reason] : [make("span", {}, `quality ${number(item.quality)}`), make("span", {}, `IoU to coarse ${number(item.coarse_iou)}`)])),
+      make("p", { class: "figures" }, ...(item.decision === "failed" ? [item.reason] : [make("span", {}, `quality ${number(item.quality)}`), ...(gain(item) === null ? [] : [make("span", {}, `gain ${signed(-gain(item))}`)]), make("span", {}, `IoU to coarse ${number(item.coarse_iou)}`)])),
       group);
     const element = make("li", { class: "card" }, open, what);
     element.dataset.id = item.id;
@@ -92,24 +94,76 @@
   }
   const cards = new Map(items.map((item) => [item.id, card(item)]));
 
-  // ---- filters
+  // ---- filters; they stand in the URL, so that a view can be sent to somebody
+  const CONTROLS = { category: "by-category", reason: "by-reason", decision: "by-decision", verdict: "by-verdict", quality: "by-quality", sort: "by-sort" };
+  const UNSET = { quality: "1" };
+  const SORTS = { gain, quality: (item) => item.quality, coarse_iou: (item) => item.coarse_iou, category: (item) => String(item.category), reason: (item) => item.reason };
+
+  function toUrl() {
+    const state = new URLSearchParams(stratum ? { show: stratum } : {});
+    for (const [name, id] of Object.entries(CONTROLS)) if (by(id).value !== (UNSET[name] || "")) state.set(name, by(id).value);
+    if (zoomed) state.set("mask", zoomed.id);
+    const hash = String(state) ? `#view?${state}` : location.hash.startsWith("#view?") ? "#gallery" : location.hash;
+    if (hash === location.hash) return;
+    try { history.replaceState(null, "", hash); } catch { location.replace(hash); }
+  }
+  function fromUrl() {
+    if (!location.hash.startsWith("#view?")) return;
+    const state = new URLSearchParams(location.hash.slice(6));
+    stratum = data.strata.some(([name]) => name === state.get("show")) ? state.get("show") : "";
+    for (const [name, id] of Object.entries(CONTROLS)) {
+      by(id).value = state.get(name) || UNSET[name] || "";
+      if (by(id).selectedIndex === -1) by(id).value = "";
+    }
+    const asked = byId.get(state.get("mask"));
+    show();
+    by("gallery").scrollIntoView();
+    if (asked) zoom(asked); else if (dialog.open) dialog.close();
+  }
+  function compare(a, b) {
+    if (a === null || b === null) return (a === null) - (b === null);
+    return typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b;
+  }
   function fits(item) {
     const verdict = verdicts.get(item.id) || "none";
     const most = Number(by("by-quality").value);
     return (!stratum || item.strata.includes(stratum))
       && (!by("by-category").value || String(item.category) === by("by-category").value)
+      && (!by("by-reason").value || item.reason === by("by-reason").value)
       && (!by("by-decision").value || item.decision === by("by-decision").value)
       && (!by("by-verdict").value || verdict === by("by-verdict").value)
       && (most >= 1 || (item.quality !== null && item.quality <= most));
   }
   function show() {
-    const position = stratum === "changed" ? (item) => item.coarse_iou : stratum === "lowest" ? (item) => item.quality : null;
+    const position = SORTS[by("by-sort").value || { changed: "coarse_iou", lowest: "quality" }[stratum]];
     visible = items.filter(fits);
-    if (position) visible.sort((a, b) => position(a) - position(b));
+    if (position) visible.sort((a, b) => compare(position(a), position(b)));
+    for (const button of by("strata").children) button.setAttribute("aria-pressed", String(button.dataset.stratum === stratum));
     by("cards").replaceChildren(...visible.map((item) => cards.get(item.id)));
     by("shown").textContent = `${visible.length} of ${items.length} sampled masks`;
     by("nothing").hidden = visible.length > 0;
     by("quality-text").textContent = number(Number(by("by-quality").value));
+    by("commands").textContent = commands();
+    toUrl();
+  }
+  // The same filters as `--where` takes them, quoted for SQL and then for a shell.
+  function where() {
+    const text = (value) => `'${value.replaceAll("'", "''")}'`;
+    const chosen = ["category", "reason", "decision"].map((name) => [name, by(CONTROLS[name]).value]).filter(([, value]) => value);
+    const parts = chosen.map(([name, value]) => (name === "category" && !items.some((item) => item.category === value) ? "category is null" : `${name} = ${text(value)}`));
+    if (Number(by("by-quality").value) < 1) parts.push(`quality <= ${by("by-quality").value}`);
+    return parts.join(" and ");
+  }
+  function commands() {
+    const quoted = (value) => (/["$`\\!]/.test(value) ? `'${value.replaceAll("'", "'\\''")}'` : `"${value}"`);
+    const shell = (value) => (/^[\w@%+=:,./-]+$/.test(value) ? value : quoted(value));
+    const output = shell(data.output), chosen = where() ? ` --where ${shell(where())}` : "";
+    return [
+      `relabel review ${output} verdicts-${data.fingerprint}-${data.generation}.json`,
+      `relabel export ${output} --format cvat --to to-review${chosen}`,
+      `relabel review ${output} --from annotations.xml --sent to-review`,
+      `relabel seal ${output}`,
+    ].join("\n");
   }
   function tabs() {
     const all = [["", "All", items.length], ...data.strata.map(([name, title]) => [name, title, items.filter((item) => item.strata.includes(name)).length])];
@@ -118,7 +172,6 @@
       button.dataset.stratum = name;
       button.addEventListener("click", () => {
         stratum = name;
-        for (const other of by("strata").children) other.setAttribute("aria-pressed", String(other === button));
         show();
       });
       by("strata").append(button);
@@ -127,9 +180,11 @@
   function options() {
     const categories = [...new Set(items.map((item) => String(item.category)))].sort();
     by("by-category").append(...categories.map((name) => make("option", { value: name }, name)));
+    const reasons = [...new Set(items.map((item) => item.reason))].sort();
+    by("by-reason").append(...reasons.map((name) => make("option", { value: name }, name)));
     const decisions = Object.entries(data.decisions).filter(([name]) => items.some((item) => item.decision === name));
     by("by-decision").append(...decisions.map(([name, title]) => make("option", { value: name }, title)));
-    for (const id of ["by-category", "by-decision", "by-verdict", "by-quality"]) by(id).addEventListener("input", show);
+    for (const id of Object.values(CONTROLS)) by(id).addEventListener("input", show);
     for (const kind of ["coarse", "refined"]) {
       by(`see-${kind}`).addEventListener("change", (event) => document.body.classList.toggle(`no-${kind}`, !event.target.checked));
     }
@@ -161,15 +216,18 @@
 
   // ---- zoom
   const stage = by("stage"), dialog = by("zoom");
+  const wipe = beforeAndAfter(stage, () => (zoomed && zoomed.image ? [zoomed.width, zoomed.height] : null));
   const { fit, scale } = viewer(stage, () => (zoomed.image ? [zoomed.width, zoomed.height] : [400, 400]), 16);
   function zoom(item) {
     zoomed = item;
     by("zoom-title").textContent = named(item);
     fill(stage, item, true);
+    wipe();
     fit();
+    toUrl();
     judgeButtons(by("zoom-judge"), item, "");
     const facts = [
-      ["decision", data.decisions[item.decision] || item.decision], ["reason", data.reasons[item.reason] || item.reason], ["quality", number(item.quality, 3)],
+      ["decision", data.decisions[item.decision] || item.decision], ["reason", data.reasons[item.reason] || item.reason], ["quality", number(item.quality, 3)], ["gain", gain(item) === null ? "–" : signed(-gain(item))],
       ["of coarse", number(item.quality_coarse, 3)], ["of refined", number(item.quality_refined, 3)], ["IoU to coarse", number(item.coarse_iou, 3)],
       ["area ratio", number(item.area_ratio, 2)], ["predicted IoU", number(item.predicted_iou, 3)], ["stability", number(item.stability, 3)],
       ["image", item.image_uri], ["source id", item.source_mask_id], ["mask id", item.id],
@@ -189,6 +247,7 @@
   dialog.addEventListener("close", () => {
     const last = zoomed;
     zoomed = null;
+    toUrl();
     if (last && cards.get(last.id).isConnected) cards.get(last.id).querySelector(".open").focus();
   });
 
@@ -216,6 +275,7 @@
       if (zoomed && verdict && before !== verdict[0]) step(1);
       return true;
     }
+    if (key === "s" && zoomed) { by("wipe").click(); return true; }
     if (key === "c" || key === "f") { by(key === "c" ? "see-coarse" : "see-refined").click(); return true; }
     const arrows = { arrowleft: -1, arrowright: 1 };
     if (key in arrows) { zoomed ? step(arrows[key]) : move(arrows[key]); return true; }
@@ -236,5 +296,6 @@
   tabs();
   options();
   tally();
-  show();
+  location.hash.startsWith("#view?") ? fromUrl() : show();
+  addEventListener("hashchange", fromUrl);
 })();

@@ -17,7 +17,8 @@ function draw(tag, values = {}) {
 
 // size: says [width, height] of what the stage shows. deepest: how many times larger it can be made.
 function viewer(stage, size, deepest) {
-  let view = null, held = null;
+  let view = null, held = null, apart = 0;
+  const fingers = new Map();
   const look = () => stage.setAttribute("viewBox", `${view.x} ${view.y} ${view.w} ${view.h}`);
   function fit() {
     const [w, h] = size();
@@ -35,14 +36,33 @@ function viewer(stage, size, deepest) {
     return [point.x, point.y];
   }
   stage.addEventListener("wheel", (event) => { event.preventDefault(); scale(Math.exp(-event.deltaY / 300), ...at(event)); }, { passive: false });
-  stage.addEventListener("pointerdown", (event) => { held = at(event); stage.setPointerCapture(event.pointerId); });
+  function distance() {
+    const [one, other] = [...fingers.values()];
+    return Math.max(1, Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY));
+  }
+  function between() {
+    const [one, other] = [...fingers.values()];
+    return at({ clientX: (one.clientX + other.clientX) / 2, clientY: (one.clientY + other.clientY) / 2 });
+  }
+  stage.addEventListener("pointerdown", (event) => {
+    fingers.set(event.pointerId, event);
+    held = fingers.size === 1 ? at(event) : null;
+    if (fingers.size === 2) apart = distance();
+    stage.setPointerCapture(event.pointerId);
+  });
   stage.addEventListener("pointermove", (event) => {
+    if (fingers.has(event.pointerId)) fingers.set(event.pointerId, event);
+    if (fingers.size === 2) {
+      const now = distance();
+      scale(now / apart, ...between());
+      apart = now;
+    }
     if (!held) return;
     const [x, y] = at(event);
     view = { ...view, x: view.x + held[0] - x, y: view.y + held[1] - y };
     look();
   });
-  for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, () => { held = null; });
+  for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, (event) => { held = null; fingers.delete(event.pointerId); });
   by("zoom-in").addEventListener("click", () => scale(1.5));
   by("zoom-out").addEventListener("click", () => scale(1 / 1.5));
   by("zoom-fit").addEventListener("click", fit);

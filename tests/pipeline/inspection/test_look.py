@@ -62,7 +62,7 @@ def test_it_refuses_in_the_words_of_planning(tmp_path: Path, case: str) -> None:
         put(masks, b"x")
     found = looked(tmp_path, masks.name)
     if case == "no folder":
-        assert found.refused == f"the masks {masks} does not exist"
+        assert found.refused == f"the masks {masks} do not exist"
         return
     with pytest.raises(RefusedError) as refused:
         run(tmp_path / "images", masks, tmp_path / "out")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,8 @@ def test_a_hundred_thousand_masks(browser: Any, tmp_path: Path) -> None:
 
 
 def resize(browser: Any, width: int, scheme: str = "light") -> None:
+    touch = {"enabled": True, "maxTouchPoints": 2} if width < 500 else {"enabled": False}
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", touch)
     size = {"width": width, "height": SIZES[width], "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -180,6 +184,97 @@ def test_filters(opened: Any) -> None:
     opened.execute_script("document.querySelector('[data-stratum=changed]').click()")
     told = opened.execute_script("return [...document.querySelectorAll('.figures')].map(e => e.textContent.slice(-4))")
     assert told == sorted(told)
+
+
+def shown_names(browser: Any) -> list[str]:
+    return browser.execute_script("return [...document.querySelectorAll('.card')].map(e => e.dataset.id)")
+
+
+def test_a_view_is_a_url(opened: Any, page: str) -> None:
+    change = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+    for control, value in (("by-decision", "kept_coarse"), ("by-quality", "0.6"), ("by-sort", "gain")):
+        opened.execute_script(f"{change} e.dispatchEvent(new Event('input'))", control, value)
+    opened.execute_script("document.querySelector('[data-stratum=kept]').click()")
+    seen = shown_names(opened)
+    assert 0 < len(seen) < 6
+    opened.execute_script("document.querySelector('.open').click()")
+    url = opened.current_url
+    assert "#view?" in url
+    opened.get("about:blank")
+    opened.get(url)
+    wait(lambda: opened.execute_script("return document.getElementById('zoom').open"))  # the mask that was open
+    assert shown_names(opened) == seen
+    key(opened, "Escape")
+    wait(lambda: "mask=" not in opened.current_url)
+    opened.get(page + "#view?decision=no-such&sort=no-such&show=no-such&mask=no-such")  # only what there is counts
+    wait(lambda: cards(opened) == 18)
+
+
+def test_sorting(opened: Any) -> None:
+    sort = """
+        const e = document.getElementById('by-sort'); e.value = arguments[0]; e.dispatchEvent(new Event('input'));
+        const items = new Map(JSON.parse(document.getElementById('data').textContent).items.map((i) => [i.id, i]));
+        return [...document.querySelectorAll('.card')].map((c) => items.get(c.dataset.id))
+    """
+    for name in ("category", "reason"):
+        told = [item[name] for item in opened.execute_script(sort, name)]
+        starts = [told[0], *(new for old, new in pairwise(told) if new != old)]
+        assert len(starts) == len(set(told)) > 1  # each value stands together
+    known = [one for one in opened.execute_script(sort, "gain") if one["quality_coarse"] is not None]
+    gains = [one["quality_refined"] - one["quality_coarse"] for one in known]
+    assert gains == sorted(gains, reverse=True)
+
+
+def test_commands_take_the_filters_along(opened: Any, result: Result) -> None:
+    assert f"--to to-review\nrelabel review {result.store.uri} --from" in text(opened, "#commands")
+    change = (
+        "const e = document.getElementById('by-category'); e.value = arguments[0]; e.dispatchEvent(new Event('input'))"
+    )
+    opened.execute_script(change, HOSTILE[2])
+    line = text(opened, "#commands").splitlines()[1]
+    [*_, option, expression] = shlex.split(line)
+    assert (option, expression) == ("--where", "category = '" + HOSTILE[2].replace("'", "''") + "'")
+    assert len(result.masks(expression)) == 3
+    assert shlex.split(text(opened, "#commands").splitlines()[0])[:3] == ["relabel", "review", result.store.uri]
+
+
+def test_before_and_after(opened: Any) -> None:
+    opened.execute_script("document.querySelector('.card image').closest('.open').click()")
+    key(opened, "s")
+    line = "const l = document.querySelector('line.wipe'); return l && l.getBoundingClientRect().x"
+    before = opened.execute_script(line)
+    assert before > 0
+    clipped = "return document.querySelectorAll('#stage path[clip-path]').length"
+    assert opened.execute_script(clipped) == 4  # outline and halo of both
+    y = opened.execute_script("return document.getElementById('stage').getBoundingClientRect().y") + 100
+    for kind, x in (("mousePressed", before), ("mouseMoved", before + 90), ("mouseReleased", before + 90)):
+        event = {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
+        opened.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+    assert opened.execute_script(line) == pytest.approx(before + 90, abs=3)
+    key(opened, "s")
+    assert opened.execute_script(clipped) == 0
+    key(opened, "Escape")
+
+
+def test_two_fingers_zoom(opened: Any) -> None:
+    opened.execute_script("document.querySelector('.open').click()")
+    box = "return document.getElementById('stage').getAttribute('viewBox').split(' ').map(Number)"
+    whole, left, top = opened.execute_script(box), *opened.execute_script(
+        "const r = document.getElementById('stage').getBoundingClientRect(); return [r.x + r.width / 2, r.y + 200]"
+    )  # fmt: skip
+    for kind, apart in (("touchStart", 40), ("touchMove", 80), ("touchMove", 120), ("touchEnd", None)):
+        points = [] if apart is None else [{"x": left + side * apart, "y": top, "id": side + 1} for side in (-1, 1)]
+        opened.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert opened.execute_script(box)[2] == pytest.approx(whole[2] / 3, rel=0.1)
+    key(opened, "Escape")
+
+
+def test_on_a_narrow_screen_no_column_is_cut_off_and_the_hints_are_there(opened: Any) -> None:
+    resize(opened, 390)
+    wide = "return [...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth + 1).length"
+    assert opened.execute_script(wide) == 0
+    for hint in (".keys", ".touches"):
+        assert opened.execute_script("return document.querySelector(arguments[0]).checkVisibility()", hint), hint
 
 
 def test_keys_judge_move_and_zoom_and_verdicts_come_back(
