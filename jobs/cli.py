@@ -21,6 +21,7 @@ from jobs.bench import bench
 from jobs.calibrate import calibrate
 from jobs.config import config
 from jobs.demo import demo
+from jobs.diff import diff
 from jobs.doctor import doctor
 from jobs.evaluate import evaluate
 from jobs.export import export
@@ -53,7 +54,7 @@ app = typer.Typer(
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (demo, refine, doctor, config),
     "Relabel a dataset": (inspect, plan, run, status, seal),
-    "Look at the result": (report, review, verify, files),
+    "Look at the result": (report, review, diff, verify, files),
     "Hand it on": (export, gc),
     "Make it better, and measure it": (calibrate, adapt, evaluate, bench, train_lite),
 }
