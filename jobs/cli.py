@@ -25,8 +25,10 @@ from jobs.diff import diff
 from jobs.doctor import doctor
 from jobs.evaluate import evaluate
 from jobs.export import export
+from jobs.findings import findings
 from jobs.gc import gc
 from jobs.inspect import inspect
+from jobs.patch import patch
 from jobs.plan import plan
 from jobs.refine import refine
 from jobs.report import report
@@ -54,7 +56,7 @@ app = typer.Typer(
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (demo, refine, doctor, config),
     "Relabel a dataset": (inspect, plan, run, status, seal),
-    "Look at the result": (report, review, diff, verify, files),
+    "Look at the result": (report, review, findings, patch, diff, verify, files),
     "Hand it on": (export, gc),
     "Make it better, and measure it": (calibrate, adapt, evaluate, bench, train_lite),
 }

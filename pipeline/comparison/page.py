@@ -15,7 +15,7 @@ from pipeline.dataset.samples import Photos, ahead
 from pipeline.errors import ImageError
 from pipeline.report import charts
 from pipeline.report.document import document
-from pipeline.report.gallery import Item, draw
+from pipeline.report.gallery import as_svg, draw
 
 THREADS = 4
 MOST_CATEGORIES = 200
@@ -24,10 +24,7 @@ TITLES = {
     ADDED: "Added, a random choice",
     REMOVED: "Removed, a random choice",
 }
-STYLE = (
-    ".stage-of { display: block; width: 100%; height: auto; background: #26292c; } .keyed { margin: 0 0 12px; } "
-    ".narrow { max-width: 620px; }"
-)
+STYLE = ".keyed { margin: 0 0 12px; } .narrow { max-width: 620px; }"
 
 
 def page(found: Difference, before: Side, after: Side, images_root: str | None) -> str:
@@ -128,17 +125,4 @@ def _picture(photos: Photos, one: Example) -> str:
         return f'<p class="what bad">no picture: {escape(str(error.reason))}</p>'
     before, after = one.change.before, one.change.after
     drawn = draw(photo, {"coarse_rle": before and before["rle"], "refined_rle": after and after["rle"]})
-    return svg(drawn)
-
-
-def svg(drawn: Item) -> str:
-    """What `gallery.draw` gives, as one SVG: the picture and both outlines."""
-    lines = "".join(
-        f'<path class="halo" d="{drawn[side]}"/><path class="{side}-line" d="{drawn[side]}"/>'
-        for side in ("coarse", "refined")
-        if drawn[side]
-    )
-    return (
-        f'<svg class="stage-of" viewBox="0 0 {drawn["width"]} {drawn["height"]}" role="img" aria-label="before, after">'
-        f'<image width="{drawn["width"]}" height="{drawn["height"]}" href="{drawn["image"]}"/>{lines}</svg>'
-    )
+    return as_svg(drawn, "before, after")
