@@ -28,6 +28,7 @@ from jobs.export import export
 from jobs.findings import findings
 from jobs.gc import gc
 from jobs.inspect import inspect
+from jobs.merge import merge
 from jobs.patch import patch
 from jobs.plan import plan
 from jobs.refine import refine
@@ -55,7 +56,7 @@ app = typer.Typer(
 )
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (demo, refine, doctor, config),
-    "Relabel a dataset": (inspect, plan, run, status, seal),
+    "Relabel a dataset": (inspect, merge, plan, run, status, seal),
     "Look at the result": (report, review, findings, patch, diff, verify, files),
     "Hand it on": (export, gc),
     "Make it better, and measure it": (calibrate, adapt, evaluate, bench, train_lite),
