@@ -12,7 +12,7 @@ from pipeline.configuration import read_config
 from pipeline.models import registry
 from pipeline.refiners import REFINERS
 from pipeline.storage import Access
-from schemas.config import PRESETS
+from schemas.presets import PRESETS
 
 PROMPTABLE = registry.names_where(lambda spec: spec.promptable)
 

@@ -84,7 +84,10 @@ def key_of(path: str, key: str) -> str:
 
 
 def pairs(first: Spilled, second: Spilled) -> Iterator[Pair]:
-    """Every image of either, once, in an order that depends on the keys alone. Raises RefusedError where one has two images of one key."""
+    """Every image of either, once, in an order that depends on the keys alone.
+
+    Raises RefusedError where one of the two has two images of one key.
+    """
     weights = [1 + a + b for a, b in zip(first.masks, second.masks, strict=True)]
     low = held = 0
     for number, weight in enumerate([*weights, HELD_MASKS]):
