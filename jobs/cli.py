@@ -28,8 +28,8 @@ WrongUseError: type[Exception] = typer.BadParameter.__mro__[1]
 
 PANELS = {
     "Start": "demo refine doctor config",
-    "Relabel a dataset": "inspect plan run status seal",
-    "Look at the result": "report review verify files",
+    "Relabel a dataset": "inspect merge plan run status seal",
+    "Look at the result": "report review findings patch diff verify files",
     "Hand it on": "export gc",
     "Make it better, and measure it": "calibrate adapt evaluate bench train-lite",
 }

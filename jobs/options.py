@@ -10,8 +10,8 @@ from pipeline import sources
 from pipeline.errors import REASONS, RefusedError
 from pipeline.models import MODELS
 from pipeline.refiners import REFINERS
-from schemas.config import PRESETS
 from schemas.manifest import Scanned
+from schemas.presets import PRESETS
 
 PANEL_METHOD = "Method: what is computed"
 PANEL_OPERATION = "Operation: how the work is carried out"

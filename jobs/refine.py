@@ -18,7 +18,8 @@ from pipeline.refiners import REFINERS
 from pipeline.sources import named_files
 from pipeline.sources.named_files import ImageMasks
 from pipeline.storage import Access
-from schemas.config import PRESETS, Config
+from schemas.config import Config
+from schemas.presets import PRESETS
 
 if TYPE_CHECKING:
     from pipeline.masks.binary import Mask

@@ -92,13 +92,14 @@ def review(
     elif show:
         _list(output, access)
     elif undo is not None:
-        _undo(output, undo, access, _hold(output, access, assume_exclusive))
+        _undo(output, undo, access, hold_of(output, access, assume_exclusive))
     elif corrections is not None:
         given = Given(corrections, name, sent, all_seen, allow_removals)
-        _bring(output, given, access, _hold(output, access, assume_exclusive))
+        _bring(output, given, access, hold_of(output, access, assume_exclusive))
 
 
-def _hold(output: str, access: Access, assume_exclusive: bool) -> Hold:
+def hold_of(output: str, access: Access, assume_exclusive: bool) -> Hold:
+    """What takes the output's lease; one that takes none where nobody else writes."""
     from pipeline.storage.lease import Patience, check_store, held, unguarded
 
     if assume_exclusive:

@@ -79,6 +79,7 @@ REASONS: dict[str, str] = {
     "mask_empty": "the mask has no pixel",
     # why a mask is kept as it came
     "crowd": "a region of many objects (iscrowd): kept as it came, neither refined nor judged",
+    "kept_by_method": "the method keeps this category as it came (`method.per_category`): neither refined nor judged",
     # what people sent back (`relabel review --from`)
     "corrected": "a person replaced the mask, its category or whether it is a crowd",
     "added": "a person added the mask",

@@ -20,15 +20,29 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from schemas import secrets
+from schemas.presets import PRESETS
+from schemas.recipes import Recipe
 
 METHOD_VERSION = 4
 """Bumped whenever the same configuration computes something else; golden outputs in tests force it."""
 
 UNCHANGED_SINCE = {"none": 3, "grabcut": 3, "dense-crf": 3, "cascadepsp": 3, "torchscript": 3}
 """Refiners that a later METHOD_VERSION did not change, by the version that their results still bear."""
+
+
+LATER = ("min_region_px", "per_category")
+"""Keys of a method that are hashed and written where they are given alone: others are called what they always were."""
 
 
 class ConfigError(ValueError):
@@ -74,12 +88,27 @@ class Method(_Frozen):
         description="of the encoder's matrix products (vit_*: bfloat16), or of all of lite",
     )
     max_image_pixels: int = Field(default=120_000_000, gt=0, description="a larger image fails, undecoded")
+    min_region_px: int = Field(
+        default=0, ge=0, description="islands and holes below it are removed from masks ten times as large; 0: none"
+    )
+    per_category: dict[str, Recipe] = Field(
+        default={}, description="by a category's name what is other for it: keep_coarse, use_points, split_regions, ..."
+    )
 
     @model_validator(mode="after")
     def _some_prompt(self) -> Method:
-        if not (self.use_points or self.use_box or self.use_mask):
-            raise ValueError("at least one of use_points, use_box and use_mask must be true")
+        for recipe in (Recipe(), *self.per_category.values()):
+            own = {"use_points": self.use_points, "use_box": self.use_box, "use_mask": self.use_mask}
+            own |= recipe.of_method()
+            if not (own["use_points"] or own["use_box"] or own["use_mask"]):
+                raise ValueError("at least one of use_points, use_box and use_mask must be true")
+        if self.exclusive and (self.per_category or self.min_region_px):
+            raise ValueError("exclusive masks are refined together: no per_category, and no min_region_px")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value or key not in LATER}
 
 
 class Gate(_Frozen):
@@ -159,30 +188,6 @@ class Config(_Frozen):
 
 
 PARTS: dict[str, type[BaseModel]] = {"method": Method, "gate": Gate, "operation": Operation}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "fast": {"crop_ratio": 0.0, "mirror": False, "colour_vote": 0.0},
-    "balanced": {"crop_ratio": 0.0, "mirror": True, "colour_vote": 0.4},
-    "best": {"crop_ratio": 1.6, "mirror": True, "colour_vote": 0.4},
-    "published-code": {
-        "elastic_threshold": 0.0,
-        "gaussian_form": "code",
-        "gaussian_gamma": 4.0,
-        "gaussian_strength": 30.0,
-        "iterations": 5,
-    },
-    "published-paper": {
-        "elastic_threshold": 0.1,
-        "gaussian_form": "paper",
-        "gaussian_gamma": 4.0,
-        "gaussian_strength": 15.0,
-        "iterations": 5,
-    },
-}
-"""Named methods. fast, balanced and best: more and more looks at each mask. What each gains stands in
-tests/benchmarks/RESULTS.md; the third look of `best` does not always. The two published ones are SAMRefiner as its code
-and as its paper have it."""
 
 Parts = dict[str, dict[str, Any]]
 """The keys that are given for each of the parts; the others are at their defaults."""
@@ -295,7 +300,8 @@ def _readable(error: ValidationError) -> str:
 def _line(error: Any) -> str:
     key = ".".join(str(step) for step in error["loc"])
     if error["type"] == "extra_forbidden":
-        known = PARTS[error["loc"][0]].model_fields if len(error["loc"]) > 1 else PARTS
+        parts = Recipe.model_fields if "per_category" in error["loc"] else PARTS[error["loc"][0]].model_fields
+        known: Any = parts if len(error["loc"]) > 1 else PARTS
         near = get_close_matches(str(error["loc"][-1]), known, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
         return f"unknown key {key!r}; {meant}there are {', '.join(known)}"

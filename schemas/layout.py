@@ -14,6 +14,8 @@
       leases/<n>.json                           who may plan and seal
       leases/run-<fingerprint>-<owner>.json     who is refining by this method
       reviews/<n>-<hash>.json                   what people said of the masks
+      findings/<n>-<hash>.parquet               what `relabel findings` found wrong with the masks; the last one counts
+      findings/<n>-<hash>.json                  what people said of findings
       overlays/<n>-<name>.parquet               what people sent back, to be laid over the masks at the next seal
       overlays/<n>-<name>.undone                written where that was undone
       runs/<fingerprint>/                       the results of one method; <fingerprint>-<k> once it was removed k times
@@ -52,6 +54,7 @@ Seal = attempts.Seal
 CURRENT = "current.json"
 PLAN, SEALS, MANIFEST_NAME = attempts.PLAN, attempts.SEALS, attempts.MANIFEST_NAME
 SCANS, LEASES, REVIEWS, RUNS, OVERLAYS = "scans", "leases", "reviews", "runs", "overlays"
+FINDINGS = "findings"
 LAST_SCAN = f"{SCANS}/current.json"
 
 CONFIG = "config.yaml"
@@ -64,7 +67,7 @@ _PART = re.compile(_CHUNK_ID + r"(\.first(?P<cut>\d+)|\.r(?P<round>\d+))?\.parqu
 _ATTEMPT = re.compile(r"(?P<folder>\w+)/(?P<number>\d+)/(?P<attempt>[0-9a-f]{32})/[^/]+")
 _USE = re.compile(r"leases/run-(?P<name>.+)-[0-9a-f]{32}\.json")
 _SHARD = re.compile(r"(masks|images)/[0-9a-f]{32}(-\d+)?\.parquet")
-_REVIEW = re.compile(r"reviews/\d{6,}-(?P<sha256>[0-9a-f]{16})\.json")
+_REVIEW = re.compile(r"(reviews/\d{6,}-(?P<sha256>[0-9a-f]{16})\.json|findings/\d{6,}-(?P<found>[0-9a-f]{16})\.\w+)")
 _BUCKET = re.compile(r"bucket-(?P<low>\d+)-(?P<high>\d+)(-of-(?P<ranges>\d+))?\.parquet")
 _OVERLAY = re.compile(rf"{OVERLAYS}/(?P<number>\d{{6,}})-(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\.(parquet|undone)")
 _NUMBERED = re.compile(r"(?P<folder>\w+)/(?P<number>\d+)(\.json|/.*)")
@@ -254,7 +257,12 @@ def review(number: int, sha256: str) -> str:
     return f"{REVIEWS}/{number:06}-{sha256[:16]}.json"
 
 
+def finding(number: int, sha256: str, suffix: str) -> str:
+    """The `number`th file of findings (`.parquet`), or of what people said of them (`.json`), by its content."""
+    return f"{FINDINGS}/{number:06}-{sha256[:16]}{suffix}"
+
+
 def reviewed(path: str) -> str | None:
-    """The hash in the name of a file of verdicts; None for every other path."""
+    """The hash in the name of a file of verdicts or findings; None for every other path."""
     found = _REVIEW.fullmatch(path)
-    return found["sha256"] if found else None
+    return (found["sha256"] or found["found"]) if found else None

@@ -170,18 +170,38 @@ UNREAD = pa.schema(
 
 OVERLAY = pa.schema(
     [
-        ("action", pa.string()),  # replaced, added, removed; or kept: looked at, and left as it was
+        ("action", pa.string()),  # replaced, added, removed, marked; or kept: looked at, and left as it was
         ("image_id", pa.string()),
         ("mask_id", pa.string()),
         ("source_mask_id", pa.string()),  # of an added mask: the overlay and its id in the file
         ("category_id", pa.int64()),
         ("category", pa.string()),
         ("crowd", pa.bool_()),
-        ("rle", RLE),  # the mask as it is now; null where it was removed
+        ("rle", RLE),  # the mask as it is now; null where it was removed or marked
         ("extra", pa.string()),  # JSON of what the file says of an added mask
     ]
 )
 """What people sent back of some masks: each row states what a mask is from then on (`overlays/`)."""
+
+FINDINGS = pa.schema(
+    [
+        ("finding_id", pa.string()),  # a hash of the kind and of the masks as they are: another mask, another finding
+        ("kind", pa.string()),
+        ("image_id", pa.string()),
+        ("image_uri", pa.string()),
+        ("mask_id", pa.string()),  # the mask that the action is about; null where there is none yet
+        ("category", pa.string()),
+        ("other_mask_id", pa.string()),  # the mask that it collides with; null where there is none
+        ("other_category", pa.string()),
+        ("action", pa.string()),  # what would cure it: an action of a patch
+        ("certainty", pa.float32()),  # [0, 1], to rank findings of one kind by: no probability
+        ("measure", pa.float32()),  # what the kind is told by: an IoU, a share
+        ("rle", RLE),  # of a mask that is not there yet
+        ("detail", pa.string()),
+        ("verdict", pa.string()),  # right or wrong, as a person said; null: nobody has looked
+    ]
+)
+"""What seems to be wrong with masks besides their outlines (`findings/`)."""
 
 SEALED_PARTS = pa.schema(
     [

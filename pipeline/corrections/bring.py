@@ -79,7 +79,7 @@ def bring(output: str, given: Given, access: Access, hold: Hold) -> Brought:
     back = returned.read(given.uri, result, access)
     sent = returned.read(given.sent, result, access) if given.sent else None
     taken = {place.name for place in overlays.listed(result.store)}
-    name = given.name or _free_name(given.uri, taken)
+    name = given.name or free_name(given.uri, taken)
     labels, before = _labels(result), _rows(result, back, rejected(output, access))
     _leave_lost(back, {row["mask_id"] for rows in before.values() for row in rows}, sent)
     known = set(labels.own)
@@ -163,7 +163,7 @@ def _labels(result: Result) -> Labels:
     return Labels(of_category, {label: pair for pair, label in sorted(of_category.items(), reverse=True)})
 
 
-def _free_name(uri: str, taken: set[str]) -> str:
+def free_name(uri: str, taken: set[str]) -> str:
     """A name for the overlay: the file's, with a number where there is one of that name."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePosixPath(uri).stem).strip("-._") or "overlay"
     names = [stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]

@@ -4,7 +4,8 @@
     OUTPUT/overlays/<number>-<name>.undone      it counts no more
 
 A change states what a mask is from now on (schema OVERLAY): replaced (another mask, category, or a crowd), added,
-removed, or kept, which changes nothing and is a truth to calibrate on. What is sealed is planned + added - removed.
+removed, marked (another category, or a crowd, of whatever the mask is), or kept, which changes nothing and is a truth
+to calibrate on. What is sealed is planned + added - removed.
 A change holds for an image of its own size only, and for a mask that is there.
 """
 
@@ -26,7 +27,7 @@ from schemas import layout
 from schemas.layout import OverlayName
 from schemas.records import OVERLAY, conform
 
-REPLACED, ADDED, REMOVED, KEPT = "replaced", "added", "removed", "kept"
+REPLACED, ADDED, REMOVED, KEPT, MARKED = "replaced", "added", "removed", "kept", "marked"
 CORRECTED = "corrected"
 """The decision of a mask that a person replaced or added."""
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipeline.dataset.filter_expression import Where, as_expression
 from pipeline.errors import JobError, RefusedError
 from pipeline.storage import Access, Store
-from pipeline.storage.documents import REBUILD, read_current, read_pointed
+from pipeline.storage.documents import REBUILD, read_current, read_manifest, read_pointed, run_store
 from schemas import layout
 from schemas.manifest import Manifest
 from schemas.records import IMAGES, MASKS
@@ -119,3 +119,16 @@ def open_result(output: str, access: Access | None = None) -> Result:
         return Result(store, read_pointed(store, current))
     except JobError as error:
         raise RefusedError(str(error)) from None
+
+
+def open_generation(output: str, generation: int, access: Access | None = None) -> Result:
+    """An earlier generation of the current method. Its shards may be gone. Raises RefusedError where there is none."""
+    current = open_result(output, access)
+    run = run_store(current.store, current.manifest.fingerprint)
+    try:
+        return Result(current.store, read_manifest(run, generation))
+    except JobError:
+        raise RefusedError(
+            f"{output} has no generation {generation} of {current.manifest.fingerprint} (any more); the current one is "
+            f"{current.manifest.generation}"
+        ) from None

@@ -20,7 +20,7 @@ from pipeline.models.folders import PRETRAINED
 from pipeline.models.protocol import Model, NoModel
 from pipeline.registry import look_up
 from pipeline.storage import Access
-from schemas.config import PRESETS
+from schemas.presets import PRESETS
 
 
 class Normalisation(NamedTuple):

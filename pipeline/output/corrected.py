@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset import overlays
-from pipeline.dataset.overlays import ADDED, CORRECTED, KEPT, REMOVED, Row
+from pipeline.dataset.overlays import ADDED, CORRECTED, KEPT, MARKED, REMOVED, Row
 from pipeline.masks import binary
 from pipeline.output.shard_groups import Group
 from pipeline.planning.increment import Plan
@@ -84,6 +84,8 @@ def _changed(image: Row, masks: list[Row], changes: Iterable[Row]) -> list[Row]:
             by_id.pop(mask_id, None)
         elif change["action"] == ADDED:
             by_id[mask_id] = corrected(_new(image, change), change, "added")
+        elif mask_id in by_id and change["action"] == MARKED:
+            by_id[mask_id] = _marked(by_id[mask_id], change)
         elif mask_id in by_id:
             by_id[mask_id] = corrected(by_id[mask_id], change, "corrected")
     return list(by_id.values())
@@ -105,6 +107,19 @@ def corrected(row: Row, change: Row, reason: str) -> Row:
         "quality": A_PERSONS_QUALITY,
         "quality_lower": A_PERSONS_QUALITY,
         "calibration_id": None,
+        "detail": f"{change['action']} in overlay {change['overlay']}",
+        "extra": _with_overlay(row["extra"], change["overlay"]),
+    }
+
+
+def _marked(row: Row, change: Row) -> Row:
+    """Another category, or a crowd: the mask stays, and so does what is known of it. A crowd has no quality."""
+    return {
+        **row,
+        "category_id": change["category_id"],
+        "category": change["category"],
+        "crowd": change["crowd"],
+        **(dict.fromkeys(("quality", "quality_lower")) if change["crowd"] else {}),
         "detail": f"{change['action']} in overlay {change['overlay']}",
         "extra": _with_overlay(row["extra"], change["overlay"]),
     }

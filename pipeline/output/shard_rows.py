@@ -29,14 +29,14 @@ def seal_masks(
 
 
 def is_refined(mask: Row) -> bool:
-    """Whether a part's mask was refined: it did not fail, and is no crowd."""
-    return mask["reason"] is None and not mask.get("crowd")
+    """Whether a part's mask was refined: it did not fail, is no crowd, and its category is not kept as it came."""
+    return mask["reason"] is None and not mask.get("crowd") and mask["refined_rle"] is not None
 
 
 def seal_mask(image: Row, mask: Row, judged: Judgement | None) -> Row:
     """A part's mask -> a row of the shard: decision, quality, and the geometry of the mask that was kept.
 
-    judged: None for a mask that failed, or is a crowd.
+    judged: None for a mask that was not refined.
     """
     row = {name: mask[name] for name in ("mask_id", "source_mask_id", "category_id", "category")}
     row |= {name: image[name] for name in ("image_id", "image_uri", "source_image_id", "height", "width")}
@@ -47,7 +47,8 @@ def seal_mask(image: Row, mask: Row, judged: Judgement | None) -> Row:
     if judged is None and mask["reason"] is not None:
         return {**row, "decision": "failed", "reason": mask["reason"]}
     if judged is None:
-        return {**row, "decision": "kept_coarse", "reason": "crowd", **_geometry(mask["coarse_rle"])}
+        reason = "crowd" if mask.get("crowd") else "kept_by_method"
+        return {**row, "decision": "kept_coarse", "reason": reason, **_geometry(mask["coarse_rle"])}
     return {
         **row,
         "decision": judged.decision.decision,

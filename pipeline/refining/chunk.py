@@ -8,7 +8,7 @@ exception: who called decides what that means.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from pipeline.masks.frames import Frame
 from pipeline.models import Model, ModelSpec, frame_for
 from pipeline.models.weights import Weights
 from pipeline.planning.increment import Chunk, read_chunk
-from pipeline.refiners import RefinedMask, RefineImage, Refiner
+from pipeline.refiners import RefinedMask, RefineImage, Refiner, recipes
 from pipeline.refining.loading import INPUT_SIDES_DECODED, Inputs, Row, load
 from pipeline.storage import Store
 from schemas import layout
@@ -94,15 +94,16 @@ class Job:
 def refine(loaded: pa.Table, model: Model, method: Method, refiner: Refiner | None = None) -> pa.Table:
     """LOADED -> PARTS: refine every mask of every image that could be loaded. refiner: see Job."""
     rows = loaded.drop_columns(["pixels", "pixels_hw"]).to_pylist()
-    images, targets = [], []
-    for row, pixels in zip(rows, _pixels(loaded), strict=True):
-        usable = _usable(row)
-        if pixels is not None and usable:
-            images.append(_refine_image(row, pixels, frame_for(model, (row["height"], row["width"]))))
-            targets.append(usable)
-    for usable, refined in zip(targets, refiners.refine(model, images, method, refiner), strict=True):
-        for mask, result in zip(usable, refined, strict=True):
-            _fill(mask, result)
+    for own, categories in recipes.ways(method, (mask["category"] for row in rows for mask in _usable(row))):
+        images, targets = [], []
+        for row, pixels in zip(rows, _pixels(loaded), strict=True):
+            usable = [mask for mask in _usable(row) if categories is None or mask["category"] in categories]
+            if pixels is not None and usable:
+                images.append(_refine_image(usable, pixels, frame_for(model, (row["height"], row["width"]))))
+                targets.append(usable)
+        for usable, refined in zip(targets, refiners.refine(model, images, own, refiner), strict=True):
+            for mask, result in zip(usable, refined, strict=True):
+                _fill(mask, result)
     return pa.Table.from_pylist(rows, PARTS)
 
 
@@ -111,7 +112,7 @@ def refinable(loaded: pa.Table, model: Model) -> Iterator[RefineImage]:
     rows = loaded.drop_columns(["pixels", "pixels_hw"]).to_pylist()
     for row, pixels in zip(rows, _pixels(loaded), strict=True):
         if pixels is not None and _usable(row):
-            yield _refine_image(row, pixels, frame_for(model, (row["height"], row["width"])))
+            yield _refine_image(_usable(row), pixels, frame_for(model, (row["height"], row["width"])))
 
 
 def write(part: pa.Table, task: Task, run: Store, execution: str) -> None:
@@ -128,8 +129,8 @@ def _usable(row: Row) -> list[Row]:
     return [mask for mask in row["masks"] if mask["reason"] is None and not mask["crowd"]]
 
 
-def _refine_image(row: Row, pixels: npt.NDArray[np.uint8], frame: Frame) -> RefineImage:
-    return RefineImage(pixels, frame, [mask["coarse_rle"] for mask in _usable(row)])
+def _refine_image(masks: Sequence[Row], pixels: npt.NDArray[np.uint8], frame: Frame) -> RefineImage:
+    return RefineImage(pixels, frame, [mask["coarse_rle"] for mask in masks])
 
 
 def _fill(mask: Row, result: RefinedMask) -> None:

@@ -28,8 +28,11 @@ def bar(parts: Sequence[tuple[str, int]], label: str) -> str:
     )
 
 
-def histogram(kept: npt.NDArray[np.int64], coarse: npt.NDArray[np.int64]) -> str:
-    """Masks by quality, in CHART_BINS bins: those kept as bars, those that came in as a line. Counts over [0, 1]."""
+def histogram(kept: npt.NDArray[np.int64], coarse: npt.NDArray[np.int64], of: str = "quality") -> str:
+    """Masks by quality, in CHART_BINS bins: those kept as bars, those that came in as a line. Counts over [0, 1].
+
+    of: what the counts are over, where that is not quality.
+    """
     bars, line = (values.reshape(CHART_BINS, -1).sum(axis=1) for values in (kept, coarse))
     top = _round_up(int(max(bars.max(), line.max(), 1)))
     step = PLOT_W / CHART_BINS
@@ -44,8 +47,8 @@ def histogram(kept: npt.NDArray[np.int64], coarse: npt.NDArray[np.int64]) -> str
     if line.any():
         drawn.append(f'<polyline class="coarse" points="{" ".join(corners)}"/>')
     ticks = [(0.0, "0"), (0.5, f"{top // 2:,}"), (1.0, f"{top:,}")]
-    label = f"Histogram of quality: {int(bars.sum()):,} masks, half of them above {_median(kept):.2f}"
-    return _chart(drawn, ticks, "quality", label)
+    label = f"Histogram of {of}: {int(bars.sum()):,} masks, half of them above {_median(kept):.2f}"
+    return _chart(drawn, ticks, of, label)
 
 
 def curve(coverage: npt.NDArray[np.float64], risk: npt.NDArray[np.float64], risk_name: str) -> str:

@@ -6,6 +6,7 @@ import base64
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import cv2
@@ -80,6 +81,20 @@ def draw(photo: npt.NDArray[np.uint8], row: Item) -> Item:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     paths = {name: outline(mask[crop], (width, height)) for name, mask in drawn.items()}
     return {"image": as_webp(pixels), "width": width, "height": height, "coarse": None, "refined": None, **paths}
+
+
+def as_svg(drawn: Item, label: str) -> str:
+    """What `draw` gives as one SVG, for a page without a script: the picture and both outlines."""
+    lines = "".join(
+        f'<path class="halo" d="{drawn[side]}"/><path class="{side}-line" d="{drawn[side]}"/>'
+        for side in ("coarse", "refined")
+        if drawn[side]
+    )
+    width, height = drawn["width"], drawn["height"]
+    return (
+        f'<svg class="still" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+        f'<image width="{width}" height="{height}" href="{drawn["image"]}"/>{lines}</svg>'
+    )
 
 
 def outline(mask: Mask, size_wh: tuple[int, int]) -> str:

@@ -16,7 +16,7 @@ from pipeline.dataset import verdicts
 from pipeline.dataset.failures import failures
 from pipeline.dataset.result import Result, open_result
 from pipeline.errors import REASONS
-from pipeline.report import charts, coverage, risk
+from pipeline.report import charts, coverage, risk, suspects
 from pipeline.report.document import document, zoom_dialog
 from pipeline.report.gallery import gallery
 from pipeline.report.survey import STRATA, Category, Survey, survey
@@ -64,7 +64,7 @@ def report(
     curve = curve or risk.by_estimate(found.quality, result.manifest.calibration_id)
     items = gallery(result, found.shown, images_root)
     earlier = {mask_id: one.verdict for mask_id, (one, _) in verdicts.standing(result).items()}
-    return render(result, found, truth, curve, items, earlier)
+    return render(result, found, truth, curve, items, earlier, suspects.section(result, images_root))
 
 
 def render(
@@ -74,8 +74,9 @@ def render(
     curve: risk.Curve | None,
     items: Sequence[Mapping[str, Any]],
     earlier: Mapping[str, str],
+    suspected: str,
 ) -> str:
-    """Everything gathered -> HTML."""
+    """Everything gathered -> HTML. suspected: the section of findings, as HTML."""
     manifest = result.manifest
     data = {
         "kind": verdicts.KIND,
@@ -98,6 +99,7 @@ def render(
             _decisions(manifest.counts),
             _quality(found, curve, manifest.calibration_id),
             _categories(found.categories),
+            suspected,
             _asset("gallery.html"),
             "</main>",
             zoom_dialog("mask", ZOOM_SIDE),

@@ -23,7 +23,8 @@ import pyarrow as pa
 import pipeline
 from pipeline.configuration import resolve
 from pipeline.models import MODELS
-from schemas.config import PRESETS, ConfigError, fingerprint
+from schemas.config import ConfigError, fingerprint
+from schemas.presets import PRESETS
 from tests.compat import inputs
 from tests.compat.inputs import BASE, GROWN, Photo, Write
 from tests.compat.stored import DATA, command, image_rows, increments, mask_rows, pack, planned_ids, words

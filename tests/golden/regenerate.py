@@ -19,7 +19,8 @@ from pipeline.configuration import resolve
 from pipeline.masks import binary
 from pipeline.masks.frames import Frame, resize_to_input
 from pipeline.refiners import REFINERS, RefineImage, load_side
-from schemas.config import METHOD_VERSION, PRESETS
+from schemas.config import METHOD_VERSION
+from schemas.presets import PRESETS
 from tests.conftest import DEMO
 from tests.fakes import FakeModel
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from pipeline.masks import binary
-from schemas.config import METHOD_VERSION, PRESETS
+from schemas.config import METHOD_VERSION
+from schemas.presets import PRESETS
 from tests.golden.regenerate import GOLDEN, compute
 
 ADVICE = "the method computes something else: bump METHOD_VERSION, then python -m tests.golden.regenerate"

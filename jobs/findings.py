@@ -1,0 +1,73 @@
+"""`relabel findings`: what is wrong with masks besides their outlines."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs import console
+from pipeline.storage import Access, split_uri
+from pipeline.storage.preflight import check_writable
+
+
+def findings(
+    output: Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)],
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="Only this: duplicate, several, inside, half, overlap, box. May be repeated. Default: all.",
+        ),
+    ] = None,
+    duplicate_iou: Annotated[
+        float, typer.Option(min=0.5, max=1, help="Two masks with a larger IoU are duplicates, whatever their classes.")
+    ] = 0.8,
+    boxes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="COCO or LVIS JSON that the masks came from: its boxes are compared with them."
+        ),
+    ] = None,
+    as_patches: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Write them as patches to judge, .json or .parquet (`relabel patch`)."),
+    ] = None,
+    min_certainty: Annotated[float, typer.Option(min=0, max=1, help="Of those that are written as patches.")] = 0.0,
+    accept_above: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="In the patches, the verdict is yes from this certainty on. Default: nowhere."),
+    ] = None,
+    endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
+) -> None:
+    """Look for duplicates, masks of several objects or of half of one, overlaps and boxes that disagree.
+
+    What is found is kept beside the result, ranked by certainty, and changes
+    nothing. The page of `relabel report` shows it. To act on it, write it as
+    patches, fill in their verdicts and bring them with `relabel patch`.
+
+    Example: relabel findings s3://bucket/refined --as-patches patches.json
+    """
+    from pipeline.findings import show  # it takes a second to import
+    from pipeline.findings.find import Asked, find
+
+    access = Access(endpoint_url)
+    if as_patches is not None:
+        check_writable(split_uri(as_patches, access)[0])
+    with console.err.status("looking at masks") as status:
+        looked = find(
+            output,
+            Asked(tuple(kind or ()), duplicate_iou, boxes),
+            access,
+            lambda images: status.update(f"looking at masks: {images:,} images"),
+        )
+    console.out.print(show.table(looked), markup=False)
+    typer.echo(f"kept in {output.rstrip('/')}/{looked.path}")
+    if looked.unread:
+        typer.echo(f"{looked.unread} masks could not be read", err=True)
+    if as_patches is not None:
+        store, name = split_uri(as_patches, access)
+        store.put(name, show.as_patches(looked.table, as_patches, min_certainty, accept_above))
+        typer.echo(
+            f"wrote {as_patches}: fill in `verdict` (yes or no), then: relabel patch {output} --from {as_patches}"
+        )

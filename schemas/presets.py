@@ -1,0 +1,29 @@
+"""Presets: methods by name, as the keys that they set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "fast": {"crop_ratio": 0.0, "mirror": False, "colour_vote": 0.0},
+    "balanced": {"crop_ratio": 0.0, "mirror": True, "colour_vote": 0.4},
+    "best": {"crop_ratio": 1.6, "mirror": True, "colour_vote": 0.4},
+    "published-code": {
+        "elastic_threshold": 0.0,
+        "gaussian_form": "code",
+        "gaussian_gamma": 4.0,
+        "gaussian_strength": 30.0,
+        "iterations": 5,
+    },
+    "published-paper": {
+        "elastic_threshold": 0.1,
+        "gaussian_form": "paper",
+        "gaussian_gamma": 4.0,
+        "gaussian_strength": 15.0,
+        "iterations": 5,
+    },
+}
+"""Named methods. fast, balanced and best: more and more looks at each mask. What each gains stands in
+tests/benchmarks/RESULTS.md; the third look of `best` does not always. The two published ones are SAMRefiner as its code
+and as its paper have it."""
