@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from jobs import console
+from jobs.options import PresetName
 from pipeline.configuration import read_config
 from pipeline.models import registry
 from pipeline.refiners import REFINERS
 from pipeline.storage import Access
-from schemas.config import PRESETS
 
 PROMPTABLE = registry.names_where(lambda spec: spec.promptable)
 
@@ -33,7 +33,7 @@ def refine(
         typer.Option(help="Calibration produced by `relabel calibrate`; packaged or none. Default: packaged."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
-    preset: Annotated[str, typer.Option(help=f"Preset: {', '.join(PRESETS)}.")] = "default",
+    preset: PresetName = "default",
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of prompting.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML as `relabel run --config` takes it.")] = None,
     no_gate: Annotated[bool, typer.Option("--no-gate", help="Write the refined mask whatever its scores.")] = False,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +45,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 CHANCES = {"networks": 0.3, "shape": 0.3, "colours": 0.14, "algorithms": 0.13, "moved": 0.13}
 DEV_MADE = (*NETWORKS, "moved")
 """Kinds that the development set does not bring: made of its truth."""
+MEASURED = (*DEV_KINDS, *UNSEEN, *DEV_MADE)
+OTHER = "other"
+OTHER_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,25 @@ def _coarse(image: Image, truth: Mask, kind: str, number: int, networks: Network
     return truth if kind == "true" else None
 
 
+def family(kind: str) -> str:
+    """The family of a kind of damage; `true` and `other` are their own."""
+    return next((name for name, kinds in FAMILIES.items() if kind in kinds), kind)
+
+
+def of_another_photograph(pictures: list[Picture]) -> list[Picture]:
+    """Some of the pictures with another photograph in place of theirs, their kinds led by OTHER: no mask fits there."""
+    return [
+        replace(picture, cases=tuple(replace(case, kinds=(OTHER, *case.kinds)) for case in picture.cases))
+        for picture in seen_instead(pictures, OTHER)[1::OTHER_EVERY]
+    ]
+
+
 def seen_instead(pictures: list[Picture], control: str) -> list[Picture]:
     """The pictures with grey, or another photograph of the list, in place of theirs."""
     changed = []
     for index, picture in enumerate(pictures):
         seen = np.full_like(picture.image, 127)
-        if control == "other":
+        if control == OTHER:
             other = pictures[(index + len(pictures) // 2) % len(pictures)].image
             seen = np.asarray(cv2.resize(other, picture.image.shape[1::-1], interpolation=cv2.INTER_AREA), np.uint8)
         changed.append(Picture(picture.name, picture.source, seen, picture.cases))
