@@ -55,7 +55,7 @@ def test_what_is_fitted_on_one_set_gates_another() -> None:
         assert kept_share(mine) > 0.9
         assert harmed(mine) < np.mean(mine.refined < mine.coarse - HARM)
     true = masks.of("true")
-    assert mean(true, true.kept) > 0.99 > mean(true, true.refined)
+    assert mean(true, true.kept) > 0.98 > mean(true, true.refined)
     text = "\n".join([tables.gate_table(masks), tables.score_table(masks), tables.kinds_table(masks)])
     assert "mean of five" in tables.ungated_table(made_up(kinds, 80, 3))
     sizes = tables.sizes_table(made_up(kinds, 80, 3), fitted)
