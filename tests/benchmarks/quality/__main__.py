@@ -91,7 +91,7 @@ class Bench:
         method = with_weights(resolve(preset).method, self.options.weights)
         before = packaged(method) if self.options.onto_packaged else None
         train = [*self.rows("train", method), *self.rows("train", method, control=OTHER)]
-        dev_a = [*self.rows("A", method), *self.rows("A", method, control=OTHER)]
+        dev_a = self.rows("A", method)
         seen = [] if before else self.rows("seen", method, 1 if preset == DEFAULT_OWN else self.options.seen_every)
         if leave_out:
             train, seen, dev_a = (without(rows, FAMILIES[leave_out]) for rows in (train, seen, dev_a))
