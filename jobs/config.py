@@ -36,7 +36,7 @@ def config(
 
     With --config, --preset or another option of the method: check them, and show the YAML that they come to.
 
-    Example: relabel config --preset best --model vit_h > best.yaml
+    Example: relabel config --preset fast --model vit_h > fast.yaml
     """
     if show and schema:
         raise RefusedError("--show and --schema are two questions: ask one at a time")

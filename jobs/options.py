@@ -11,7 +11,7 @@ from pipeline.errors import REASONS, RefusedError
 from pipeline.models import MODELS
 from pipeline.refiners import REFINERS
 from schemas.manifest import Scanned
-from schemas.presets import PRESETS
+from schemas.presets import PRESETS, RETIRED
 
 PANEL_METHOD = "Method: what is computed"
 PANEL_OPERATION = "Operation: how the work is carried out"
@@ -78,8 +78,23 @@ AdapterUri = Annotated[
 RefinerName = Annotated[
     str | None, typer.Option(metavar="NAME", help=f"{', '.join(REFINERS)}.", rich_help_panel=PANEL_METHOD)
 ]
+
+
+def _warned_of(preset: str) -> str:
+    """The preset, as it was given; of one that is retired stderr says why."""
+    if preset in RETIRED:
+        typer.echo(f"preset {preset} is still taken, but retired: {RETIRED[preset]}", err=True)
+    return preset
+
+
 PresetName = Annotated[
-    str, typer.Option(metavar="NAME", help=f"Preset: {', '.join(PRESETS)}.", rich_help_panel=PANEL_METHOD)
+    str,
+    typer.Option(
+        metavar="NAME",
+        help=f"Preset: {', '.join(name for name in PRESETS if name not in RETIRED)}.",
+        callback=_warned_of,
+        rich_help_panel=PANEL_METHOD,
+    ),
 ]
 Iterations = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Rounds of prompting.", rich_help_panel=PANEL_METHOD)

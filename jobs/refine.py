@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from jobs import console
+from jobs.options import PresetName
 from pipeline.configuration import read_config
 from pipeline.errors import MaskError, RefusedError, RowError
 from pipeline.models import registry
@@ -19,7 +20,6 @@ from pipeline.sources import named_files
 from pipeline.sources.named_files import ImageMasks
 from pipeline.storage import Access
 from schemas.config import Config
-from schemas.presets import PRESETS
 
 if TYPE_CHECKING:
     from pipeline.masks.binary import Mask
@@ -71,7 +71,7 @@ def refine(
         typer.Option(help="Calibration produced by `relabel calibrate`; packaged or none. Default: packaged."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
-    preset: Annotated[str, typer.Option(help=f"Preset: {', '.join(PRESETS)}.")] = "default",
+    preset: PresetName = "default",
     iterations: Annotated[int | None, typer.Option(min=1, help="Rounds of prompting.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML as `relabel run --config` takes it.")] = None,
     no_gate: Annotated[bool, typer.Option("--no-gate", help="Write the refined mask whatever its scores.")] = False,

@@ -34,7 +34,7 @@ from schemas import secrets
 from schemas.presets import PRESETS
 from schemas.recipes import Recipe
 
-METHOD_VERSION = 4
+METHOD_VERSION = 5
 """Bumped whenever the same configuration computes something else; golden outputs in tests force it."""
 
 UNCHANGED_SINCE = {"none": 3, "grabcut": 3, "dense-crf": 3, "cascadepsp": 3, "torchscript": 3}

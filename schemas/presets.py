@@ -24,6 +24,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "iterations": 5,
     },
 }
-"""Named methods. fast, balanced and best: more and more looks at each mask. What each gains stands in
-tests/benchmarks/RESULTS.md; the third look of `best` does not always. The two published ones are SAMRefiner as its code
-and as its paper have it."""
+"""Named methods. fast and balanced: one look at each mask, or more; what that gains stands in
+tests/benchmarks/RESULTS.md. The two published ones are SAMRefiner as its code and as its paper have it."""
+
+RETIRED = {
+    "best": "its further look, at a crop, gains nothing over `balanced` with lite and takes 1.5 times as long; "
+    "`method: {crop_ratio: 1.6}` in --config is the same"
+}
+"""Presets that are still taken, and that nobody should choose any more: why."""

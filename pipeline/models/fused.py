@@ -21,6 +21,7 @@ _ONEDNN: dict[Activation, tuple[str, list[float]]] = {
     "relu": ("relu", []),
     "relu6": ("hardtanh", [0.0, 6.0]),
 }
+MOST_SHAPES = 8  # of a convolution's inputs that its weights are kept for
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8  # malloc.h
 
 
@@ -49,6 +50,7 @@ class FusedConv:
         self._geometry = (padding, list(conv.stride), [1, 1], conv.groups)
         self._activation: Activation = activation
         self._onednn = _has_onednn(weight)
+        self._packed: dict[torch.Size, Tensor] = {}
 
     def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """`other`, of the result's shape, is added before the activation."""
@@ -60,16 +62,29 @@ class FusedConv:
 
     def _in_one_call(self, x: Tensor, other: Tensor | None) -> Tensor:
         name, scalars = _ONEDNN[self._activation]
+        weight = self._packed_for(x.shape)
         if other is None:
-            return torch.ops.mkldnn._convolution_pointwise(
-                x, self._weight, self._bias, *self._geometry, name, scalars, ""
-            )
+            return torch.ops.mkldnn._convolution_pointwise(x, weight, self._bias, *self._geometry, name, scalars, "")
         unary = "relu" if name == "relu" else None  # the only one that goes with a sum
         other = other.contiguous(memory_format=CHANNELS_LAST)
         out = torch.ops.mkldnn._convolution_pointwise.binary(
-            x, other, self._weight, self._bias, *self._geometry, "add", 1.0, unary, [], ""
+            x, other, weight, self._bias, *self._geometry, "add", 1.0, unary, [], ""
         )
         return out if unary else _activate(out, self._activation)
+
+    def _packed_for(self, shape: torch.Size) -> Tensor:
+        """The weights as oneDNN would lay them out at every call for inputs of a shape: the results are the same bits.
+
+        Shapes are few: images have one, prompts are as many in all passes but the last.
+        """
+        if shape not in self._packed:
+            if len(self._packed) >= MOST_SHAPES:
+                self._packed.clear()
+            padding, stride, dilation, groups = self._geometry
+            self._packed[shape] = torch.ops.mkldnn._reorder_convolution_weight(
+                self._weight, padding, stride, dilation, groups, list(shape)
+            )
+        return self._packed[shape]
 
 
 def _activate(x: Tensor, activation: Activation) -> Tensor:
@@ -84,6 +99,7 @@ def _has_onednn(weight: Tensor) -> bool:
         and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and cpu_multiplies_bf16()))
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
     )
 
 

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
+
 from pipeline.errors import RefusedError
 from pipeline.models import registry
 from pipeline.models.protocol import Model
@@ -140,7 +142,7 @@ def _checked(model: Model, spec: ModelSpec) -> Model:
 
 
 def prepare(threads: int) -> None:
-    """Torch's settings of this process: CPU threads, and the same bytes from the same inputs."""
+    """This process's settings: CPU threads of torch and of OpenCV, and the same bytes from the same inputs."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
 
@@ -150,6 +152,7 @@ def prepare(threads: int) -> None:
 
     keep_freed_memory()
     torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # all is written first
     torch.backends.cudnn.allow_tf32 = False

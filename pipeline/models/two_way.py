@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from segment_anything.modeling import TwoWayTransformer
 from torch import Tensor
+
+from pipeline.models.sam_layers import TwoWayTransformer
 
 
 def dense_position(layer: Any, height: int, width: int) -> Tensor:

@@ -24,7 +24,7 @@ SMALLEST_MARGIN_PX = 8  # of the picture
 LONGEST_SIDE_PX = 400  # larger crops are worked on at this size
 FEWEST_PIXELS = 10  # of either class; OpenCV fits five colours to each
 SMALLEST_OBJECT_PX = 2500  # in the model's input; on training photographs colours gained above it and lost below it
-ROUNDS = 2
+ROUNDS = 1  # where the model is not sure; further ones hardly move the refined mask
 SEED = 0
 
 

@@ -7,12 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.calibration.apply import raw_estimate
 from schemas.config import Gate, Method
 from schemas.records import SCORES
-from tests.benchmarks.lite_dev import DEV_KINDS, UNSEEN
+from tests.benchmarks.lite_dev import DEV_KINDS
 from tests.benchmarks.quality import tables
-from tests.benchmarks.quality.figures import SOURCES, harmed, kept_share, mean, table
-from tests.benchmarks.quality.fit import fit_calibration, without
+from tests.benchmarks.quality.cases import FAMILIES, MEASURED, OTHER
+from tests.benchmarks.quality.figures import HARM, SOURCES, harmed, kept_share, mean, table
+from tests.benchmarks.quality.fit import (
+    as_sample,
+    fit_calibration,
+    fit_estimators,
+    trusting_margin,
+    without,
+)
 
 
 def made_up(kinds: tuple[str, ...], images: int, seed: int) -> list[dict[str, Any]]:
@@ -37,23 +45,49 @@ def made_up(kinds: tuple[str, ...], images: int, seed: int) -> list[dict[str, An
 
 
 def test_what_is_fitted_on_one_set_gates_another() -> None:
-    kinds, damage = (*DEV_KINDS, *UNSEEN, "true"), ("polygon", "warp", "true")
+    kinds, damage = (*MEASURED, "true"), ("polygon", "warp", "true")
     train, seen, dev_a = (made_up(*of) for of in ((damage, 60, 1), (damage, 120, 6), (DEV_KINDS, 60, 2)))
     fitted = fit_calibration(train, seen, dev_a, Method())
     masks = table(made_up(kinds, 80, 3), fitted, Gate())
-    for kind in (*DEV_KINDS, *UNSEEN):
+    for kind in MEASURED:
         mine = masks.of(kind)
         assert mean(mine, mine.kept) > mean(mine, mine.coarse)
         assert kept_share(mine) > 0.9
-        assert harmed(mine) < 0.1
+        assert harmed(mine) < np.mean(mine.refined < mine.coarse - HARM)
     true = masks.of("true")
-    assert mean(true, true.kept) > 0.99 > mean(true, true.refined)
+    assert mean(true, true.kept) > 0.98 > mean(true, true.refined)
     text = "\n".join([tables.gate_table(masks), tables.score_table(masks), tables.kinds_table(masks)])
     assert "mean of five" in tables.ungated_table(made_up(kinds, 80, 3))
     sizes = tables.sizes_table(made_up(kinds, 80, 3), fitted)
     assert f"| {80 * len(DEV_KINDS)} |" in sizes  # every mask of the five kinds is of one size
     assert all(f"| {kind} |" in text for kind in kinds)
-    assert "nan" not in text
+    left_out = tables.left_out_table(made_up(kinds, 80, 3), dict.fromkeys(FAMILIES, fitted))
+    assert all(f": {kind} |" in left_out for kind in MEASURED)
+    assert "nan" not in text + left_out
+
+
+def test_estimators_are_corrected_by_other_rows() -> None:
+    first, then = made_up(("poly",), 80, 1), made_up(("head",), 80, 2)
+    for row in then:
+        row["true_coarse"] = max(0.0, row["true_coarse"] - 0.2)  # what is known of `poly` overrates them
+    before = fit_estimators(first)
+    after = fit_estimators(then, before)
+    columns, truth = as_sample(then).columns, as_sample(then).coarse_iou
+    errors = [np.abs(raw_estimate(columns, of["coarse"], "coarse") - truth).mean() for of in (before, after)]
+    assert errors[1] < 0.7 * errors[0]
+    assert after["coarse"].trees[: len(before["coarse"].trees)] == before["coarse"].trees
+
+
+def test_the_margin_trusts_the_model_as_far_as_right_masks_allow() -> None:
+    rows = made_up(("true", "poly"), 200, 7)
+    for row in rows:
+        row["true_refined"] = 0.9
+    for row in rows[1::2]:
+        row["kinds"] = [OTHER, "true"]  # not right where another photograph is shown
+    estimated = np.where(np.arange(len(rows)) % 4 == 0, 0.04, -0.2)
+    margin = trusting_margin(estimated, rows)
+    assert margin == pytest.approx(0.0425)
+    assert trusting_margin(np.full(len(rows), -0.2), rows) == -0.05
 
 
 def test_a_kind_can_be_left_out_with_its_like() -> None:

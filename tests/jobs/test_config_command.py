@@ -30,8 +30,15 @@ def test_every_key_is_there_with_its_default_and_meaning() -> None:
 
 
 def test_what_is_shown_can_be_run() -> None:
-    shown = config("--preset", "best", "--iterations", "2").stdout
-    assert parse_config(shown) == resolve("best", overrides={"method": {"iterations": 2}})
+    shown = config("--preset", "fast", "--iterations", "2").stdout
+    assert parse_config(shown) == resolve("fast", overrides={"method": {"iterations": 2}})
+
+
+def test_a_retired_preset_is_taken_and_says_so() -> None:
+    shown = config("--preset", "best")
+    assert parse_config(shown.stdout) == resolve("best")
+    assert "retired" in shown.stderr
+    assert "retired" not in config("--preset", "fast").stderr
 
 
 def test_a_file_is_completed(tmp_path: Path) -> None:

@@ -16,13 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import load
-from segment_anything.modeling import PromptEncoder, TwoWayTransformer
-from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 
 from pipeline.masks.frames import PROMPT_SIDE
 from pipeline.models.device.transfer import PromptTensors
 from pipeline.models.lite.backbone import TAPS, Lite0Backbone
+from pipeline.models.sam_layers import MLP, PromptEncoder, TwoWayTransformer
 from pipeline.models.two_way import dense_position, point_tokens
 
 DIM, DIM8, DIM4, DIM2 = 128, 48, 32, 16  # channels at strides 16, 8, 4, 2

@@ -115,9 +115,18 @@ def with_interval(masks: Table, values: Floats) -> str:
 
 
 def kept_share(masks: Table) -> float:
-    """How much of the ungated mean gain the gate keeps; NaN where there is no gain."""
-    ungated = mean(masks, masks.refined - masks.coarse)
-    return mean(masks, masks.kept - masks.coarse) / ungated if ungated > 0 else float("nan")
+    """How much of the ungated mean gain in IoU the gate keeps; NaN where there is no gain."""
+    return _share(masks, masks.coarse, masks.refined, masks.kept)
+
+
+def kept_boundary_share(masks: Table) -> float:
+    """The same in boundary IoU."""
+    return _share(masks, masks.coarse_boundary, masks.refined_boundary, masks.kept_boundary)
+
+
+def _share(masks: Table, coarse: Floats, refined: Floats, kept: Floats) -> float:
+    ungated = mean(masks, refined - coarse)
+    return mean(masks, kept - coarse) / ungated if ungated > 0 else float("nan")
 
 
 def harmed(masks: Table) -> float:

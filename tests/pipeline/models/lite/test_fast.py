@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +23,7 @@ from pipeline.models.lite.network import mask_facts as plain_facts
 from pipeline.models.weights import LITE_WEIGHTS, files_of
 from pipeline.refiners import REFINERS, RefineImage
 from schemas.config import Method
-from tests.conftest import DEMO
+from tests.conftest import DEMO, ROOT
 
 SIDE = 512
 
@@ -135,3 +138,27 @@ def test_bfloat16_gives_nearly_the_same_mask(network: LiteNetwork) -> None:
     assert abs(found[0].scores["predicted_iou"] - found[1].scores["predicted_iou"]) < 0.02
     features = short.features(short.encode([image.pixels]), 0)
     assert features.dtype == np.float32
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "kernel", "groups"), [(24, 24, 5, 24), (24, 40, 1, 1), (16, 16, 3, 1)])
+def test_packed_weights_give_the_same_bits(inputs: int, outputs: int, kernel: int, groups: int) -> None:
+    torch.manual_seed(3)
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
+    fused = FusedConv(conv, "relu6")
+    if not fused._onednn:
+        pytest.skip("torch was built without oneDNN")
+    for side in (32, 20, 32):
+        x = torch.randn(2, inputs, side, side).contiguous(memory_format=torch.channels_last)
+        plain = torch.ops.mkldnn._convolution_pointwise(
+            x, fused._weight, fused._bias, *fused._geometry, "hardtanh", [0.0, 6.0], ""
+        )
+        with torch.inference_mode():
+            assert torch.equal(fused(x), plain)
+
+
+def test_an_actor_starts_without_torchvision_and_torchs_compiler() -> None:
+    script = "import sys, pipeline.models.lite.model; print(*{'torchvision', 'torch._dynamo'} & set(sys.modules))"
+    script += "; from segment_anything import build_sam, modeling; from pipeline.models import sam_layers as layers"
+    script += "; assert modeling.PromptEncoder is layers.PromptEncoder"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
