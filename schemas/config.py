@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import yaml
@@ -32,6 +31,7 @@ from pydantic import (
 
 from schemas import secrets
 from schemas.presets import PRESETS
+from schemas.readable import readable
 from schemas.recipes import Recipe
 
 METHOD_VERSION = 5
@@ -225,7 +225,7 @@ def validated(parts: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(parts)
     except ValidationError as error:
-        raise ConfigError(_readable(error)) from None
+        raise ConfigError(readable(error, PARTS)) from None
 
 
 def fingerprint(method: Method) -> str:
@@ -290,19 +290,3 @@ def _parse(text: str | None) -> Mapping[str, Any]:
 def _where(error: Exception) -> str:
     """What a parser says, without the name that it has for a text."""
     return " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
-
-
-def _readable(error: ValidationError) -> str:
-    lines = [_line(one) for one in error.errors()]
-    return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} errors in the configuration", *lines])
-
-
-def _line(error: Any) -> str:
-    key = ".".join(str(step) for step in error["loc"])
-    if error["type"] == "extra_forbidden":
-        parts = Recipe.model_fields if "per_category" in error["loc"] else PARTS[error["loc"][0]].model_fields
-        known: Any = parts if len(error["loc"]) > 1 else PARTS
-        near = get_close_matches(str(error["loc"][-1]), known, n=1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        return f"unknown key {key!r}; {meant}there are {', '.join(known)}"
-    return f"{key}: {error['msg'].removeprefix('Value error, ')} (given: {error['input']!r})"
