@@ -95,7 +95,7 @@ def find_garbage(output: Store, retention: Retention, other_methods: bool = Fals
         newest = switch.pointer.generation if switch.pointer and is_current else latest(run)
         note("no kept generation lists it", _unlisted(output, name, newest, retention, switch))
         keep = [] if newest is None else kept(run, newest, retention)
-        needed = {part.path for number in keep for part in read_sealed_parts(run, number)}
+        needed = {path for number in keep for path in read_sealed_parts(run, number)["path"].to_pylist()}
         spent = (path for path in _spent_parts(run, plan, known) if path not in needed)
         note("a part of no use", [layout.in_run(name, path) for path in spent])
     if switch.pointer is not None:  # as with shards

@@ -49,9 +49,14 @@ class Sealed:
     changed: bool
 
 
-def parts_listing(parts: Sequence[PartFile]) -> bytes:
-    """parts.parquet: what a generation is sealed from."""
-    return parquet_bytes(pa.Table.from_pylist([part._asdict() for part in parts], SEALED_PARTS))
+def parts_table(parts: Sequence[PartFile]) -> pa.Table:
+    """Parts as they were read, of schema SEALED_PARTS."""
+    return pa.Table.from_pylist([part._asdict() for part in parts], SEALED_PARTS)
+
+
+def parts_listing(parts: Sequence[pa.Table]) -> bytes:
+    """parts.parquet: what a generation is sealed from. parts: tables of schema SEALED_PARTS, one after the other."""
+    return parquet_bytes(pa.concat_tables(parts).combine_chunks())
 
 
 def commit(
@@ -127,10 +132,10 @@ def swap(output: Store, pointer: Pointer, switch: Switch) -> None:
         )
 
 
-def read_sealed_parts(run: Store, generation: int) -> list[PartFile]:
-    """The parts that a generation was sealed from."""
+def read_sealed_parts(run: Store, generation: int) -> pa.Table:
+    """The parts that a generation was sealed from (schema SEALED_PARTS)."""
     seal = find_seal(run, generation) or layout.Seal(generation)
-    return [PartFile(**row) for row in run.read_parquet(seal.parts).to_pylist()]
+    return run.read_parquet(seal.parts).select(SEALED_PARTS.names).cast(SEALED_PARTS)
 
 
 def latest(run: Store) -> int | None:

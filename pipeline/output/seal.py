@@ -21,13 +21,13 @@ from pipeline.calibration.apply import drifted
 from pipeline.errors import JobError, RefusedError
 from pipeline.masks import gate as mask_gate
 from pipeline.output.corrected import lay_over, overlay_entries, with_changes
-from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, commit, intact, parts_listing
+from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, commit, intact, parts_listing, parts_table
 from pipeline.output.shard_groups import Group, SealedGroup, group_parts, sealed_before
 from pipeline.output.shard_rows import Row, add_counts, add_drift, count, seal_masks
 from pipeline.planning.increment import Plan, read_plan
 from pipeline.planning.scans import scan_entry
 from pipeline.progress.events import OnEvent, Sealing, nobody
-from pipeline.refining.parts import FinishedPart, find_parts, read_part
+from pipeline.refining.parts import FinishedPart, Parts, find_parts, read_part
 from pipeline.refining.retry_rounds import read_rounds, rounds_done
 from pipeline.storage import Store, parquet_bytes
 from pipeline.storage.documents import REBUILD, Switch, read_switch, run_store
@@ -39,6 +39,7 @@ from schemas.manifest import Manifest, PartsListing, PlannedTotals, Retries, Sea
 from schemas.records import IMAGES, MASKS, SCHEMA_VERSION
 
 ROW_GROUP_ROWS = 16_384
+SPREAD_GROUPS = 1024
 
 Spread = Callable[[Callable[[Group], SealedGroup], Sequence[Group]], Iterable[SealedGroup]]
 """How groups are sealed: `map` in this process, `Cluster.map` on a cluster. In order either way."""
@@ -90,7 +91,7 @@ def seal(
             raise RefusedError(f"nothing to seal: {request.run.uri} has no finished part")
         _check_done(request, plan, parts, took_on)
         groups = dict(_sealed_groups(request, plan, parts, on_event, spread))
-        listing = parts_listing([file for group in groups.values() for file in group.parts])
+        listing = parts_listing([group.parts for group in groups.values()])
         draft = _manifest(request, plan, parts, groups, listing)
         return commit(request.output, draft, listing, request.retention, fence, switch)
 
@@ -105,10 +106,10 @@ def _check_kept(request: SealRequest, switch: Switch, plan: Plan) -> None:
         raise JobError(f"{request.output.uri}/{lost} was lost: the result was sealed from it; {REBUILD}")
 
 
-def _check_done(request: SealRequest, plan: Plan, parts: Sequence[FinishedPart], took_on: Mapping[str, int]) -> None:
+def _check_done(request: SealRequest, plan: Plan, parts: Parts, took_on: Mapping[str, int]) -> None:
     """Every image that a run took on is in a part, refined or failed."""
-    done = {part.chunk.chunk_id: part.images for part in parts}
-    missing = [took_on.get(chunk.chunk_id, 0) - done.get(chunk.chunk_id, 0) for chunk in plan.chunks]
+    found = zip(plan.chunks, parts.done, strict=True)
+    missing = (took_on.get(chunk.chunk_id, 0) - int(done) for chunk, done in found) if took_on else ()
     if images := sum(number for number in missing if number > 0):
         raise JobError(
             f"{images} images that this run has refined are not in {request.run.uri}/{layout.PARTS}: something removed "
@@ -124,7 +125,7 @@ def _sealed_groups(
     groups = {group.key(request.gate, request.calibration): group for group in keyed}
     known = sealed_before(request.run, request.given_up)
     new = [group for key, group in groups.items() if key not in known]
-    fresh = iter((spread if len(new) > 1 else map)(partial(seal_group, request), new))
+    fresh = _sealed_now(request, new, spread if len(new) > 1 else map)
     done = 0
     on_event(Sealing(done, len(plan.chunks)))
     for key, group in groups.items():
@@ -132,6 +133,12 @@ def _sealed_groups(
         done += len(group.parts)
         on_event(Sealing(done, len(plan.chunks)))
     next(fresh, None)  # there is none: whoever spread them is told that all were taken
+
+
+def _sealed_now(request: SealRequest, groups: Sequence[Group], spread: Spread) -> Iterator[SealedGroup]:
+    """Groups, sealed in order: what travels to those who seal them is that of SPREAD_GROUPS at a time."""
+    for start in range(0, len(groups), SPREAD_GROUPS):
+        yield from spread(partial(seal_group, request), groups[start : start + SPREAD_GROUPS])
 
 
 def seal_group(request: SealRequest, group: Group) -> SealedGroup:
@@ -154,7 +161,7 @@ def seal_group(request: SealRequest, group: Group) -> SealedGroup:
     return SealedGroup(
         masks=_put_shard(request, "masks", mask_rows, MASKS),
         images=_put_shard(request, "images", image_rows, IMAGES),
-        parts=files,
+        parts=parts_table(files),
         execution_classes=sorted(executions),
         counts=count(image_rows, mask_rows),
         drift=drift,
@@ -207,7 +214,7 @@ def _manifest(
     images, masks = sum(counts.images.values()), sum(counts.decisions.values())
     if sum(entry.images.rows for entry in entries) != images:
         raise JobError("the shards' rows and the counted images differ")
-    files = sum(len(entry.parts) for entry in entries)
+    files = sum(entry.parts.num_rows for entry in entries)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         fingerprint=request.fingerprint,

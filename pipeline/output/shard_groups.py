@@ -14,10 +14,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.errors import JobError
 from pipeline.output.manifest import latest, read_sealed_parts
 from pipeline.planning.increment import Plan
-from pipeline.refining.parts import FinishedPart, PartFile
+from pipeline.refining.parts import FinishedPart, Stretch
 from pipeline.storage import Store
 from pipeline.storage.documents import read_manifest
 from schemas import layout
@@ -37,11 +39,11 @@ SHARD_ROWS = 1 << 17
 
 @dataclass(frozen=True)
 class SealedGroup:
-    """What became of a group: its shards, the files of its parts, and what the manifest keeps of it."""
+    """What became of a group: its shards, the files of its parts (SEALED_PARTS), and what the manifest keeps of it."""
 
     masks: Shard
     images: Shard
-    parts: list[PartFile]
+    parts: pa.Table
     execution_classes: list[str]
     counts: Counts
     drift: dict[str, list[int]]
@@ -49,14 +51,14 @@ class SealedGroup:
     def entry(self, key: str) -> ShardGroup:
         """What `sealed_before` will want to know."""
         classes, counts, drift = self.execution_classes, self.counts, self.drift
-        return ShardGroup(key=key, execution_classes=classes, counts=counts, drift=drift, files=len(self.parts))
+        return ShardGroup(key=key, execution_classes=classes, counts=counts, drift=drift, files=self.parts.num_rows)
 
 
 @dataclass(frozen=True)
 class Group:
     """The parts of one shard, the image ids in them that later increments superseded, what overlays change there."""
 
-    parts: list[FinishedPart]
+    parts: Sequence[FinishedPart]
     superseded: frozenset[tuple[str, str]]
     changes: tuple[Row, ...] = ()
 
@@ -74,26 +76,26 @@ class Group:
 
 def group_parts(parts: Sequence[FinishedPart], plan: Plan, shard_bytes: int) -> Iterator[Group]:
     """Consecutive parts of one increment, about `shard_bytes` of shard each, and SHARD_ROWS at most."""
-    held: list[FinishedPart] = []
-    size, rows = 0.0, 0
     superseded: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for pair in plan.superseded:
         superseded[pair[0]].append(pair)
 
-    def group() -> Group:
+    def group(start: int, stop: int) -> Group:
+        held = Stretch(parts, start, stop)
         return Group(held, frozenset(pair for part in held for pair in superseded.get(part.chunk.chunk_id, ())))
 
-    for part in parts:
+    start, size, rows, increment = 0, 0.0, 0, ""
+    for number, part in enumerate(parts):
         added = part.chunk.images + part.chunk.masks
         full = size + part.size * PART_TO_SHARD > shard_bytes or rows + added > SHARD_ROWS
-        if held and (full or _increment(held[-1]) != _increment(part)):
-            yield group()
-            held, size, rows = [], 0.0, 0
-        held.append(part)
+        if number > start and (full or _increment(part) != increment):
+            yield group(start, number)
+            start, size, rows = number, 0.0, 0
+        increment = _increment(part)
         size += part.size * PART_TO_SHARD
         rows += added
-    if held:
-        yield group()
+    if len(parts) > start:
+        yield group(start, len(parts))
 
 
 def sealed_before(run: Store, given_up: Collection[str]) -> dict[str, SealedGroup]:
@@ -106,7 +108,7 @@ def sealed_before(run: Store, given_up: Collection[str]) -> dict[str, SealedGrou
         return {}
     try:
         groups = _read_groups(run, generation)
-    except (JobError, FileNotFoundError, IndexError, TypeError, StopIteration):
+    except (JobError, FileNotFoundError, IndexError, KeyError, pa.ArrowException):
         return {}  # damaged: then every part is read
     return {key: one for key, one in groups.items() if not {one.masks.path, one.images.path} & set(given_up)}
 
@@ -118,11 +120,14 @@ def _read_groups(run: Store, generation: int) -> dict[str, SealedGroup]:
         for folder in layout.SHARDS
         for file in run.list(folder)
     }
-    files = iter(read_sealed_parts(run, generation))
+    files, start = read_sealed_parts(run, generation), 0
     found: dict[str, SealedGroup] = {}
     for index, kept in enumerate(manifest.groups):
         masks, images = manifest.masks[index], manifest.images[index]
-        own = [next(files) for _ in range(kept.files)]
+        own = files.slice(start, kept.files)
+        start += kept.files
+        if own.num_rows < kept.files:
+            raise IndexError(start)
         if all(present.get(shard.path) == shard.bytes for shard in (masks, images)):
             found[kept.key] = SealedGroup(masks, images, own, kept.execution_classes, kept.counts, kept.drift)
     return found

@@ -10,7 +10,8 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -64,36 +65,86 @@ class PartContent(NamedTuple):
     files: list[PartFile]
 
 
-def find_parts(run: Store, plan: Plan) -> list[FinishedPart]:
-    """The plan's finished chunks in order; of a chunk cut by several limits the longest part counts."""
-    bases: dict[str, tuple[int, StoredFile]] = {}
-    retries: dict[str, list[tuple[int, StoredFile]]] = defaultdict(list)
-    for file in run.list(layout.PARTS):
+class Parts(Sequence[FinishedPart]):
+    """The finished chunks of a plan, in its order, in columns: one is made when it is asked for.
+
+    done: how many images of each chunk of the plan are in its part.
+    """
+
+    def __init__(self, chunks: Chunks) -> None:
+        self.done = np.zeros(len(chunks), np.int32)
+        self._chunks, self._sizes = chunks, np.zeros(len(chunks), np.int64)
+        self._tags: list[str] = [""] * len(chunks)
+        self._retries: dict[int, list[tuple[int, StoredFile]]] = defaultdict(list)
+
+    def take(self, file: StoredFile) -> None:
+        """A file of the folder of parts; of a chunk cut by several limits the longest counts."""
         name = layout.part_name(file.path)
-        place = plan.chunks.place_of(name.chunk_id) if name else None
+        place = self._chunks.place_of(name.chunk_id) if name else None
         if name is None or place is None:
-            continue
+            return
+        images = name.cut or int(self._chunks.images[place])
         if name.round:
-            retries[name.chunk_id].append((name.round, file))
-        else:
-            images = name.cut or int(plan.chunks.images[place])
-            bases[name.chunk_id] = max(bases.get(name.chunk_id, (0, file)), (images, file))
-    return [
-        _finished(chunk, *bases[chunk.chunk_id], sorted(retries[chunk.chunk_id]))
-        for chunk in plan.chunks
-        if chunk.chunk_id in bases
-    ]
+            self._retries[place].append((name.round, file))
+        elif images > self.done[place]:
+            self.done[place], self._sizes[place], self._tags[place] = images, file.size, _tag(file)
+
+    @cached_property
+    def _places(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(self.done)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, number: int) -> FinishedPart: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[FinishedPart]: ...
+    def __getitem__(self, number: int | slice) -> FinishedPart | list[FinishedPart]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        place = int(self._places[number])
+        chunk, images, size = self._chunks[place], int(self.done[place]), int(self._sizes[place])
+        path = layout.part(chunk.chunk_id, None if images == chunk.images else images)
+        retries = [file for _, file in sorted(self._retries.get(place, []))]
+        return FinishedPart(
+            chunk,
+            path,
+            size + sum(one.size for one in retries),
+            images,
+            tuple(one.path for one in retries),
+            (_stamp(path, size, self._tags[place]), *(_stamp(one.path, one.size, _tag(one)) for one in retries)),
+        )
 
 
-def finished_images(run: Store, chunks: Chunks) -> npt.NDArray[np.int32]:
-    """How many images of each chunk are in a part; parts are listed, and not held."""
-    done = np.zeros(len(chunks), np.int32)
+class Stretch(Sequence[FinishedPart]):
+    """Parts number `start` up to `stop`; it travels as the list of them."""
+
+    def __init__(self, parts: Sequence[FinishedPart], start: int, stop: int) -> None:
+        self._parts, self._range = parts, range(start, stop)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @overload
+    def __getitem__(self, number: int) -> FinishedPart: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[FinishedPart]: ...
+    def __getitem__(self, number: int | slice) -> FinishedPart | list[FinishedPart]:
+        if isinstance(number, slice):
+            return [self._parts[one] for one in self._range[number]]
+        return self._parts[self._range[number]]
+
+    def __reduce__(self) -> tuple[type[list[FinishedPart]], tuple[list[FinishedPart]]]:
+        return list, (list(self),)
+
+
+def find_parts(run: Store, plan: Plan) -> Parts:
+    """The plan's finished chunks in order; of a chunk cut by several limits the longest part counts."""
+    parts = Parts(plan.chunks)
     for file in run.walk(layout.PARTS):
-        name = layout.part_name(file.path)
-        place = chunks.place_of(name.chunk_id) if name and not name.round else None
-        if name and place is not None:
-            done[place] = max(done[place], name.cut or chunks.images[place])
-    return done
+        parts.take(file)
+    return parts
 
 
 def read_part(run: Store, part: FinishedPart) -> PartContent:
@@ -137,13 +188,9 @@ def failures(row: Row) -> int:
     return (row["status"] == "failed") + sum(mask["reason"] is not None for mask in row["masks"])
 
 
-def _finished(chunk: Chunk, images: int, file: StoredFile, retries: Sequence[tuple[int, StoredFile]]) -> FinishedPart:
-    files = [file, *(retry for _, retry in retries)]
-    return FinishedPart(
-        chunk,
-        file.path,
-        sum(one.size for one in files),
-        images,
-        tuple(one.path for one in files[1:]),
-        tuple(f"{one.path} {one.size} {one.etag or one.modified_s}" for one in files),
-    )
+def _tag(file: StoredFile) -> str:
+    return str(file.etag or file.modified_s)
+
+
+def _stamp(path: str, size: int, tag: str) -> str:
+    return f"{path} {size} {tag}"

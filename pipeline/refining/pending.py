@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.planning.chunks import Chunks
 from pipeline.planning.increment import Plan
 from pipeline.refining.chunk import Task
-from pipeline.refining.parts import finished_images
+from pipeline.refining.parts import find_parts
 from pipeline.storage import Store
 
 Counts = npt.NDArray[np.int64]
@@ -66,7 +66,7 @@ def take_on(planned: Plan, limit: int | None) -> TakenOn:
 def pending(planned: Plan, run: Store, limit: int | None) -> Pending:
     """The chunks without a finished part, in plan order; with a limit, those of the plan's first `limit` images."""
     taken = _taken(planned.chunks, limit)
-    places = np.flatnonzero(taken > finished_images(run, planned.chunks))
+    places = np.flatnonzero(taken > find_parts(run, planned).done)
     return Pending(planned.chunks, places, taken[places])
 
 

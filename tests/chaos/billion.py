@@ -291,7 +291,7 @@ def main() -> None:
     checked = is_checked(found)
     if world.images > CHECKED and not checked and not unchecked:
         sys.exit(f"the model was not checked against {CHECKED} measured images (errors: {found}); see --unchecked")
-    label = "simulated" if checked or world.images <= CHECKED else "simulated, by a model that was NOT checked"
+    label = "simulated" if checked or world.images <= FITTED else "simulated, by a model that was NOT checked"
     print(json.dumps({"what": label, "fitted": asdict(line), "errors": found, **simulate(world, line)}, indent=1))
 
 
