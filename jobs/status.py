@@ -12,11 +12,12 @@ from jobs import console
 from pipeline.dataset import open_result, read_current
 from pipeline.dataset.failures import failures
 from pipeline.errors import RefusedError
-from pipeline.output.status import read_status
+from pipeline.output.status import RunStatus, read_status
 from pipeline.planning.scans import current_scan, read_scan
 from pipeline.sources import scan_table
 from pipeline.storage import Access, Store
 
+COUNTS = ("planned", "done", "failed", "pending", "sealed")
 MAX_FAILURES = 10
 
 Output = Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)]
@@ -33,21 +34,9 @@ def status(
     if as_json:
         console.out.print_json(json.dumps([vars(entry) for entry in found]))
         return
-    table = Table(title=output)
-    names = ("method", "planned", "done", "failed", "pending", "sealed", "generation", "current")
-    for name in names:
-        table.add_column(name, justify="left" if name == "method" else "right")
+    console.out.print(output, markup=False)
     for entry in found:
-        table.add_row(
-            entry.fingerprint,
-            *(
-                f"{n} images, {m} masks"
-                for n, m in (entry.planned, entry.done, entry.failed, entry.pending, entry.sealed)
-            ),
-            "-" if entry.generation is None else str(entry.generation),
-            "yes" if entry.is_current else "no",
-        )
-    console.out.print(table)
+        console.out.print(_table(entry))
     for entry in found:
         for who in entry.refining:
             console.out.print(f"{entry.fingerprint} is being refined: {who}", markup=False)
@@ -60,6 +49,19 @@ def status(
         console.out.print(str(failure), markup=False)
     if len(failed) > MAX_FAILURES:
         console.out.print(f"failed: {len(failed) - MAX_FAILURES} more kinds; `detail` in the shards tells of each row")
+
+
+def _table(entry: RunStatus) -> Table:
+    """One method: images and masks below each other, which fits where eight columns side by side do not."""
+    sealed = "not sealed yet" if entry.generation is None else f"generation {entry.generation}"
+    current = ", current" if entry.is_current else ""
+    table = Table(title=f"method {entry.fingerprint}: {sealed}{current}", title_justify="left")
+    table.add_column("")
+    for name in COUNTS:
+        table.add_column(name, justify="right")
+    for at, what in enumerate(("images", "masks")):
+        table.add_row(what, *(f"{getattr(entry, name)[at]:,}" for name in COUNTS))
+    return table
 
 
 def files(

@@ -107,7 +107,7 @@ def _identify(asked: Asked, found: Found) -> None:
         found.why = "as --source says"
     else:
         there = [path for path in walks.some(Store(asked.masks, asked.access), walks.LOOKED_AT) if path]
-        found.why = f"by what lies there: {holds(there) if there else masks_name}"
+        found.why = f"detected by content: {holds(there) if there else masks_name}"
     found.source = asked.source or sources.detect(asked.masks, asked.access, asked.images)
     name = sources.parse(found.source)[0]
     found.format = _first_words(inspect.getmodule(sources.SOURCES[name].scan))

@@ -40,7 +40,7 @@ def test_it_finds_what_planning_finds(tmp_path: Path) -> None:
     assert found.scan == {key: value for key, value in planned.scan.items() if key != "unread_sha256"}
     assert (found.unread, found.images, found.masks, found.without_masks) == (1, 3, 2, 1)
     assert found.source == "png"
-    assert "by what lies there" in found.why
+    assert "detected by content" in found.why
     assert "class-maps" in found.why
     said = "\n".join(lines(found, 0))
     assert "UNREAD, more than --max-unread 0" in said
