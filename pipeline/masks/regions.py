@@ -2,8 +2,9 @@
 
 A class's mask holds several objects, or one object in pieces. `split` takes it apart into 8-connected components, drops
 specks, and joins again, in one greedy pass, the pieces that look like parts of one object: those whose boxes fill much
-of their common box, as densely as each fills its own. `highest` puts refined regions together again. `without_small` takes
-small islands and holes from any mask.
+of their common box, as densely as each fills its own. `highest` puts refined regions together again.
+
+`without_small` takes small islands and holes from any mask.
 
 Pure functions; a mask is (H, W) uint8 {0, 1}. What refines the regions: `refiners/semantic.py`.
 """
