@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow test-lowest package peers bench-speed fit-quality bench-quality gpu-pack gpu \
-	gpu-train lint format constraints clean
+.PHONY: help setup demo test test-slow test-lowest package peers bench-speed fit-quality bench-quality recipe gpu-pack \
+	gpu gpu-train lint format constraints clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -66,6 +66,9 @@ bench-quality: setup ## Compare with every baseline on the development set; EVER
 	$(BIN)/python -m tests.benchmarks.class_maps
 	$(BIN)/python -m tests.benchmarks.ablation
 	$(BIN)/python -m tests.benchmarks.adaption
+
+recipe: setup ## COCO-ReM's job from end to end on a pair of annotations made to measure; pages and figures in build/recipe
+	$(BIN)/python -m tests.recipe
 
 # Run by any Python that has what tests/benchmarks/README.md lists: a machine with a GPU may have no network to set up from.
 GPU_PYTHON ?= $(BIN)/python

@@ -10,6 +10,7 @@ import typer
 
 from jobs import console
 from pipeline.evaluation import plots, report, show, summary
+from pipeline.evaluation.inputs import TruthIds
 from pipeline.evaluation.paired import paired
 from pipeline.storage import Access, split_uri
 from pipeline.storage.preflight import check_writable
@@ -30,6 +31,13 @@ def evaluate(
             "`ignore` (RLE) marks pixels that do not count."
         ),
     ],
+    truth_ids: Annotated[
+        str, typer.Option(metavar="FIELD", help="The truth's field that holds the labels' ids: source_id for COCO-ReM.")
+    ] = "id",
+    truth_source: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only the truth's annotations whose `source` is this: coco for COCO-ReM."),
+    ] = None,
     coarse: Annotated[
         str | None,
         typer.Option(help="COCO JSON of the coarse masks, where the predictions are COCO JSON: adds gain and harm."),
@@ -55,7 +63,8 @@ def evaluate(
 ) -> None:
     """Compare labels with ground truth: are they better than the input masks, and is the quality score predictive?
 
-    Masks are joined by id: source_mask_id equals the annotation's id.
+    Masks are joined by id: source_mask_id equals the annotation's id, or another
+    field of it (--truth-ids), where the truth is an annotation of its own.
     Coarse masks, always refining, the labels that the gate kept and the best
     possible gate stand side by side. Gains are paired, with 95 % intervals
     from resampling images. The ground truth may be a sample of the labels.
@@ -67,6 +76,9 @@ def evaluate(
     relabel evaluate --predictions s3://bucket/out --ground-truth gt.json
     --images split.json:B --json figures.json
 
+    relabel evaluate --predictions out/ --ground-truth instances_valrem.json
+    --truth-ids source_id --truth-source coco
+
     relabel evaluate --predictions theirs.json --ground-truth gt.json
     --coarse coarse.json --plots plots/
     """
@@ -75,7 +87,9 @@ def evaluate(
     if json_out is not None and json_out != STDOUT:
         check_writable(split_uri(json_out, Access(endpoint_url))[0])
     with console.err.status("reading and pairing masks"):
-        pairs = paired(predictions, ground_truth, coarse, images, Access(endpoint_url))
+        pairs = paired(
+            predictions, ground_truth, coarse, images, Access(endpoint_url), TruthIds(truth_ids, truth_source)
+        )
     with console.err.status(f"measuring {len(pairs.pairs)} masks"):
         tree, measures = report.evaluate(pairs, replicates)
     if json_out == STDOUT:

@@ -21,7 +21,7 @@ def findings(
         ),
     ] = None,
     duplicate_iou: Annotated[
-        float, typer.Option(min=0.5, max=1, help="Two masks with a larger IoU are duplicates, whatever their classes.")
+        float, typer.Option(min=0.5, max=1, help="Above it two masks are duplicates; of one class above 3/4 of it.")
     ] = 0.8,
     boxes: Annotated[
         str | None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -27,18 +28,44 @@ AS_CONFIGURED = Access()  # endpoint and credentials from the environment
 NO_SOURCE = "all"  # the source of images whose ground truth names none
 
 
-def read_truth(uri: str, access: Access = AS_CONFIGURED) -> list[Truth]:
-    """COCO JSON -> its annotations. An image's `source` and an annotation's `ignore` (RLE) are optional."""
+@dataclass(frozen=True)
+class TruthIds:
+    """Which field of the truth's annotations has the id of what they are the truth of.
+
+    source: only annotations whose field `source` says this; None for all. COCO-ReM's have ids of their own, and COCO's
+    or LVIS's as `source_id`, with `source`.
+    """
+
+    field: str = "id"
+    source: str | None = None
+
+
+OWN_IDS = TruthIds()
+
+
+def read_truth(uri: str, access: Access = AS_CONFIGURED, ids: TruthIds = OWN_IDS) -> list[Truth]:
+    """COCO JSON -> its annotations. An image's `source` and an annotation's `ignore` (RLE) are optional.
+
+    Raises RefusedError where no annotation is of the source, or one lacks the field of ids.
+    """
     coco = _read_coco(uri, access)
+    if ids.source is not None:
+        own = [one for one in coco["annotations"] if str(one.get("source")) == ids.source]
+        if not own:
+            there = sorted({str(one.get("source")) for one in coco["annotations"]})
+            raise RefusedError(
+                f"{uri}: no annotation is of the source {ids.source!r}; there are {', '.join(there[:8])}"
+            )
+        coco = {**coco, "annotations": own}
     images = {image["id"]: image for image in coco["images"]}
     categories = {category["id"]: str(category["name"]) for category in coco.get("categories", [])}
     try:
-        return [_truth(annotation, images, categories) for annotation in coco["annotations"]]
+        return [_truth(annotation, images, categories, ids.field) for annotation in coco["annotations"]]
     except (KeyError, TypeError, ValueError, MaskError) as error:
         raise RefusedError(f"{uri}: an annotation cannot be used: {error!r}") from error
 
 
-def _truth(annotation: dict[str, Any], images: dict[Any, Any], categories: dict[Any, str]) -> Truth:
+def _truth(annotation: dict[str, Any], images: dict[Any, Any], categories: dict[Any, str], id_field: str) -> Truth:
     image = images[annotation["image_id"]]
     size_hw = (int(image["height"]), int(image["width"]))
     ignore = annotation.get("ignore")
@@ -46,7 +73,7 @@ def _truth(annotation: dict[str, Any], images: dict[Any, Any], categories: dict[
     region = binary.from_segmentation(ignore, size_hw) if isinstance(ignore, dict | list) else None
     category_id = annotation.get("category_id")
     return Truth(
-        annotation_id=str(annotation["id"]),
+        annotation_id=str(annotation[id_field]),
         image_id=str(image["id"]),
         image_name=str(image["file_name"]),
         source=str(image.get("source", NO_SOURCE)),

@@ -8,10 +8,15 @@ from pipeline.storage import Access
 
 
 def paired(
-    predictions: str, ground_truth: str, coarse: str | None, images: str | None, access: Access
+    predictions: str,
+    ground_truth: str,
+    coarse: str | None,
+    images: str | None,
+    access: Access,
+    ids: inputs.TruthIds = inputs.OWN_IDS,
 ) -> pairing.Pairing:
     """Labels paired with the truth by id, as `relabel evaluate` has its arguments. Raises RefusedError."""
-    truths = inputs.read_truth(ground_truth, access)
+    truths = inputs.read_truth(ground_truth, access, ids)
     if coarse is not None and not inputs.is_coco(predictions):
         raise RefusedError("--coarse goes with COCO JSON predictions; an output folder has its own coarse masks")
     found = inputs.read_predictions(predictions, {truth.annotation_id for truth in truths}, access)

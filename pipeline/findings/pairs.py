@@ -20,6 +20,9 @@ from pipeline.masks import binary
 DUPLICATE_IOU = 0.8
 """Above it two masks are of one object, whatever their classes: COCO-ReM's cut."""
 
+ONE_CLASS = 0.75
+"""Times that cut: above it two masks of one class are of one object. Those of two classes often lie upon each other."""
+
 WITHIN = 0.9  # of a mask's pixels are another one's: it lies inside it
 COLLIDES = 0.25  # of the smaller mask's pixels; less is two outlines that are not exact
 COVERED = 0.6  # of a mask, by those inside it: it is their union rather than an object of its own
@@ -55,9 +58,10 @@ def findings(rows: Sequence[Row], duplicate_iou: float = DUPLICATE_IOU) -> Itera
     inside: dict[int, list[int]] = defaultdict(list)
     for first, second in zip(*np.nonzero(np.triu(found.iou, 1)), strict=True):
         share = found.shared[first, second] / min(found.areas[first], found.areas[second])
-        if found.iou[first, second] > duplicate_iou:
+        same = _same_class(rows[first], rows[second])
+        if found.iou[first, second] > duplicate_iou * (ONE_CLASS if same else 1):
             yield _duplicate(rows[first], rows[second], float(found.iou[first, second]))
-        elif share >= WITHIN and _same_class(rows[first], rows[second]):
+        elif share >= WITHIN and same:
             small, large = sorted((int(first), int(second)), key=lambda index: found.areas[index])
             inside[large].append(small)
         elif COLLIDES <= share < WITHIN:

@@ -12,14 +12,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.findings.kinds import LOOK, SPLIT, Finding, Row
+from pipeline.findings.kinds import LOOK, Finding, Row
 from pipeline.masks import binary
 from pipeline.masks.binary import Mask
 
 LEAST_PIECE = 0.25  # of the largest piece's area: smaller ones are specks, not objects
 FAR = 0.15  # gap of two pieces, in square roots of their area: closer ones are one object behind a pole
 SMALLEST_PX = 200  # masks below it say nothing
-NECK = 0.12  # radius of an opening that tears a mask in two, in square roots of its area
 LONGEST_SIDE_PX = 160  # shapes are told at this size
 MODEL_KEEPS = 0.9  # of the smaller mask is in the larger one: one is part of the other
 MODEL_GROWS = 1.7  # the model's mask against the one that came in
@@ -30,28 +29,24 @@ def findings(row: Row) -> Iterator[Finding]:
     """Of a row that has a mask and is no crowd."""
     pieces = _pieces(row)
     if pieces is not None:
-        said, certainty, action = pieces
-        yield Finding("several", row, None, certainty, certainty, said, action)
+        said, certainty = pieces
+        yield Finding("several", row, None, certainty, certainty, said)
     yield from _by_model(row)
 
 
-def _pieces(row: Row) -> tuple[str, float, str] | None:
-    """Why the mask's shape is that of several objects, how certain that is, and what would cure it."""
+def _pieces(row: Row) -> tuple[str, float] | None:
+    """Why the mask's shape is that of several objects, and how certain that is."""
     mask = _shrunk(binary.decode(row["mask_rle"]))
     if np.count_nonzero(mask) < SMALLEST_PX:
         return None
     count, labels, areas = _components(mask)
-    if count > 1:
-        gap = _gap(labels == 1, labels == 2) / float(np.sqrt(areas[0]))
-        if gap < FAR:
-            return None
-        certainty = min(1.0, gap) * float(areas[1] / areas[0])
-        return f"{count} pieces of like size, apart by {gap:.0%} of their size", round(certainty, 4), SPLIT
-    radius = max(1, round(NECK * float(np.sqrt(areas[0]))))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    torn, _, parts = _components(cv2.erode(np.pad(mask, 1), kernel))
-    certainty = round(float(parts[1] / parts[0]) / 2, 4) if torn > 1 else 0.0
-    return (f"{torn} pieces joined by a neck", certainty, LOOK) if torn > 1 else None
+    if count < 2:
+        return None
+    gap = _gap(labels == 1, labels == 2) / float(np.sqrt(areas[0]))
+    if gap < FAR:
+        return None
+    said = f"{count} pieces of like size, {gap:.1f} times their size apart"
+    return said, round(min(1.0, gap) * float(areas[1] / areas[0]), 4)
 
 
 def _by_model(row: Row) -> Iterator[Finding]:

@@ -4,6 +4,8 @@ A class's mask holds several objects, or one object in pieces. `split` takes it 
 specks, and joins again, in one greedy pass, the pieces that look like parts of one object: those whose boxes fill much
 of their common box, as densely as each fills its own. `highest` puts refined regions together again.
 
+`without_small` takes small islands and holes from any mask.
+
 Pure functions; a mask is (H, W) uint8 {0, 1}. What refines the regions: `refiners/semantic.py`.
 """
 
@@ -22,6 +24,7 @@ MIN_REGION_PX = 5
 MAX_REGIONS = 256  # the largest are kept; a mask of more pieces is noise, and every piece costs a pass of the decoder
 BOX_SHARE = 0.5
 DENSITY_MARGIN = 0.1
+LARGE = 10  # times a small region: from there on a mask is large enough that such a region is none of its parts
 
 Labels = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
@@ -99,3 +102,27 @@ def _joined(box: Ints, boxes: Ints) -> Ints:
 
 def _box_area(boxes: Ints) -> Ints:
     return np.asarray((boxes[..., 2] - boxes[..., 0] + 1) * (boxes[..., 3] - boxes[..., 1] + 1))
+
+
+def without_small(mask: Mask, least_px: int) -> Mask:
+    """(H, W) {0, 1} without islands (8-connected) and holes (4-connected) of fewer than `least_px` pixels.
+
+    Masks of up to LARGE times as many pixels stay as they are, and so does the largest island of each.
+    """
+    if np.count_nonzero(mask) <= LARGE * least_px:
+        return mask
+    islands = _small(mask, least_px, connectivity=8)
+    mask = np.where(islands, 0, mask).astype(np.uint8)
+    background = np.pad(1 - mask, 1, constant_values=1)  # all that touches the border is one
+    return np.where(_small(background, least_px, connectivity=4)[1:-1, 1:-1], 1, mask).astype(np.uint8)
+
+
+def _small(mask: Mask, least_px: int, connectivity: int) -> Mask:
+    """(H, W) {0, 1}: the components of fewer than `least_px` pixels, but for the largest of all."""
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask), connectivity=connectivity)
+    areas = statistics[:, cv2.CC_STAT_AREA].copy()
+    small = areas < least_px
+    small[0] = False
+    if len(areas) > 1:
+        small[1 + int(areas[1:].argmax())] = False
+    return np.asarray(small[labels], np.uint8)

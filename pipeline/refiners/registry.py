@@ -21,7 +21,7 @@ from typing import Any
 from pipeline.extras import require
 from pipeline.masks.frames import ORIGINAL_SIZE
 from pipeline.models import ModelSpec
-from pipeline.refiners import dense_crf, grabcut, none, pixelwise, recipes, sam_box, samrefiner, semantic
+from pipeline.refiners import dense_crf, grabcut, none, pixelwise, sam_box, samrefiner, semantic
 from pipeline.refiners.types import RefinedMask, RefineImage
 from pipeline.registry import look_up
 from schemas.config import Method
@@ -90,4 +90,4 @@ def refine(
     """
     run = (refiner or find(method.refiner)).run
     refined = semantic.refine(run, model, images, method) if semantic.wanted(method) else run(model, images, method)
-    return recipes.without_specks(images, refined, method.min_region_px) if method.min_region_px else refined
+    return semantic.without_specks(images, refined, method.min_region_px) if method.min_region_px else refined

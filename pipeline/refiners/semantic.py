@@ -5,6 +5,8 @@ With `exclusive` the masks of one image do not overlap: a pixel that several cla
 logit, and a pixel that none claims is background. A class map asks for both.
 
 Refiners without logits claim all pixels alike; there the first mask wins.
+
+With `min_region_px` small islands and holes of whatever came back are removed.
 """
 
 from __future__ import annotations
@@ -110,3 +112,23 @@ def _mean(results: list[RefinedMask]) -> dict[str, float]:
         name: float(np.average([result.scores[name] for result in results], weights=weights))
         for name in results[0].scores
     }
+
+
+def without_specks(
+    images: Sequence[RefineImage], refined: Sequence[Sequence[RefinedMask]], least_px: int
+) -> list[list[RefinedMask]]:
+    """Refined masks without their small islands and holes; scores are those of the mask that is left."""
+    return [
+        [_cleaned(image, coarse, result, least_px) for coarse, result in zip(image.coarse, results, strict=True)]
+        for image, results in zip(images, refined, strict=True)
+    ]
+
+
+def _cleaned(image: RefineImage, coarse: Rle, result: RefinedMask, least_px: int) -> RefinedMask:
+    mask = binary.decode(result.rle)
+    cleaned = regions.without_small(mask, least_px)
+    if (cleaned == mask).all():
+        return result
+    scores = mask_scores.shape_scores(image.pixels, binary.decode(coarse), cleaned)
+    del scores["iteration_iou"]  # of the model's rounds
+    return result._replace(rle=binary.encode(cleaned), scores={**result.scores, **scores})

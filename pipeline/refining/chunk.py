@@ -23,8 +23,9 @@ from pipeline.masks.frames import Frame
 from pipeline.models import Model, ModelSpec, frame_for
 from pipeline.models.weights import Weights
 from pipeline.planning.increment import Chunk, read_chunk
-from pipeline.refiners import RefinedMask, RefineImage, Refiner, recipes
+from pipeline.refiners import RefinedMask, RefineImage, Refiner
 from pipeline.refining.loading import INPUT_SIDES_DECODED, Inputs, Row, load
+from pipeline.refining.ways import ways
 from pipeline.storage import Store
 from schemas import layout
 from schemas.config import Method
@@ -94,7 +95,7 @@ class Job:
 def refine(loaded: pa.Table, model: Model, method: Method, refiner: Refiner | None = None) -> pa.Table:
     """LOADED -> PARTS: refine every mask of every image that could be loaded. refiner: see Job."""
     rows = loaded.drop_columns(["pixels", "pixels_hw"]).to_pylist()
-    for own, categories in recipes.ways(method, (mask["category"] for row in rows for mask in _usable(row))):
+    for own, categories in ways(method, (mask["category"] for row in rows for mask in _usable(row))):
         images, targets = [], []
         for row, pixels in zip(rows, _pixels(loaded), strict=True):
             usable = [mask for mask in _usable(row) if categories is None or mask["category"] in categories]

@@ -92,6 +92,23 @@ def test_ignore_regions_are_read_and_ignore_flags_are_not_regions(tmp_path: Path
     assert second.crowd
 
 
+def test_a_truth_that_is_an_annotation_of_its_own_is_joined_by_source_id(tmp_path: Path) -> None:
+    """As COCO-ReM's: ids of its own, those of COCO and LVIS as `source_id`, which may be the same number."""
+    square = {"segmentation": binary.encode(SQUARE)}
+    annotations = [
+        {"id": 901, "source": "coco", "source_id": 5, **square},
+        {"id": 902, "source": "lvis", "source_id": 5, **square},
+        {"id": 5, "source": "coco", "source_id": 7, **square},
+    ]
+    uri = write_json(tmp_path / "valrem.json", coco(annotations))
+    truths = inputs.read_truth(uri, ids=inputs.TruthIds("source_id", "coco"))
+    assert [item.annotation_id for item in truths] == ["5", "7"]
+    with pytest.raises(RefusedError, match="no annotation is of the source 'voc'; there are coco, lvis"):
+        inputs.read_truth(uri, ids=inputs.TruthIds("source_id", "voc"))
+    with pytest.raises(RefusedError, match="cannot be used: KeyError"):
+        inputs.read_truth(uri, ids=inputs.TruthIds("origin"))
+
+
 def test_truth_with_a_broken_mask_is_refused(tmp_path: Path) -> None:
     uri = write_json(tmp_path / "gt.json", coco([{"id": 1, "segmentation": {"size": [40, 60], "counts": "0"}}]))
     with pytest.raises(RefusedError, match=r"gt.json: an annotation cannot be used: .*mask_unreadable"):

@@ -10,10 +10,11 @@ import pytest
 
 from pipeline.configuration import resolve
 from pipeline.masks import binary
+from pipeline.masks.regions import without_small
 from pipeline.models import load_model
 from pipeline.models.weights import Weights
-from pipeline.refiners.recipes import cleaned_mask, ways
 from pipeline.refining import chunk
+from pipeline.refining.ways import ways
 from pipeline.storage import Access
 from schemas import config
 from schemas.config import ConfigError, Method, fingerprint, parse_config, to_yaml
@@ -81,13 +82,13 @@ def test_small_islands_and_holes_go_from_large_masks() -> None:
     spoiled = mask.copy()
     spoiled[10:13, 10:13] = 0
     spoiled[2:4, 50:52] = 1
-    assert (cleaned_mask(spoiled, 10) == mask).all()
-    assert (cleaned_mask(spoiled, 4) == spoiled).all()
-    assert cleaned_mask(spoiled, 5).sum() == spoiled.sum() - 4  # the island, and not the hole of nine
+    assert (without_small(spoiled, 10) == mask).all()
+    assert (without_small(spoiled, 4) == spoiled).all()
+    assert without_small(spoiled, 5).sum() == spoiled.sum() - 4  # the island, and not the hole of nine
     small = square(9) | square(2, (30, 50))
-    assert (cleaned_mask(small, 10) == small).all()  # not large enough to know
+    assert (without_small(small, 10) == small).all()  # not large enough to know
     pieces = square(5, (0, 0)) | square(4, (20, 30))
-    assert (cleaned_mask(pieces * 1, 3) == pieces).all()
+    assert (without_small(pieces * 1, 3) == pieces).all()
 
 
 def test_a_chunk_by_ways() -> None:
