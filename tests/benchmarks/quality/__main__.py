@@ -95,7 +95,7 @@ class Bench:
         seen = [] if before else self.rows("seen", method, 1 if preset == DEFAULT_OWN else self.options.seen_every)
         if leave_out:
             train, seen, dev_a = (without(rows, FAMILIES[leave_out]) for rows in (train, seen, dev_a))
-        return fit_calibration(train, seen, dev_a, method, f"lite-{preset}", before.estimators if before else None)
+        return fit_calibration(train, seen, dev_a, method, f"lite-{preset}", before)
 
 
 def seconds(preset: str, pictures: list[Picture], weights: str | None) -> float:

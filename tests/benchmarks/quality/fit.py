@@ -98,15 +98,19 @@ def fit_calibration(
     dev_a: Sequence[Row],
     method: Method,
     name: str = "lite",
-    onto: Estimators | None = None,
+    onto: Calibration | None = None,
 ) -> Calibration:
-    """Estimators from the train and the seen rows; maps, margin and bounds from dev-A. onto: see `fit_estimators`."""
+    """Estimators from the train and the seen rows; maps, margin and bounds from dev-A.
+
+    onto: whose estimators are corrected (`fit_estimators`) where those of the seen rows are not made anew.
+    """
+    before = {"base": onto.calibration_id} if onto else {}
     fitted = Calibration(
         calibration_id="unnamed",
         note=f"fitted to photographs that are not yours: {NO_GUARANTEE}",
         method_key=method_key(method),
-        fitted_on={"train_masks": len(train), "seen_masks": len(seen), "dev_a_masks": len(dev_a)},
-        estimators=fit_estimators([*train, *seen], onto),
+        fitted_on={**before, "train_masks": len(train), "seen_masks": len(seen), "dev_a_masks": len(dev_a)},
+        estimators=fit_estimators([*train, *seen], onto.estimators if onto else None),
     )
     sample = as_sample(dev_a)
     maps, gain = {}, np.zeros(len(sample))
