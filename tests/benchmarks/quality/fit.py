@@ -131,6 +131,8 @@ def trusting_margin(estimated: Floats, rows: Sequence[Row]) -> float:
     there is to gain on masks that are good already, a detector's for one.
     """
     true = np.array([row["kinds"] == ["true"] for row in rows])
+    if not true.any():
+        raise ValueError("the margin is read from true masks, and there are none")
     refined = np.array([row["true_refined"] for row in rows])[true]
     kept = [np.where(estimated[true] >= margin, refined, 1.0).mean() for margin in MARGINS]
     good = np.flatnonzero(np.array(kept) >= TRUE_KEPT)
