@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.calibration.apply import raw_estimate
 from pipeline.masks.binary import encode, iou
 from pipeline.models.lite.training.damage import KINDS
 from pipeline.models.lite.training.data import Photo
@@ -29,9 +28,7 @@ from tests.benchmarks.quality.cases import (
 )
 from tests.benchmarks.quality.figures import HARM, SOURCES, harmed, kept_share, mean, table
 from tests.benchmarks.quality.fit import (
-    as_sample,
     fit_calibration,
-    fit_estimators,
     trusting_margin,
     without,
 )
@@ -81,16 +78,13 @@ def test_what_is_fitted_on_one_set_gates_another() -> None:
     assert "nan" not in text + left_out
 
 
-def test_estimators_are_corrected_by_other_rows() -> None:
-    first, then = made_up(("poly",), 80, 1), made_up(("head",), 80, 2)
-    for row in then:
-        row["true_coarse"] = max(0.0, row["true_coarse"] - 0.2)  # what is known of `poly` overrates them
-    before = fit_estimators(first)
-    after = fit_estimators(then, before)
-    columns, truth = as_sample(then).columns, as_sample(then).coarse_iou
-    errors = [np.abs(raw_estimate(columns, of["coarse"], "coarse") - truth).mean() for of in (before, after)]
-    assert errors[1] < 0.7 * errors[0]
-    assert after["coarse"].trees[: len(before["coarse"].trees)] == before["coarse"].trees
+def test_estimators_can_be_kept() -> None:
+    kinds = ("poly", "true")
+    first = fit_calibration(made_up(kinds, 60, 1), [], made_up(kinds, 60, 2), Method())
+    again = fit_calibration([], [], made_up(kinds, 60, 8), Method(), keep=first)
+    assert again.estimators == first.estimators
+    assert again.maps != first.maps
+    assert again.fitted_on["base"] == first.calibration_id
 
 
 def test_the_margin_trusts_the_model_as_far_as_right_masks_allow() -> None:
