@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
-from pipeline.calibration.apply import raw_estimate
+from pipeline.masks.binary import encode, iou
+from pipeline.models.lite.training.damage import KINDS
+from pipeline.models.lite.training.data import Photo
+from pipeline.models.lite.training.real_damage import REAL_KINDS
 from schemas.config import Gate, Method
 from schemas.records import SCORES
 from tests.benchmarks.lite_dev import DEV_KINDS
 from tests.benchmarks.quality import tables
-from tests.benchmarks.quality.cases import FAMILIES, MEASURED, OTHER
+from tests.benchmarks.quality.cases import (
+    CHANCES,
+    FAMILIES,
+    MEASURED,
+    OTHER,
+    Case,
+    Picture,
+    of_another_photograph,
+)
 from tests.benchmarks.quality.figures import HARM, SOURCES, harmed, kept_share, mean, table
 from tests.benchmarks.quality.fit import (
-    as_sample,
     fit_calibration,
-    fit_estimators,
     trusting_margin,
     without,
 )
+from tests.benchmarks.quality.networks import inside, seen, taught, widened
 
 
 def made_up(kinds: tuple[str, ...], images: int, seed: int) -> list[dict[str, Any]]:
@@ -46,7 +58,7 @@ def made_up(kinds: tuple[str, ...], images: int, seed: int) -> list[dict[str, An
 
 def test_what_is_fitted_on_one_set_gates_another() -> None:
     kinds, damage = (*MEASURED, "true"), ("polygon", "warp", "true")
-    train, seen, dev_a = (made_up(*of) for of in ((damage, 60, 1), (damage, 120, 6), (DEV_KINDS, 60, 2)))
+    train, seen, dev_a = (made_up(*of) for of in ((damage, 60, 1), (damage, 120, 6), ((*DEV_KINDS, "true"), 60, 2)))
     fitted = fit_calibration(train, seen, dev_a, Method())
     masks = table(made_up(kinds, 80, 3), fitted, Gate())
     for kind in MEASURED:
@@ -66,16 +78,13 @@ def test_what_is_fitted_on_one_set_gates_another() -> None:
     assert "nan" not in text + left_out
 
 
-def test_estimators_are_corrected_by_other_rows() -> None:
-    first, then = made_up(("poly",), 80, 1), made_up(("head",), 80, 2)
-    for row in then:
-        row["true_coarse"] = max(0.0, row["true_coarse"] - 0.2)  # what is known of `poly` overrates them
-    before = fit_estimators(first)
-    after = fit_estimators(then, before)
-    columns, truth = as_sample(then).columns, as_sample(then).coarse_iou
-    errors = [np.abs(raw_estimate(columns, of["coarse"], "coarse") - truth).mean() for of in (before, after)]
-    assert errors[1] < 0.7 * errors[0]
-    assert after["coarse"].trees[: len(before["coarse"].trees)] == before["coarse"].trees
+def test_estimators_can_be_kept() -> None:
+    kinds = ("poly", "true")
+    first = fit_calibration(made_up(kinds, 60, 1), [], made_up(kinds, 60, 2), Method())
+    again = fit_calibration([], [], made_up(kinds, 60, 8), Method(), keep=first)
+    assert again.estimators == first.estimators
+    assert again.maps != first.maps
+    assert again.fitted_on["base"] == first.calibration_id
 
 
 def test_the_margin_trusts_the_model_as_far_as_right_masks_allow() -> None:
@@ -114,3 +123,38 @@ def test_means_weigh_the_sources_alike() -> None:
     masks = table(rows, None)
     halves = [np.mean([row["true_coarse"] for row in rows if row["source"] == source]) for source in SOURCES]
     assert mean(masks, masks.coarse) == pytest.approx(np.mean(halves))
+
+
+def test_every_kind_of_damage_has_one_family() -> None:
+    kinds = {*KINDS, *REAL_KINDS, *MEASURED}
+    named = [kind for family in FAMILIES.values() for kind in family]
+    assert set(named) == kinds
+    assert len(named) == len(kinds)
+    assert set(CHANCES) == set(FAMILIES)
+    assert sum(CHANCES.values()) == pytest.approx(1)
+
+
+def test_another_photograph_is_shown_at_the_same_size_and_told() -> None:
+    pixels = [np.full((20 + number, 30, 3), number, np.uint8) for number in range(6)]
+    rle = encode(np.eye(5, dtype=np.uint8))
+    pictures = [Picture(str(n), "s", image, (Case("0", ("true",), rle, rle),)) for n, image in enumerate(pixels)]
+    [shown] = of_another_photograph(pictures)
+    assert (shown.name, shown.cases[0].kinds) == ("1", (OTHER, "true"))
+    assert shown.image.shape == pixels[1].shape
+    assert (shown.image == 4).all()
+
+
+def test_a_segmenter_learns_and_stays_in_its_box() -> None:
+    image = np.zeros((80, 100, 3), np.uint8)
+    image[20:60, 30:80] = 200
+    truth = (image[..., 0] > 0).astype(np.uint8)
+    network = taught([Photo("a", "s", image, (encode(truth),))] * 160)
+    box = torch.tensor([28.0, 18.0, 82.0, 62.0])
+    x1, y1, x2, y2 = window = widened(box, truth.shape)
+    assert (x1, y1, x2, y2) == (17, 9, 93, 71)
+    with torch.inference_mode():
+        soft = network(seen(image, window, box)[None])[0, 0].numpy()
+    mask = np.zeros_like(truth)
+    mask[y1:y2, x1:x2] = cv2.resize(soft, (x2 - x1, y2 - y1)) > 0
+    assert iou(inside(mask, box), truth) > 0.7
+    assert not inside(np.ones_like(truth), box)[:18].any()

@@ -86,16 +86,17 @@ class Bench:
     def calibration(self, preset: str, leave_out: str = "") -> Calibration:
         """Fitted on train, seen and dev-A; without a family where asked.
 
-        With --onto-packaged what is packaged for the same method and weights is corrected, without the seen rows.
+        With --keep-estimators only maps and margin are, to dev-A, over the packaged estimators.
         """
         method = with_weights(resolve(preset).method, self.options.weights)
-        before = packaged(method) if self.options.onto_packaged else None
-        train = [*self.rows("train", method), *self.rows("train", method, control=OTHER)]
-        dev_a = self.rows("A", method)
-        seen = [] if before else self.rows("seen", method, 1 if preset == DEFAULT_OWN else self.options.seen_every)
+        keep = packaged(method) if self.options.keep_estimators else None
+        train, seen, dev_a = [], [], self.rows("A", method)
+        if keep is None:
+            train = [*self.rows("train", method), *self.rows("train", method, control=OTHER)]
+            seen = self.rows("seen", method, 1 if preset == DEFAULT_OWN else self.options.seen_every)
         if leave_out:
             train, seen, dev_a = (without(rows, FAMILIES[leave_out]) for rows in (train, seen, dev_a))
-        return fit_calibration(train, seen, dev_a, method, f"lite-{preset}", before.estimators if before else None)
+        return fit_calibration(train, seen, dev_a, method, f"lite-{preset}", keep)
 
 
 def seconds(preset: str, pictures: list[Picture], weights: str | None) -> float:
@@ -176,7 +177,7 @@ def main() -> None:
     parser.add_argument("--control-every", type=int, default=4)
     parser.add_argument("--crf-every", type=int, default=3, help="DenseCRF takes seconds for each mask")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--onto-packaged", action="store_true", help="correct the packaged estimators: far fewer masks")
+    parser.add_argument("--keep-estimators", action="store_true", help="of the package: fit maps and margin alone")
     parser.add_argument("--fit", action="store_true", help="write the packaged calibrations")
     parser.add_argument("--only-fit", action="store_true", help="and stop there")
     parser.add_argument("--presets", nargs="+", choices=OWN, default=OWN, help="whose calibrations are written")

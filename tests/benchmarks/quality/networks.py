@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.masks.binary import Mask, decode, encode
@@ -40,7 +41,7 @@ RATE = 2e-3
 
 
 class Networks:
-    """All of them. Trained once, in some minutes, and kept in `cache` as safetensors would be: tensors alone."""
+    """All of them. Trained once, in some minutes, and kept in `cache`."""
 
     def __init__(self, data: Path, cache: Path) -> None:
         self._data, self._cache = data, cache
@@ -73,13 +74,13 @@ class Networks:
         return weight, bn["bias"] - bn["running_mean"] * scale, state["_fc.weight"]
 
     def _kept(self, kind: str, network: nn.Module) -> nn.Module:
-        path = self._cache / f"network-{kind}.pt"
+        path = self._cache / f"network-{kind}.safetensors"
         if not path.exists():
             photos = self._photos[: PHOTOS[kind]]
             made = taught(photos) if kind == "segmenter" else trained(self._backbone, [*map(within, photos)], 0)
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(made.state_dict(), path)
-        network.load_state_dict(torch.load(path, weights_only=True))
+            save_file(made.state_dict(), path)
+        network.load_state_dict(load_file(path))
         return network.eval()
 
     def answers(self, kind: str, photo: Photo, rng: np.random.Generator) -> list[Mask]:
