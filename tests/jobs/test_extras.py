@@ -46,6 +46,10 @@ COMMANDS = {
     "seal": [[OUT], [RESULT, "--calibration", "gs://b/c.json"]],
     "report": [[OUT], [RESULT, "--to", "gs://b/r.html"]],
     "review": [[OUT, "verdicts.json"], [RESULT, "gs://b/verdicts.json"]],
+    "diff": [[OUT, RESULT], [RESULT, OUT], [RESULT, RESULT, "--html", "gs://b/d.html"]],
+    "findings": [[OUT], [RESULT, "--as-patches", "gs://b/p.json"]],
+    "patch": [[OUT, "--from", "patches.json"], [RESULT, "--from", "gs://b/p.json"]],
+    "merge": [["gs://b/a.json", COARSE, "--images", str(DEMO / "images"), "--output", "OUT.json"]],
     "bench": [["--model", "vit_b", "--checkpoint", "gs://b/x.pth", "--images", "1"]],
 }
 LOCAL = {"demo", "doctor", "train-lite"}

@@ -127,10 +127,10 @@ def test_generations(tmp_path: Path) -> None:
     output.plan({0: (4, ord("a")), 1: (2, ord("b"))})
     output.refine(output.pending())
     output.seal(Gate(enabled=False), Retention(keep_generations=2))
-    output.seal(Gate(), Retention(keep_generations=2))
+    output.seal(Gate(min_quality_gain=0.99), Retention(keep_generations=2))
     done = relabel("diff", f"{output.folder}@0", output.folder)
     assert done.exit_code == 0, done.output
-    assert "decision refined -> kept_coarse: " in done.stdout
+    assert "decision refined -> review: 6" in done.stdout
     assert "no generation 7" in str(relabel("diff", f"{output.folder}@7", output.folder).exception)
     output.seal(Gate(enabled=False, min_coarse_iou=0.2))
     gone = relabel("diff", f"{output.folder}@1", output.folder).exception

@@ -286,7 +286,7 @@ def test_a_corrected_mask_is_no_longer_rejected(output: Output, tmp_path: Path) 
         (("--from", "a.xml", "--undo", "x"), "give one of"),
         (("--undo", "nobody"), "there are: none"),
         (("--from", "x.zip"), "unpack the archive"),
-        (("--from", "no/such.xml"), "the corrections no/such.xml does not exist"),
+        (("--from", "no/such.xml"), "the corrections no/such.xml do not exist"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(output: Output, words: tuple[str, ...], said: str) -> None:

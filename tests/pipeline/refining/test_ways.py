@@ -16,7 +16,6 @@ from pipeline.models.weights import Weights
 from pipeline.refining import chunk
 from pipeline.refining.ways import ways
 from pipeline.storage import Access
-from schemas import config
 from schemas.config import ConfigError, Method, fingerprint, parse_config, to_yaml
 from schemas.records import LOADED, SCORES
 
@@ -124,7 +123,3 @@ def test_a_chunk_by_ways() -> None:
         method.model_copy(update={"per_category": {}}),
     ).to_pylist()[0]["masks"]
     assert by_name["cat"] == alone[0]
-
-
-def test_the_version_was_not_raised() -> None:
-    assert config.METHOD_VERSION == 4
