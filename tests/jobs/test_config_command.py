@@ -46,7 +46,7 @@ def test_all_errors_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     error = config("--config", str(path)).exception
     assert isinstance(error, ConfigError)
     first, *lines = str(error).splitlines()
-    assert first == "3 errors in the configuration"
+    assert first == f"{path}: 3 errors in the configuration"
     assert [line.split()[0 if "unknown" not in line else 2] for line in lines] == [
         "method.gaussian_gamma:",
         "'method.iteration';",
