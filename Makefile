@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow test-lowest package peers bench-speed fit-quality bench-quality recipe gpu-pack \
-	gpu gpu-train lint format constraints clean
+.PHONY: help setup demo test test-slow test-lowest package peers cluster bench-speed fit-quality bench-quality recipe \
+	gpu-pack gpu gpu-train lint format constraints clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -53,6 +53,9 @@ package: setup ## Build wheel and source distribution, and check how they would 
 	rm -rf build/lib build/dist
 	$(BIN)/uv build --quiet --out-dir build/dist
 	$(BIN)/uv tool run --quiet twine check --strict build/dist/*
+
+cluster: setup ## Ray of three nodes on this machine, until Ctrl-C: `relabel run --address 127.0.0.1:6399 ...` uses it
+	infra/local-cluster.sh $(BIN)/python
 
 bench-speed: setup ## This project against a plain loop, its encoder against the package's, Ray's own cost
 	$(BIN)/python -m tests.benchmarks.speed
