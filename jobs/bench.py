@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 from rich.table import Table
 
 from jobs import console
@@ -16,6 +18,9 @@ from pipeline.configuration import read_config
 from pipeline.errors import RefusedError
 from pipeline.models import registry
 from pipeline.storage import Access
+
+if TYPE_CHECKING:
+    from pipeline.tune import Work
 
 MEASURED = registry.names_where(lambda spec: spec.promptable)
 PHOTOS = Path(__file__).parent / "demo_data" / "images"
@@ -39,12 +44,19 @@ def bench(
     corpus: Annotated[int | None, typer.Option(min=1, help="Also estimate hours and cost for so many images.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="For --corpus: number of devices like this one.")] = 1,
     price_per_hour: Annotated[float, typer.Option(min=0, help="For --corpus: price of one device and hour.")] = 0.0,
+    tuned: Annotated[
+        bool, typer.Option("--tune", help="Try ways to divide this machine; print the best as configuration.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Benchmark each stage and the whole pipeline on this machine.
 
     Also: the encoder's TFLOP/s beside the device's own matrix products, peak
     memory, and with --corpus the hours and the cost of a whole dataset.
+
+    --tune measures how many actors, threads of each, and chunks at once
+    refine fastest here (on GPUs: how many actors share one), and prints
+    the operation part of a configuration: relabel run --config.
 
     Example: relabel bench --model vit_h --checkpoint sam_vit_h_4b8939.pth
     --device cuda --dtype bfloat16 --corpus 100000000 --devices 64 --price-per-hour 2.5
@@ -66,6 +78,12 @@ def bench(
     from pipeline.models.weights import resolve
 
     weights = resolve(method.model, checkpoint, Access())
+    encoded = [files[index % len(files)].read_bytes() for index in range(images)]
+    if tuned:
+        from pipeline.tune import Work
+
+        _tune(Work(weights, method, device, compiled, encoded, masks_per_image), as_json)
+        return
     loaded: Any = load_model(
         method.model,
         weights,
@@ -78,7 +96,6 @@ def bench(
 
     from pipeline.models.ceiling import counted_tflop, matmul_tflops, peak_memory_mb, settle
 
-    encoded = [files[index % len(files)].read_bytes() for index in range(images)]
     with console.err.status("measuring"):
         result = measure(loaded, partial(settle, device), encoded, masks_per_image, method)
         ceiling = Ceiling(matmul_tflops(device, method.dtype), spec.encoder_tflop or counted_tflop(loaded))
@@ -111,3 +128,27 @@ def _show(result: dict[str, Any]) -> None:
             f"{guess['images']} images on {guess['devices']} such devices: {guess['hours']:.1f} hours, "
             f"cost {guess['cost']:.2f}"
         )
+
+
+def _tune(work: Work, as_json: bool) -> None:
+    """Each way as it is measured, on stderr; the best one, on stdout."""
+    from pipeline.models.ceiling import gpus_here
+    from pipeline.tune import Measured, cores, tune, ways
+
+    gpus = gpus_here() if work.device == "cuda" else 0
+    if work.device == "cuda" and not gpus:
+        raise RefusedError("--device cuda: this process can use no GPU; `relabel doctor` says why")
+    found: list[Measured] = []
+
+    def told(one: Measured) -> None:
+        found.append(one)
+        way, rate = one.way, one.failed or f"{one.images_per_s:.2f} images/s"
+        share = f", {way.gpus:g} GPU each" if way.gpus else ""
+        console.err.print(f"{way.actors} actors of {way.threads} threads{share}, {way.chunks} chunks at once: {rate}")
+
+    best = tune(work, ways(work.device, cores(), gpus), told)
+    if as_json:
+        typer.echo(json.dumps({"best": best.way.operation(), "tried": [asdict(one) for one in found]}, indent=1))
+    else:
+        console.err.print(f"fastest: {best.images_per_s:.2f} images/s; for a configuration file:")
+        typer.echo(yaml.safe_dump({"operation": best.way.operation()}, sort_keys=False).strip())

@@ -22,6 +22,7 @@ from pipeline.refiners import RefineImage, refine
 from schemas.config import Method
 
 T = TypeVar("T")
+Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass
@@ -90,10 +91,7 @@ def bench(
     pixels = [decode_image(photo, method.max_image_pixels) for photo in photos]
     inputs = [input_for(model, image) for image in pixels]
     load_s = time.perf_counter() - started
-    images = [
-        RefineImage(resized, frame_for(model, (image.shape[0], image.shape[1])), discs(image, masks_per_image))
-        for image, resized in zip(pixels, inputs, strict=True)
-    ]
+    images = [with_discs(model, image, resized, masks_per_image) for image, resized in zip(pixels, inputs, strict=True)]
     refine(model, images[: method.encode_batch], method)
     timed = TimedModel(model, settle)
     started = time.perf_counter()
@@ -131,6 +129,11 @@ def estimate(images_per_s: float, images: int, devices: int, price_per_hour: flo
     """Hours and cost of refining `images` at the measured rate on so many devices like this one."""
     hours = images / images_per_s / 3600 / devices
     return {"images": images, "devices": devices, "hours": hours, "cost": hours * devices * price_per_hour}
+
+
+def with_discs(model: MaskModel, image: Pixels, resized: Pixels, count: int) -> RefineImage:
+    """An image (H, W, 3) uint8 as the model takes it (`resized`), with made-up masks."""
+    return RefineImage(resized, frame_for(model, (image.shape[0], image.shape[1])), discs(image, count))
 
 
 def discs(image: npt.NDArray[np.uint8], count: int) -> list[Rle]:

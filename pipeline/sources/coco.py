@@ -120,6 +120,8 @@ class Reader:
             for number, entry in enumerate(entries):
                 planned = self._image(entry, image_key, masks if number == 0 else [], rule)
                 matched += planned.image_uri in images
+                if number:
+                    coverage.remark(planned.image_uri, "image with the id of another, which has the masks of both")
                 yield planned
         if len(images):
             names.say_matches(matched, self._sample.names, "names of images", coverage)

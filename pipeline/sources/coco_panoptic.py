@@ -10,13 +10,15 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.errors import RefusedError
 from pipeline.sources.by_image import ByImage, Entry
 from pipeline.sources.coco import Names, Reader, category_of
-from pipeline.sources.fields import as_flag, as_id, as_int, as_list, as_name, extra_of
+from pipeline.sources.coverage import Coverage
+from pipeline.sources.fields import as_flag, as_id, as_int, as_name, brief_value, extra_of
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import StoredFile, split_uri
@@ -30,7 +32,7 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image of `images` with its segments, then the segments of images that `images` does not have."""
     with _pngs(given) as (folder, listed), scratch_folder("coco") as spilled:
         reader = Reader(given, ByImage(spilled))
-        if not {"images", "annotations"} <= reader.read(given.masks_uri, _annotation):
+        if not {"images", "annotations"} <= reader.read(given.masks_uri, partial(_annotation, given.coverage)):
             raise RefusedError(
                 f"{given.masks_uri} is not a COCO panoptic file: it has no lists of images and annotations"
             )
@@ -63,18 +65,21 @@ def _pngs(given: SourceInput) -> Iterator[tuple[str, Mapping[str, StoredFile]]]:
         yield (f"{folder}/", found) if found else ("", {})
 
 
-def _annotation(entry: dict[str, Any]) -> Entry:
-    segments = [
-        [
-            segment.get("id"),
-            segment.get("category_id"),
-            as_flag(segment.get("iscrowd")),
-            extra_of(segment, SEGMENT_FIELDS),
-        ]
-        for segment in as_list(entry.get("segments_info"))
-        if isinstance(segment, dict)
-    ]
-    return [as_name(entry.get("file_name")), segments]
+def _annotation(coverage: Coverage, entry: dict[str, Any]) -> Entry:
+    """The PNG's name, and of each segment what is needed; what is no segment is left."""
+    given = entry.get("segments_info", [])
+    segments = given if isinstance(given, list) else [given]
+    for number, segment in enumerate(segments):
+        if not isinstance(segment, dict):
+            place = f"annotation of image {as_id(entry.get('image_id'))}, segment {number}"
+            coverage.leave(place, "no object", brief_value(segment), kind="segment")
+    kept = [segment for segment in segments if isinstance(segment, dict)]
+    return [as_name(entry.get("file_name")), [_segment(segment) for segment in kept]]
+
+
+def _segment(segment: dict[str, Any]) -> Entry:
+    extra = extra_of(segment, SEGMENT_FIELDS)
+    return [segment.get("id"), segment.get("category_id"), as_flag(segment.get("iscrowd")), extra]
 
 
 def _masks(annotation: Entry, folder: str, names: Names) -> list[PlannedMask]:

@@ -92,12 +92,16 @@ class Coverage:
 
     def leave(self, name: str, reason: str, detail: str = "", kind: str | None = None, root: str = MASKS) -> None:
         """A file or entry is not read; it is ignored where its name says so."""
-        if any(fnmatchcase(name, pattern) or fnmatchcase(_last(name), pattern) for pattern in self._ignore):
+        if self.is_ignored(name):
             self._keep(root, IGNORED, name, kind, "--ignore", detail)
         elif ignored_by_name(name):
             self._keep(root, IGNORED, name, kind, "by its name", detail)
         else:
             self._keep(root, UNREAD, name, kind, reason, detail)
+
+    def is_ignored(self, name: str) -> bool:
+        """Whether `--ignore` means it."""
+        return any(fnmatchcase(name, pattern) or fnmatchcase(_last(name), pattern) for pattern in self._ignore)
 
     def ignore(self, name: str, reason: str, kind: str | None = None, root: str = MASKS) -> None:
         """A file or entry that is no mask by design."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -17,11 +18,17 @@ from pipeline.storage import Access, brief, split_uri
 
 BLOCK_BYTES = 4 << 20
 MAX_VALUE_CHARACTERS = 1 << 28
+MAX_DIGITS = 1000
+"""Of an integer: Python takes quadratic time for long ones, and refuses them."""
+TOO_DEEP = "nested too deeply"
+"""Stands for a value that is."""
 LIST = object()
 """Comes before the entries of each list, so that an empty one is seen."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
+_LENIENT = json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) <= MAX_DIGITS else math.inf)
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _MAY_GO_ON = {"", ".", "e", "E", "e+", "e-", "E+", "E-"}
 """What may stand between a number and the end of a block that cuts it: the decoder takes the number to end before."""
 
@@ -105,7 +112,7 @@ class _Text:
         self.peek()
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._buffer, self._at)
+                value, end = _decoded(self._buffer, self._at)
             except ValueError:
                 if self._more():  # it may only be cut off
                     continue
@@ -131,6 +138,27 @@ class _Text:
             added += len(parts[-1])
         self._buffer, self._at = "".join(parts), 0
         return added > 0
+
+
+def _decoded(text: str, at: int) -> tuple[Any, int]:
+    """The value that begins at `at`, and where it ends. Raises ValueError where it is none, or cut off."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return _LENIENT.raw_decode(text, at)
+    except RecursionError:
+        return TOO_DEEP, _end_of_brackets(text, at)
+
+
+def _end_of_brackets(text: str, at: int) -> int:
+    depth = 0
+    for match in _BRACKETS.finditer(text, at):
+        depth += (match[0] in "[{") - (match[0] in "]}")
+        if not depth:
+            return match.end()
+    raise ValueError("cut off within brackets")
 
 
 def _blocks(uri: str, access: Access) -> Iterator[bytes]:

@@ -19,10 +19,11 @@ from typing import Any
 import yaml
 
 from pipeline.sources import files, shapes, walks
-from pipeline.sources.fields import as_float, as_int, as_name
+from pipeline.sources.coverage import Coverage
+from pipeline.sources.fields import as_float, as_int, as_name, brief_value
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
-from pipeline.storage import Access, Store
+from pipeline.storage import Access, Store, brief
 
 LABELS = "labels"
 NAME_FILES = ("data.yaml", "dataset.yaml", "data.yml", "classes.txt")
@@ -39,7 +40,7 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image of the image root with its labels, then the label files that belong to no image."""
     labels = labels_folder(given.masks_uri, given.access)
     below = replace(given, masks_uri=labels)
-    names = read_names(labels, given.access)
+    names = read_names(labels, given.access, given.coverage)
     is_tracked = bool(given.coverage.decide("yolo tracks", lambda: _is_tracked(Store(labels, given.access))))
 
     def masks_of(path: str, data: bytes) -> list[PlannedMask]:
@@ -89,36 +90,42 @@ def _account_for_the_rest(given: SourceInput, labels: str) -> None:
             given.coverage.leave(file.path, "no part of YOLO's layout")
 
 
-def read_names(labels: str, access: Access) -> dict[int, str]:
-    """Class index -> name; empty where no file tells."""
+def read_names(labels: str, access: Access, coverage: Coverage) -> dict[int, str]:
+    """Class index -> name; empty where no file tells. What of it cannot be read is named."""
     folder = labels
     for _ in range(3):
         for name in NAME_FILES:
+            if coverage.is_ignored(name):
+                continue
             try:
                 text = Store(folder, access).read(name)[:MAX_NAMES_BYTES].decode("utf-8", "replace")
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            return _names(text, is_yaml=not name.endswith(".txt"))
+            names, fault = _names(text.splitlines()) if name.endswith(".txt") else _yaml_names(text)
+            if fault:
+                coverage.leave(f"{name}: names", "names of classes that cannot be read", fault, "names")
+            return names
         folder = folder.rpartition("/")[0]
         if not folder or folder.endswith(("/", ":")):
             break
     return {}
 
 
-def _names(text: str, is_yaml: bool) -> dict[int, str]:
-    found = text.splitlines() if not is_yaml else _yaml_names(text)
-    pairs = found.items() if isinstance(found, Mapping) else enumerate(found)
-    numbered = ((as_int(index), as_name(name).strip()) for index, name in pairs)
-    return {index: name for index, name in numbered if index is not None and index >= 0}
+def _names(found: Mapping[Any, Any] | Sequence[Any]) -> tuple[dict[int, str], str]:
+    """Names by number, and what is wrong with the others; "" where nothing is."""
+    pairs = [(as_int(key), name) for key, name in (found.items() if isinstance(found, Mapping) else enumerate(found))]
+    odd = sum(key is None or key < 0 or isinstance(name, dict | list) for key, name in pairs)
+    names = {key: as_name(name).strip() for key, name in pairs if key is not None and key >= 0}
+    return names, f"{odd} of {len(pairs)} have no number, or are no name" if odd else ""
 
 
-def _yaml_names(text: str) -> Mapping[object, object] | list[object]:
+def _yaml_names(text: str) -> tuple[dict[int, str], str]:
     try:
         content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return []
-    names = content.get("names") if isinstance(content, dict) else None
-    return names if isinstance(names, dict | list) else []
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return {}, brief(error)
+    found = content.get("names", []) if isinstance(content, dict) else []
+    return _names(found) if isinstance(found, dict | list) else ({}, f"{brief_value(found)} is no list of names")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """The short modes of the chaos scripts."""
 
+import random
 from pathlib import Path
 
 import pytest
 
 from pipeline.storage import Access, Store
-from tests.chaos import damage, kills, pauses, scale
+from tests.chaos import damage, fields, kills, pauses, scale
 from tests.chaos.runs import s3_server
 
 
@@ -53,3 +54,11 @@ def test_who_was_paused_on_an_object_store_changes_nothing(tmp_path: Path) -> No
     with s3_server() as endpoint:
         tried = pauses.play(tmp_path, 24, 0, Store("s3://chaos/pauses", Access(endpoint)))
     assert [entry for entry in tried if entry["wrong"]] == []
+
+
+@pytest.mark.parametrize("number", [60, pytest.param(6000, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
+def test_a_wrong_value_in_any_field_is_a_row_or_a_line(number: int) -> None:
+    found: list[str] = []
+    ended = fields.tried(random.Random(0).sample(fields.cases(), number), found.append)
+    assert found == []
+    assert ended["rows"] > ended["refused"] > 0

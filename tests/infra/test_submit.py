@@ -204,7 +204,8 @@ def test_a_renewed_token_is_used(start: Start, tmp_path: Path) -> None:
         process = start(server)
         while not server.requests:
             time.sleep(0.02)
-        (tmp_path / "token").write_text(TOKEN)
+        (tmp_path / "renewed").write_text(TOKEN)
+        (tmp_path / "renewed").replace(tmp_path / "token")
         assert ended(process)[0] == 0
     assert server.tokens == {"Bearer expired", f"Bearer {TOKEN}"}
 

@@ -1,4 +1,4 @@
-"""A model of transformers through `relabel run`: its folder in a bucket, resumed, evaluated; and a wrong one."""
+"""Models of transformers through every command that runs them: from a folder, from a bucket; and a wrong one."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from tests.pipeline.models import pretrained
 
 pytest.importorskip("transformers", reason="the extra `hf` is not installed")
 COARSE = DEMO / "coarse.json"
+SIDES = {"sam3_tracker": 252}
+"""Of the square that a tiny network sees, 256 where none is given."""
 
 
 def test_a_chunk_in_a_process_of_its_own(tmp_path: Path) -> None:
@@ -87,3 +89,38 @@ def test_a_folder_of_something_else_is_refused_before_any_work(relabel: Cli, tmp
     [line] = done.stderr.strip().splitlines()
     assert "is of model_type 'bert'" in line
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", pretrained.ARCHITECTURES)
+def test_each_architecture_in_every_command(architecture: str, relabel: Cli, tmp_path: Path) -> None:
+    """`plan --estimate`, `run`, the same once more, `evaluate`, `refine`, `bench`; two runs give the same bytes."""
+    folder = pretrained.save(architecture, tmp_path / architecture, SIDES.get(architecture, 256))
+    model = ["--model", "hf", "--checkpoint", folder]
+    given = ["--images", DEMO / "images", "--masks", COARSE, *model, "--iterations", "1"]
+
+    def told(*words: str | Path) -> str:
+        done = relabel(*words, timeout=590)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    estimate = json.loads(
+        told("plan", *given, "--output", tmp_path / "planned", "--estimate", "--sample", "2", "--json")
+    )
+    assert estimate["estimate"]["sample"]["images"] == 2
+    outputs = [tmp_path / name for name in ("once", "twice")]
+    for output in outputs:
+        told("run", *given, "--output", output, "--actors", "1")
+    once, twice = (shards(output) for output in outputs)
+    assert once == twice
+    told("run", *given, "--output", outputs[0], "--actors", "1")
+    assert shards(outputs[0]) == once
+    assert (outputs[0] / "current.json").exists()
+    told("evaluate", "--predictions", outputs[0], "--ground-truth", COARSE)
+    rows = open_result(str(outputs[0])).masks().to_pylist()
+    assert len(rows) == len(json.loads(COARSE.read_text())["annotations"])
+    assert "images" in told("bench", *model, "--images", "2", "--masks-per-image", "2", "--iterations", "1", "--json")
+
+
+def shards(output: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(output)): path.read_bytes() for path in sorted(output.glob("masks/*.parquet"))}

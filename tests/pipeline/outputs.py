@@ -139,7 +139,8 @@ def _mask(planned: dict[str, Any], reason: str | None) -> dict[str, Any]:
     coarse[2 : 8 + seed[0] % 8, 3:20] = 1
     refined[3 : 8 + seed[1] % 8, 3 : 15 + seed[2] % 8] = 1
     scores = {score: 1 if score in ("components", "coarse_components") else 0 for score, _ in SCORES}
-    scores |= {"predicted_iou": seed[3] / 255, "stability": 0.9, "main_share": 1.0, "iteration_iou": 1.0}
+    scores |= {"predicted_iou": seed[3] / 255, "stability": 0.9, "main_share": 1.0}
+    scores |= {"iteration_iou": 1.0, "look_iou": 1.0}
     scores |= {"coarse_iou": binary.iou(coarse, refined), "area_ratio": float(refined.sum() / coarse.sum())}
     return {
         **mask,

@@ -134,10 +134,10 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_every_kind_of_image_has_its_result(with_model: bool, odd: tuple[Path, Path], tmp_path: Path) -> None:
     model, method = (FakeModel(), Method(iterations=1)) if with_model else (NoModel(), NONE)
     result = run_here(*odd, tmp_path / "out", model, method)
-    images = {row["image_id"]: row for row in result.images().to_pylist()}
+    images = {row["image_id"].replace("\\x00", "\0"): row for row in result.images().to_pylist()}
     assert {name: row["reason"] for name, row in images.items()} == {name: why for name, (_, why) in IMAGES.items()}
     assert {row["status"] for row in images.values() if row["reason"] is None} == {"ok"}
-    rows = {row["image_id"]: row for row in result.masks().to_pylist()}
+    rows = {row["image_id"].replace("\\x00", "\0"): row for row in result.masks().to_pylist()}
     for name, (_, reason) in IMAGES.items():
         expected = "mask_size_mismatch" if name == "other size.jpg" else reason
         assert (rows[name]["decision"] == "failed") == (expected is not None), name

@@ -18,11 +18,11 @@ def test_it_answers_as_a_dictionary_would(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"a name that is no text")
     (tmp_path / "link.png").symlink_to(tmp_path / "b.png")
     (tmp_path / "broken.png").symlink_to(tmp_path / "nothing")
-    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "folder").symlink_to(tmp_path)
     store = Store(str(tmp_path))
     known = {file.path: file for file in store.list()}
     assert known["link.png"].size == len("b.png")
-    assert known.keys() == {*names, "\udcff.png", "link.png", "broken.png", "loop"}
+    assert known.keys() == {*names, "\udcff.png", "link.png", "broken.png"}
     with listing(store.walk()) as found:
         assert dict(found) == known
         assert list(found) == sorted(known)
