@@ -30,6 +30,7 @@ from tests.benchmarks.quality.figures import HARM, SOURCES, harmed, kept_share, 
 from tests.benchmarks.quality.fit import (
     fit_calibration,
     trusting_margin,
+    with_margin,
     without,
 )
 from tests.benchmarks.quality.networks import inside, seen, taught, widened
@@ -78,13 +79,11 @@ def test_what_is_fitted_on_one_set_gates_another() -> None:
     assert "nan" not in text + left_out
 
 
-def test_estimators_can_be_kept() -> None:
+def test_the_margin_alone_can_be_fitted() -> None:
     kinds = ("poly", "true")
     first = fit_calibration(made_up(kinds, 60, 1), [], made_up(kinds, 60, 2), Method())
-    again = fit_calibration([], [], made_up(kinds, 60, 8), Method(), keep=first)
-    assert again.estimators == first.estimators
-    assert again.maps != first.maps
-    assert again.fitted_on["base"] == first.calibration_id
+    again = with_margin(first.model_copy(update={"margin": 0.1}), made_up(kinds, 60, 2), "lite")
+    assert (again.estimators, again.maps, again.margin) == (first.estimators, first.maps, first.margin)
 
 
 def test_the_margin_trusts_the_model_as_far_as_right_masks_allow() -> None:

@@ -6,6 +6,7 @@ method is no excuse here: plans do not depend on it, and the stored results that
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline
+from pipeline.calibration import files
 from pipeline.output.seal import ROW_GROUP_ROWS
 from pipeline.storage import parquet_bytes
 from schemas import config
@@ -38,6 +40,19 @@ SEALED = (*SOURCES, *STATES, "limited")
 def head() -> Iterator[RayHead]:
     with ray_head() as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def calibrated_as_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calibration that the results were sealed by: one makes the same shards for good.
+
+    It belongs to a generation, not to the method, and a newer one of the package makes another generation.
+    """
+    folder = tmp_path / "calibrations"
+    folder.mkdir()
+    packed = (DATA / "balanced.calibration.json.gz").read_bytes()
+    (folder / "lite-balanced.calibration.json").write_bytes(gzip.decompress(packed))
+    monkeypatch.setattr(files, "PACKAGED_FOLDER", folder)
 
 
 def is_as_described(stored: Stored, described: dict[str, Any]) -> None:

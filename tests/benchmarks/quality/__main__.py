@@ -38,7 +38,7 @@ from tests.benchmarks.quality.cases import (
 )
 from tests.benchmarks.quality.collect import Row, collect, load, with_weights
 from tests.benchmarks.quality.figures import table
-from tests.benchmarks.quality.fit import fit_calibration, without
+from tests.benchmarks.quality.fit import fit_calibration, with_margin, without
 from tests.benchmarks.quality.networks import Networks
 
 OWN = ("fast", "balanced")
@@ -86,17 +86,17 @@ class Bench:
     def calibration(self, preset: str, leave_out: str = "") -> Calibration:
         """Fitted on train, seen and dev-A; without a family where asked.
 
-        With --keep-estimators only maps and margin are, to dev-A, over the packaged estimators.
+        With --only-margin the packaged one, its margin fitted to dev-A.
         """
         method = with_weights(resolve(preset).method, self.options.weights)
-        keep = packaged(method) if self.options.keep_estimators else None
-        train, seen, dev_a = [], [], self.rows("A", method)
-        if keep is None:
-            train = [*self.rows("train", method), *self.rows("train", method, control=OTHER)]
-            seen = self.rows("seen", method, 1 if preset == DEFAULT_OWN else self.options.seen_every)
-        if leave_out:
-            train, seen, dev_a = (without(rows, FAMILIES[leave_out]) for rows in (train, seen, dev_a))
-        return fit_calibration(train, seen, dev_a, method, f"lite-{preset}", keep)
+        left_out = FAMILIES[leave_out] if leave_out else ()
+        before = packaged(method) if self.options.only_margin else None
+        dev_a = without(self.rows("A", method), left_out)
+        if before is not None:
+            return with_margin(before, dev_a, f"lite-{preset}")
+        train = without([*self.rows("train", method), *self.rows("train", method, control=OTHER)], left_out)
+        seen = self.rows("seen", method, 1 if preset == DEFAULT_OWN else self.options.seen_every)
+        return fit_calibration(train, without(seen, left_out), dev_a, method, f"lite-{preset}")
 
 
 def seconds(preset: str, pictures: list[Picture], weights: str | None) -> float:
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--control-every", type=int, default=4)
     parser.add_argument("--crf-every", type=int, default=3, help="DenseCRF takes seconds for each mask")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--keep-estimators", action="store_true", help="of the package: fit maps and margin alone")
+    parser.add_argument("--only-margin", action="store_true", help="keep what is packaged but for the gate's margin")
     parser.add_argument("--fit", action="store_true", help="write the packaged calibrations")
     parser.add_argument("--only-fit", action="store_true", help="and stop there")
     parser.add_argument("--presets", nargs="+", choices=OWN, default=OWN, help="whose calibrations are written")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import GradientBoostingRegressor
 
-from pipeline.calibration.apply import Floats, apply_map, distribution, raw_estimate
+from pipeline.calibration.apply import Floats, distribution, estimate_side, raw_estimate
 from pipeline.calibration.fit import DRIFT_SCORES, MARGINS, NO_GUARANTEE, Sample, fit_map, named, with_promises
 from schemas.calibration import Calibration, Estimator, Side, Tree, method_key
 from schemas.config import Gate, Method
@@ -78,33 +78,32 @@ def fit_estimators(rows: Sequence[Row]) -> dict[Side, Estimator]:
 
 
 def fit_calibration(
-    train: Sequence[Row],
-    seen: Sequence[Row],
-    dev_a: Sequence[Row],
-    method: Method,
-    name: str = "lite",
-    keep: Calibration | None = None,
+    train: Sequence[Row], seen: Sequence[Row], dev_a: Sequence[Row], method: Method, name: str = "lite"
 ) -> Calibration:
-    """Estimators from the train and the seen rows; maps, margin and bounds from dev-A.
-
-    keep: whose estimators are taken as they are, so that train and seen rows are not needed.
-    """
-    fitted_on = {"base": keep.calibration_id} if keep else {"train_masks": len(train), "seen_masks": len(seen)}
+    """Estimators from the train and the seen rows; maps, margin and bounds from dev-A."""
+    estimators = fit_estimators([*train, *seen])
+    sample = as_sample(dev_a)
+    maps = {
+        side: fit_map(raw_estimate(sample.columns, estimator, side), sample.iou(side))
+        for side, estimator in estimators.items()
+    }
     fitted = Calibration(
         calibration_id="unnamed",
         note=f"fitted to photographs that are not yours: {NO_GUARANTEE}",
         method_key=method_key(method),
-        fitted_on={**fitted_on, "dev_a_masks": len(dev_a)},
-        estimators=keep.estimators if keep else fit_estimators([*train, *seen]),
+        fitted_on={"train_masks": len(train), "seen_masks": len(seen), "dev_a_masks": len(dev_a)},
+        estimators=estimators,
+        maps=maps,
+        drift={score: distribution(sample.columns[score]) for score in DRIFT_SCORES},
     )
+    return with_margin(fitted, dev_a, name)
+
+
+def with_margin(fitted: Calibration, dev_a: Sequence[Row], name: str) -> Calibration:
+    """A calibration with its margin and its bounds from dev-A, and a new id; estimators and maps stay."""
     sample = as_sample(dev_a)
-    maps, gain = {}, np.zeros(len(sample))
-    for side, estimator in fitted.estimators.items():
-        raw = raw_estimate(sample.columns, estimator, side)
-        maps[side] = fit_map(raw, sample.iou(side))
-        gain += apply_map(maps[side], raw) * (1 if side == "refined" else -1)
-    drift = {score: distribution(sample.columns[score]) for score in DRIFT_SCORES}
-    fitted = fitted.model_copy(update={"maps": maps, "drift": drift, "margin": trusting_margin(gain, dev_a)})
+    gain = estimate_side(sample.columns, fitted, "refined") - estimate_side(sample.columns, fitted, "coarse")
+    fitted = fitted.model_copy(update={"margin": trusting_margin(gain, dev_a)})
     promised = with_promises(fitted, sample, Gate(), ious=(), share=0.9, confidence=0.9)
     return named(promised.model_copy(update={"certificates": [], "confidence": None}), name)
 
