@@ -132,10 +132,13 @@ def statement(checked: int, pairs: int, report: Report, manifest: Manifest) -> s
     what = f"checked {checked} of {pairs} pairs of shards, {found[0]} of {found[1]} rows"
     if report.findings or not checked:
         return what
-    most = 0.0 if checked == pairs else 1 - (1 - CONFIDENCE) ** (1 / checked)
+    limits = "Totals, and files that nothing names, were not looked at"
+    if checked == pairs:
+        return f"{what}: none is unsound. {limits}"
+    most = 1 - (1 - CONFIDENCE) ** (1 / checked)
     return (
         f"{what}: none is unsound; had more than {most:.2%} of all pairs been, one would have been found with a "
-        f"probability of {CONFIDENCE:.0%}. Totals, and files that nothing names, were not looked at"
+        f"probability of {CONFIDENCE:.0%}. {limits}"
     )
 
 
