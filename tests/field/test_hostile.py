@@ -152,6 +152,20 @@ def test_damaged_pages(tmp_path: Path, column: int) -> None:
         assert {row["reason"] for row in outcome.images.values() if row["status"] == "failed"} <= {"image_unreadable"}
 
 
+def test_a_footer_that_is_none(tmp_path: Path) -> None:
+    put(tmp_path / "set" / "x.parquet", b"PAR1" + b"\0" * 100 + b"\x40\0\0\0PAR1")
+    with pytest.raises(RefusedError, match=r"x.parquet: damaged"):
+        run(None, tmp_path / "set", tmp_path / "out")
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    mask = pa.array([json.dumps([RING])])
+    rows = pa.Table.from_arrays([pa.array([JPEG]), mask, mask], names=["image", "mask", "mask"])
+    pq.write_table(rows, tmp_path / "set" / "x.parquet")
+    assert run(None, tmp_path / "set", tmp_path / "out").only()["decision"] == "refined"
+
+
 def test_a_member_that_points_out_of_its_archive(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     annotations = json.dumps({"annotations": [{"id": 1, "segmentation": [RING]}]}).encode()
