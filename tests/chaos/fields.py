@@ -9,9 +9,6 @@ ends as rows, every image that is there is planned, or named as one to which no 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import random
 import resource
 import shutil
@@ -20,18 +17,16 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
 
 from pipeline.errors import RelabelError
-from tests.compat import inputs
+from tests.chaos.documents import READERS, Field
+from tests.compat import inputs, photos
 from tests.field import test_boxes, test_cvat, test_documents, test_label_studio, test_labelme
 from tests.field.world import encoded, photograph, run
 
@@ -43,9 +38,6 @@ WRONG: tuple[Any, ...] = (
     "../../x", "/etc/passwd", "a\0b", "ü" * 300, "\ud800", "y" * 100_000, [], [None], [[[]]], [1, "2", {}], {},
     {"size": [3_000_000_000, 1], "counts": [3_000_000_000]}, {"size": [9, 9], "counts": "\xff"}, [[0.5] * 7],
 )  # fmt: skip
-
-Field = tuple[Any, ...]
-"""Where a value lies in a document: keys and indices from its root."""
 
 
 class Document(NamedTuple):
@@ -88,7 +80,7 @@ def makers() -> dict[str, Callable[[Path], Path]]:
 
 def _compat(name: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        getattr(inputs, name)(folder, inputs.BASE)
+        getattr(inputs, name)(folder, photos.BASE)
         return next(path for path in sorted(folder.iterdir()) if path.name != "images")
 
     return make
@@ -96,8 +88,8 @@ def _compat(name: str) -> Callable[[Path], Path]:
 
 def _single(name: str, content: Any) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        inputs.put(folder / "images" / ("sa_1.jpg" if name == "sa_1.json" else "a.jpg"), encoded(photograph(), "JPEG"))
-        inputs.put(folder / "masks" / name, content)
+        photos.put(folder / "images" / ("sa_1.jpg" if name == "sa_1.json" else "a.jpg"), encoded(photograph(), "JPEG"))
+        photos.put(folder / "masks" / name, content)
         return folder / "masks" / name if name.endswith((".xml", ".csv", "tasks.json")) else folder / "masks"
 
     return make
@@ -109,104 +101,6 @@ def documents(root: Path) -> Iterator[Document]:
         reader = READERS.get(path.suffix)
         if reader is not None:
             yield Document(path, *reader(path.read_bytes()))
-
-
-def _of_tree(load: Callable[[bytes], Any], dump: Callable[[Any], bytes]) -> Callable[[bytes], Any]:
-    def reader(data: bytes) -> tuple[list[Field], Callable[[Field, Any], bytes]]:
-        def replaced(field: Field, wrong: Any) -> bytes:
-            tree = load(data)
-            if not field:
-                return dump(wrong)
-            parent = tree
-            for key in field[:-1]:
-                parent = parent[key]
-            parent[field[-1]] = wrong
-            return dump(tree)
-
-        return list(_places(load(data))), replaced
-
-    return reader
-
-
-def _places(tree: Any, at: Field = ()) -> Iterator[Field]:
-    yield at
-    items: Iterable[tuple[Any, Any]] = tree.items() if isinstance(tree, dict) else ()
-    if isinstance(tree, list):
-        items = list(enumerate(tree))[:2]  # the others are of the same kind
-    for key, value in items:
-        yield from _places(value, (*at, key))
-
-
-def _text(wrong: Any) -> str:
-    return wrong if isinstance(wrong, str) else json.dumps(wrong)
-
-
-def _of_words(separator: str) -> Callable[[bytes], Any]:
-    """Text whose lines are words: YOLO's labels."""
-
-    def load(data: bytes) -> Any:
-        return [line.split(separator) for line in data.decode().splitlines()]
-
-    def dump(tree: Any) -> bytes:
-        lines = tree if isinstance(tree, list) else [tree]
-        text = "\n".join(separator.join(map(_text, line if isinstance(line, list) else [line])) for line in lines)
-        return text.encode("utf-8", "surrogatepass")
-
-    return _of_tree(load, dump)
-
-
-def _csv_bytes(tree: Any) -> bytes:
-    sink = io.StringIO()
-    rows = tree if isinstance(tree, list) else [[tree]]
-    csv.writer(sink).writerows([map(_text, row) if isinstance(row, list) else [_text(row)] for row in rows])
-    return sink.getvalue().encode("utf-8", "surrogatepass")
-
-
-def _of_xml(data: bytes) -> tuple[list[Field], Callable[[Field, Any], bytes]]:
-    """Texts and attributes of elements; what XML cannot hold is written into the text all the same."""
-
-    def elements() -> list[ElementTree.Element]:
-        return list(ElementTree.fromstring(data).iter())
-
-    def replaced(field: Field, wrong: Any) -> bytes:
-        root = ElementTree.fromstring(data)
-        element = list(root.iter())[field[0]]
-        if field[1] == "text":
-            element.text = "PLACE"
-        else:
-            element.set(field[1], "PLACE")
-        value = _text(wrong).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-        return ElementTree.tostring(root).replace(b"PLACE", value.encode("utf-8", "surrogatepass"))
-
-    fields = [
-        (number, key)
-        for number, element in enumerate(elements())
-        for key in (*element.keys(), *(["text"] if (element.text or "").strip() else []))
-    ]
-    return fields, replaced
-
-
-def _of_parquet(data: bytes) -> tuple[list[Field], Callable[[Field, Any], bytes]]:
-    rows = pq.read_table(pa.BufferReader(data)).to_pylist()
-
-    def replaced(field: Field, wrong: Any) -> bytes:
-        """One row of the wrong value alone, since a column has one type."""
-        table = pa.Table.from_pylist([{**rows[0], field[0]: wrong}])
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
-        return bytes(sink.getvalue())
-
-    return [(name,) for name in rows[0]], replaced
-
-
-READERS: dict[str, Callable[[bytes], Any]] = {
-    ".json": _of_tree(json.loads, lambda tree: json.dumps(tree).encode()),
-    ".yaml": _of_tree(yaml.safe_load, lambda tree: yaml.safe_dump(tree, allow_unicode=True).encode("utf-8", "replace")),
-    ".txt": _of_words(" "),
-    ".csv": _of_tree(lambda data: list(csv.reader(io.StringIO(data.decode()))), _csv_bytes),
-    ".xml": _of_xml,
-    ".parquet": _of_parquet,
-}
 
 
 def cases() -> list[Case]:

@@ -26,7 +26,7 @@ from pipeline.models import MODELS
 from schemas.config import ConfigError, fingerprint
 from schemas.presets import PRESETS
 from tests.compat import inputs
-from tests.compat.inputs import BASE, GROWN, Photo, Write
+from tests.compat.photos import BASE, GROWN, Photo, Write
 from tests.compat.stored import DATA, command, image_rows, increments, mask_rows, pack, planned_ids, words
 from tests.conftest import ROOT, ray_head
 

@@ -83,3 +83,9 @@ def _ray_templates(spec: Json) -> Iterator[tuple[str, Json]]:
         worker = json.loads(json.dumps(group["template"]))
         worker["metadata"]["labels"]["ray.io/node-type"] = "worker"
         yield f"worker {group['groupName']}", worker
+
+
+def head(job: Json) -> Json:
+    """The pod of the head, as a RayJob has it."""
+    content: Json = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    return content

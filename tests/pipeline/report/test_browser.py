@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pipeline.dataset import Result
 from pipeline.dataset.verdicts import rejected
 from pipeline.report.page import report
 from pipeline.review import verdicts
+from tests.pipeline.report.browser import SIZES, cards, key, resize, text, wait
 from tests.pipeline.report.conftest import HOSTILE
 from tests.pipeline.report.large import write_large
 from tests.results import write_result
@@ -36,12 +37,11 @@ SWITCHES = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage"
 )
-SIZES = {1280: 900, 390: 844}
-KEY_CODES = {"Enter": 13, "Escape": 27}
 MEASURED = (
-    "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
-    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    "import resource as r, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+    "print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss)"
 )
+FAINT = (Path(__file__).parent / "faint.js").read_text()
 CONTRAST = 4.5  # WCAG 2.2 AA, text of ordinary size
 
 
@@ -99,52 +99,14 @@ def test_a_hundred_thousand_masks(browser: Any, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     seconds, peak_mb = time.monotonic() - started, int(done.stdout.split()[-1]) >> 10
     megabytes = (tmp_path / "report.html").stat().st_size / 1e6
-    started = time.monotonic()
     browser.get((tmp_path / "report.html").as_uri())
     wait(lambda: cards(browser))
-    opened_s = time.monotonic() - started
-    shown = text(browser, "#shown")
-    print(f"{shown}: {megabytes:.1f} MB, {seconds:.0f} s, {peak_mb} MB of memory; opened in {opened_s:.1f} s")
+    print(f"{text(browser, '#shown')}: {megabytes:.1f} MB, {seconds:.0f} s, {peak_mb} MB of memory")
     assert "100,000" in text(browser, ".tiles")
     assert 150 < cards(browser) <= 300
     assert megabytes < 20
     assert peak_mb < 1024
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-
-
-def resize(browser: Any, width: int, scheme: str = "light") -> None:
-    touch = {"enabled": True, "maxTouchPoints": 2} if width < 500 else {"enabled": False}
-    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", touch)
-    size = {"width": width, "height": SIZES[width], "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
-def key(browser: Any, *names: str) -> None:
-    for name in names:
-        text = {"text": name} if len(name) == 1 else {"text": "\r"} if name == "Enter" else {}
-        for kind in ("keyDown", "keyUp"):
-            code = {"windowsVirtualKeyCode": KEY_CODES[name]} if name in KEY_CODES else {}
-            event = {"type": kind, "key": name, **code, **(text if kind == "keyDown" else {})}
-            browser.execute_cdp_cmd("Input.dispatchKeyEvent", event)
-
-
-def wait(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("the page did not come to it in a minute")
-
-
-def cards(browser: Any) -> int:
-    return browser.execute_script("return document.querySelectorAll('.card').length")
-
-
-def text(browser: Any, css: str) -> str:
-    return browser.execute_script("return document.querySelector(arguments[0]).textContent", css)
 
 
 def test_it_renders_and_hostile_names_do_nothing(opened: Any) -> None:
@@ -335,41 +297,3 @@ def test_everything_that_acts_has_a_name(opened: Any) -> None:
             found.setdefault(role.lower(), []).append(node.get("name", {}).get("value", ""))
     assert {"button", "link", "checkbox", "combobox", "slider", "dialog"} <= set(found)
     assert not [role for role, names in found.items() if not all(names)]
-
-
-FAINT = """
-// Texts whose contrast with what is behind them is below the limit. Backgrounds are opaque here or inherited.
-const rgb = (text) => { const m = text.match(/[0-9.]+/g).map(Number); return m.length < 4 ? [...m, 1] : m; };
-const light = ([r, g, b]) => {
-  const [x, y, z] = [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-};
-const over = (top, under) => [0, 1, 2].map((i) => top[i] * top[3] + under[i] * (1 - top[3]));
-function behind(element) {
-  const layers = [];
-  for (let e = element; e; e = e.parentElement) {
-    const colour = rgb(getComputedStyle(e).backgroundColor);
-    if (colour[3] > 0) layers.push(colour);
-    if (colour[3] === 1) break;
-  }
-  return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255]);
-}
-const faint = [];
-const walker = document.createTreeWalker(document.querySelector("dialog[open]") || document.body, NodeFilter.SHOW_TEXT);
-while (walker.nextNode()) {
-  const element = walker.currentNode.parentElement;
-  const text = walker.currentNode.textContent.trim();
-  if (!text || !element.checkVisibility()) continue;
-  if (element.closest("script, noscript, option, .open, #stage, :disabled")) continue;
-  const style = getComputedStyle(element);
-  const below = behind(element);
-  let opacity = 1;
-  for (let e = element; e; e = e.parentElement) opacity *= Number(getComputedStyle(e).opacity);
-  const colour = rgb(element.closest("svg") ? style.fill : style.color);
-  const ink = over([...colour.slice(0, 3), colour[3] * opacity], below);
-  const [high, low] = [light(ink), light(below)].sort((a, b) => b - a);
-  const ratio = (high + 0.05) / (low + 0.05);
-  if (ratio < arguments[0]) faint.push(`${text.slice(0, 40)} (${element.className}): ${ratio.toFixed(2)}`);
-}
-return faint;
-"""
