@@ -1,10 +1,13 @@
-"""A file is replaced only while it is what it was: on disk, on an S3 server, on Azure's emulator where there is one."""
+"""A file is replaced only while it is what it was: on disk, on an S3 server, on emulators of Azure and Google where there
+are any.
+"""
 
 import importlib.util
 import os
 import shutil
 import subprocess
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,12 +46,26 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         server.wait(10)
 
 
-@pytest.fixture(params=["disk", "s3", "azure"])
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch) -> Store:
+    """On an emulator that keeps preconditions, as Google's own storage-testbench does."""
+    endpoint = os.environ.get("STORAGE_EMULATOR_HOST")
+    if importlib.util.find_spec("gcsfs") is None or endpoint is None:
+        pytest.skip("the extra `gcs` is not installed, or STORAGE_EMULATOR_HOST names no server")
+    import gcsfs
+
+    box = f"box-{uuid.uuid4().hex}"
+    monkeypatch.setenv("FSSPEC_GCS_TOKEN", "anon")
+    gcsfs.GCSFileSystem(project="relabel", token="anon", endpoint_url=endpoint).mkdir(box)
+    return Store(f"gs://{box}/out", Access(tries=2))
+
+
+@pytest.fixture(params=["disk", "s3", "azure", "google"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "disk":
         return Store(str(tmp_path / "out"))
-    if request.param == "azure":
-        found: Store = request.getfixturevalue("azure")
+    if request.param in ("azure", "google"):
+        found: Store = request.getfixturevalue(request.param)
         return found
     endpoint = request.getfixturevalue("s3_endpoint")
     return Store(f"s3://{request.getfixturevalue('bucket')}/out", Access(endpoint))
