@@ -21,6 +21,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "supervision": ("supervision>=0.31", "opencv-python-headless"),
     "datumaro": ("datumaro>=1.13",),
     "ultralytics": ("ultralytics>=8.4",),
+    "label-studio": ("label-studio>=1.23",),
     "label-studio-sdk": ("label-studio-sdk>=2.1",),
     "label-studio-converter": ("label-studio-converter>=0.0.59",),
     "fiftyone": ("fiftyone>=1.22", "pycocotools"),

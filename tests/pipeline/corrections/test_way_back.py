@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-import numpy as np
 import pytest
 
 from pipeline.errors import RefusedError
-from pipeline.exports.label_studio import brush_rle
 from pipeline.storage import Access
 from pipeline.verify.check import verify
 from tests.pipeline.corrections.way_back import (
@@ -25,6 +23,7 @@ from tests.pipeline.corrections.way_back import (
     attribute,
     back,
     edit,
+    edit_regions,
     edited,
     exported,
     files,
@@ -35,7 +34,7 @@ from tests.pipeline.corrections.way_back import (
     result,
     rows,
 )
-from tests.pipeline.outputs import SIZE_HW, Output
+from tests.pipeline.outputs import Output
 
 
 def check_corrected(before: dict[str, Any], after: dict[str, Any], name: str) -> None:
@@ -91,22 +90,10 @@ def test_the_whole_way_with_cvat(output: Output, tmp_path: Path) -> None:
 
 
 def test_the_whole_way_with_label_studio(output: Output, tmp_path: Path) -> None:
-    before, first, own = rows(output), files(output), ids(output)
+    before, first = rows(output), files(output)
     path = exported(output, tmp_path / "ls", "label-studio")
     tasks = json.loads(path.read_text())
-    regions = {one["id"]: one for one in tasks[0]["predictions"][0]["result"]}
-    height, width = SIZE_HW
-    points = [[100 * x / width, 100 * y / height] for x, y in zip(RING[::2], RING[1::2], strict=True)]
-    regions[own[MOVED]] |= {"type": "polygonlabels", "value": {"points": points, "polygonlabels": ["thing"]}}
-    shared = {key: regions[own[CROWD]][key] for key in ("original_width", "original_height", "image_rotation")}
-    pixels = np.zeros(SIZE_HW, np.uint8)
-    pixels[2:9, 20:28] = 1
-    new = {"format": "rle", "rle": brush_rle(pixels), "brushlabels": ["thing"]}
-    more = [
-        {**shared, "id": own[CROWD], "type": "choices", "from_name": "crowd", "value": {"choices": ["crowd"]}},
-        {**shared, "id": "x1Yz", "type": "brushlabels", "from_name": "label", "to_name": "image", "value": new},
-    ]
-    done = [*(one for key, one in regions.items() if key != own[GONE]), *more]
+    done = edit_regions(output, tasks[0]["predictions"][0]["result"])
     tasks[0]["annotations"] = [{"id": 1, "result": done, "was_cancelled": False}]
     tasks[1]["annotations"] = [{"id": 2, "result": [], "was_cancelled": True}]  # skipped: says nothing
     path.write_text(json.dumps(tasks))

@@ -10,12 +10,14 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+import numpy as np
 from typer.testing import CliRunner
 
 from jobs.cli import app
 from pipeline.corrections.bring import Brought, Given, bring
 from pipeline.dataset import Result, open_result
 from pipeline.exports.driver import export
+from pipeline.exports.label_studio import brush_rle
 from pipeline.exports.types import Options
 from pipeline.masks import binary
 from pipeline.storage import Access, Store
@@ -128,3 +130,21 @@ def edit(output: Output, root: Element) -> None:
     image.remove(of_mask(root, own[GONE])[0])
     attribute(of_mask(root, own[CROWD])[0], "is_crowd").text = "true"
     polygon(image, "thing", [20, 2, 28, 2, 28, 9, 20, 9])
+
+
+def edit_regions(output: Output, given: list[Row]) -> list[Row]:
+    """The same edits in the regions of a Label Studio task; the added one is drawn by brush."""
+    regions, own = {one["id"]: one for one in given}, ids(output)
+    height, width = SIZE_HW
+    points = [[100 * x / width, 100 * y / height] for x, y in zip(RING[::2], RING[1::2], strict=True)]
+    regions[own[MOVED]] |= {"type": "polygonlabels", "value": {"points": points, "polygonlabels": ["thing"]}}
+    names = ("original_width", "original_height", "image_rotation", "to_name")
+    shared = {key: regions[own[CROWD]][key] for key in names}
+    pixels = np.zeros(SIZE_HW, np.uint8)
+    pixels[2:9, 20:28] = 1
+    new = {"format": "rle", "rle": brush_rle(pixels), "brushlabels": ["thing"]}
+    more: list[Row] = [
+        {**shared, "id": own[CROWD], "type": "choices", "from_name": "crowd", "value": {"choices": ["crowd"]}},
+        {**shared, "id": "x1Yz", "type": "brushlabels", "from_name": "label", "value": new},
+    ]
+    return [*(one for key, one in regions.items() if key != own[GONE]), *more]

@@ -1,6 +1,4 @@
-"""A file is replaced only while it is what it was: on disk, on an S3 server, on emulators of Azure and Google where there
-are any.
-"""
+"""A file is replaced only while it is what it was: on disk, on an S3 server, on emulators of Azure and Google."""
 
 import importlib.util
 import os
