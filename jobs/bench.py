@@ -30,7 +30,9 @@ def bench(
     *,
     model: Annotated[str | None, typer.Option(help=f"{MEASURED}. Default: lite.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Weights: the official .pth; lite has its own.")] = None,
-    photos: Annotated[Path, typer.Option(help="Folder of JPEGs or PNGs. Default: the demo's.")] = PHOTOS,
+    photos: Annotated[
+        Path, typer.Option(show_default=False, help="Folder of JPEGs or PNGs. Default: the demo's.")
+    ] = PHOTOS,
     images: Annotated[int, typer.Option(min=1, help="How many images; files repeat when there are fewer.")] = 10,
     masks_per_image: Annotated[int, typer.Option(min=1, help="Made-up masks on each image.")] = 7,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per encoder pass.")] = None,

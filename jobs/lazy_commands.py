@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from jobs.plain_help import PlainCommand, plain, reflowed
+
 
 class Place(NamedTuple):
     """Where a command stands in the help, and which function of which module of `jobs` it is."""
@@ -22,8 +24,10 @@ class Place(NamedTuple):
 
     def load(self) -> Any:
         """The command with its options, as typer makes it of the function."""
+        function = getattr(import_module(f"jobs.{self.module}"), self.function)
         alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        alone.command(rich_help_panel=self.panel)(getattr(import_module(f"jobs.{self.module}"), self.function))
+        told = reflowed(function.__doc__ or "")
+        alone.command(cls=PlainCommand, help=told, rich_help_panel=self.panel)(function)
         return get_command(alone)
 
     def outline(self, name: str) -> TyperCommand:
@@ -73,6 +77,9 @@ def group_of(places: Mapping[str, Place]) -> type[TyperGroup]:
         def __init__(self, **given: Any) -> None:
             super().__init__(**given)
             self.commands = LazyCommands(places)
+
+        def get_params(self, ctx: Any) -> list[Any]:
+            return [plain(parameter, None) for parameter in super().get_params(ctx)]
 
         def format_help(self, ctx: Any, formatter: Any) -> None:
             lazy, self.commands = self.commands, LazyCommands(places).outlines()

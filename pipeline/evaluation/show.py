@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.evaluation.bootstrap import Figure
 from pipeline.evaluation.report import ALL
@@ -21,22 +23,27 @@ LEGEND = (
     "mBA: mean boundary accuracy; AP, bAP: mask and boundary average precision; [low,high]: 95 % interval from "
     "resampling images."
 )
-GROUP_WIDTH = 10  # so that the intervals have room on a terminal of 80 columns
+GROUP_WIDTH, NAME_WIDTH = 10, 12  # so that the intervals have room on a terminal of 80 columns
 MOST_CATEGORIES = 20
 
 
 def tables(report: Tree) -> Group:
     """Everything that a terminal has room for; the JSON has all."""
     groups: Tree = report["groups"]
-    parts: list[Any] = [_accounts(report["counts"], groups[ALL]), "", LEGEND, "", _levels(groups)]
+    parts: list[Any] = [_prose(_accounts(report["counts"], groups[ALL])), _prose(LEGEND), _levels(groups)]
     if "gains" in groups[ALL]:
         parts += [_gains(groups), _harm(groups)]
     if groups[ALL]["gate"]:
-        parts.append(_gate(groups))
+        parts += [_gate(groups), _decisions(groups)]
     if groups[ALL]["scores"]:
-        parts.append(_scores(groups))
+        parts += [_ranking(groups), _errors(groups)]
     parts += [_bins(f"By {title}", groups[ALL][key]) for key, title in _bin_tables(groups[ALL])]
-    return Group(*parts)
+    return Group(*(piece for part in parts for piece in (part, "")))
+
+
+def _prose(text: str) -> Text:
+    """Wrapped between words, on a console that leaves the wrapping to the terminal, too."""
+    return Text(text, no_wrap=False, overflow="fold")
 
 
 def _accounts(counts: Tree, everyone: Tree) -> str:
@@ -107,8 +114,8 @@ def _harm(groups: Tree) -> Table:
 
 def _gate(groups: Tree) -> Table:
     table = _table(
-        "Gate: share accepted, and how much of the gain of always refining and of the oracle it keeps",
-        *("group", "accepted %", "of refined %", "of oracle %", "decisions", "reasons"),
+        "Gate: share accepted, and the gain kept of always refining and of the oracle",
+        *("group", "accepted %", "of refined %", "of oracle %"),
     )
     for name, group in groups.items():
         gate = group["gate"]
@@ -116,29 +123,48 @@ def _gate(groups: Tree) -> Table:
             name,
             *(interval(gate[key]) if key in gate else "" for key in ("acceptance", "kept_share_of_gain")),
             interval(gate["share_of_oracle_gain"]) if "share_of_oracle_gain" in gate else "",
-            *(_listed(gate.get(key, {})) for key in ("decisions", "reasons")),
         )
     return table
 
 
-def _scores(groups: Tree) -> Table:
+def _decisions(groups: Tree) -> Table:
+    table = _table("Decisions of the gate, and their reasons, in masks", "group", "decisions", "reasons")
+    for name, group in groups.items():
+        gate = group["gate"]
+        if gate.get("decisions"):
+            table.add_row(name, *("\n".join(_by_count(gate.get(key, {}))) for key in ("decisions", "reasons")))
+            table.add_section()
+    return table
+
+
+def _ranking(groups: Tree) -> Table:
     table = _table(
-        "What scores know of the true IoU (AUROC: of IoU < 0.8; ECE: expected calibration error)",
-        *("group", "score", "Spearman", "AUROC", "abs. error", "ECE", "bias", "risk area (ideal)"),
+        "Do scores rank masks by their true IoU? (AUROC: of IoU < 0.8)",
+        *("group", "score", "Spearman", "AUROC", "risk area\n(ideal)"),
     )
+    for name, score, tree in _by_score(groups, table):
+        risk = f"{points(tree['risk_area'])} ({points(tree['ideal_risk_area'])})"
+        table.add_row(name, score, _fraction(tree["spearman"]), _fraction(tree["auroc"]), risk)
+    return table
+
+
+def _errors(groups: Tree) -> Table:
+    table = _table(
+        "How far are scores from the true IoU? (ECE: expected calibration error)",
+        *("group", "score", "abs. error", "ECE", "bias"),
+    )
+    for name, score, tree in _by_score(groups, table):
+        sizes = [interval(tree[key]) for key in ("mean_absolute_error", "calibration_error")]
+        table.add_row(name, score, *sizes, interval(tree["bias"], signed=True))
+    return table
+
+
+def _by_score(groups: Tree, table: Table) -> Iterator[tuple[str, str, Tree]]:
+    """(group, score, figures) of each row; a section of the table for each group."""
     for name, group in groups.items():
         for score, tree in group["scores"].items():
-            table.add_row(
-                name,
-                score,
-                _fraction(tree["spearman"]),
-                _fraction(tree["auroc"]),
-                *(interval(tree[key]) for key in ("mean_absolute_error", "calibration_error")),
-                interval(tree["bias"], signed=True),
-                f"{points(tree['risk_area'])} ({points(tree['ideal_risk_area'])})",
-            )
+            yield name, score.replace(" of ", "\nof "), tree
         table.add_section()
-    return table
 
 
 def _bin_tables(group: Tree) -> list[tuple[str, str]]:
@@ -150,20 +176,21 @@ def _bins(title: str, rows: list[Tree]) -> Table:
     with_coarse = "gain" in rows[0]
     with_precision = "mask_ap" in rows[0]
     columns = ["", "masks", "IoU", "bIoU"]
-    columns += ["gain", "bIoU gain", "worse by >2, %"] if with_coarse else []
-    columns += ["AP", "bAP"] if with_precision else []
+    columns += ["gain", "bIoU gain", "worse by\n>2, %"] if with_coarse else []
+    columns += ["AP\nbAP"] if with_precision else []
     shown = rows
     if len(rows) > MOST_CATEGORIES:
         shown = sorted(rows, key=lambda row: -row["masks"])[:MOST_CATEGORIES]
         title += f" (the {MOST_CATEGORIES} most frequent of {len(rows)}; all in the JSON)"
     table = _table(title, *columns)
+    table.columns[0].max_width = NAME_WIDTH
     for row in shown:
         cells = [row["name"], str(row["masks"]), points(row["mean_iou"]), points(row["boundary_iou"])]
         if with_coarse:
             cells += [interval(row["gain"], signed=True), interval(row["boundary_gain"], signed=True)]
             cells.append(points(row["worse_by_2_points"]))
         if with_precision:
-            cells += [points(row["mask_ap"]), points(row["boundary_ap"])]
+            cells.append(f"{points(row['mask_ap'])}\n{points(row['boundary_ap'])}")
         table.add_row(*cells)
     return table
 
@@ -189,12 +216,17 @@ def _fraction(figure: Figure) -> str:
 
 
 def _listed(counts: Tree) -> str:
-    return ", ".join(f"{name or 'none'} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+    return ", ".join(_by_count(counts))
+
+
+def _by_count(counts: Tree) -> list[str]:
+    return [f"{name or 'none'} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1])]
 
 
 def _table(title: str, *columns: str) -> Table:
     """A plain table; nothing is cut off where a terminal is narrow."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    style: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "padding": (0, 1, 0, 0)}
+    table = Table(title=title, title_justify="left", title_style="bold", **style)
     for index, column in enumerate(columns):
         is_text = index == 0 or column in {"labels", "score", "decisions", "reasons"}
         width = GROUP_WIDTH if column == "group" else None

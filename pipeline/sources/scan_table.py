@@ -51,7 +51,9 @@ def _line(tally: Mapping[str, Any]) -> str:
     names = ", ".join(tally["names"][: 1 if tally["count"] > 1 else None])
     what = f"{tally['count']} {tally['kind']}" if tally["kind"] else str(tally["count"])
     where = "" if tally["state"] == ODD else f"--{tally['root']}: "
-    return f"{where}{what} {STATES[tally['state']]}: {tally['reason']} ({'e.g. ' if tally['count'] > 1 else ''}{names})"
+    state = STATES[tally["state"]]
+    why = state if tally["reason"] == state else f"{state}: {tally['reason']}"
+    return f"{where}{what} {why} ({'e.g. ' if tally['count'] > 1 else ''}{names})"
 
 
 def _rules(rules: Mapping[str, Any]) -> Iterator[str]:

@@ -223,6 +223,7 @@ def test_a_name_that_is_missing_among_others_is_named(tmp_path: Path) -> None:
     assert outcome.images["x.jpg"]["detail"] == "--images has no x.jpg"
     assert any("ONLY 1 of 4 names of images" in line for line in lines(outcome.scan))
     assert outcome.said("unnamed", "images") == {"no mask belongs to it": ["p1.jpg"]}
+    assert any(line.endswith(" no mask belongs to it (p1.jpg)") for line in lines(outcome.scan))
 
 
 def test_what_a_file_says_beside_comes_back(tmp_path: Path) -> None:

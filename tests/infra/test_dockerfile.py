@@ -42,7 +42,7 @@ def test_the_linter_notices(tmp_path: Path) -> None:
 def test_the_last_stage_is_small_pinned_and_not_root() -> None:
     assert re.findall(r"^FROM (\S+) AS (\w+)$", TEXT, re.M) == [
         ("${PYTHON_IMAGE}", "build"),
-        ("build", "weights"),
+        ("${PYTHON_IMAGE}", "weights"),
         ("${PYTHON_IMAGE}", "runtime"),
     ]
     [base] = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", TEXT, re.M)

@@ -128,8 +128,19 @@ def test_tables_say_what_was_left_out_and_name_every_side() -> None:
     text = capture.get()
     assert "3 of 4 annotations measured" in text
     assert "failed: image_truncated 1" in text
-    for word in ("coarse", "refined", "label", "oracle", "mean of", "+8.3 [", "quality of mask", "[crate]"):
+    for word in ("coarse", "refined", "label", "oracle", "mean of", "+8.3 [", "of mask", "[crate]"):
         assert word in text, word
+
+
+def test_tables_break_no_word_and_no_interval_at_80_columns() -> None:
+    console = Console(width=80, soft_wrap=True)
+    with console.capture() as capture:
+        console.print(show.tables(evaluate(_pairing(), replicates=5)[0]), markup=False)
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line.count("[") != line.count("]") and "resampling" not in line] == []
+    for word in ("of mask", "accuracy; AP, bAP", "kept of always refining"):
+        assert any(word in line for line in lines), word
 
 
 def test_plots_are_written(tmp_path: Any) -> None:
