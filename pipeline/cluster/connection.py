@@ -90,8 +90,8 @@ class Cluster:
     ) -> Iterator[Result]:
         """What the function yields of one item after another, by Ray tasks; items are taken as there is room for them.
 
-        ahead: items at work at once, 0 for two of each CPU that there is, and some that may bring more. A task whose worker dies is begun again, and what it has
-        yielded before is not yielded twice: it has to yield the same.
+        ahead: items at work at once, 0 for two of each CPU and some more. A task whose worker dies is begun again, and
+        what it has yielded before is not yielded twice: it has to yield the same.
         """
         return self._ask("flow", function, ahead, items=items)
 
