@@ -131,7 +131,7 @@ class MaskStream(IterableDataset[Item]):
         self._world = int(os.environ.get("WORLD_SIZE", "1")) if world is None else world
         if not 0 <= self._rank < self._world or batch_size < 1 or threads < 1:
             raise RefusedError("a stream takes 0 <= rank < world, and at least one image a batch and one thread")
-        self._result = _PerProcess(open_result(output, access))
+        self._result = _PerProcess(open_result(output, access, groups=False))
         where = not_rejected(output, as_expression(where), access)
         shards = self._result.get().manifest.masks
         self._columns, self._blocks = usable(where, label), blocks_of([shard.rows for shard in shards])

@@ -110,8 +110,11 @@ def _brief(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def open_result(output: str, access: Access | None = None) -> Result:
-    """The current result of an output URI. Raises RefusedError when there is none, or its manifest was altered."""
+def open_result(output: str, access: Access | None = None, groups: bool = True) -> Result:
+    """The current result of an output URI. Raises RefusedError when there is none, or its manifest was altered.
+
+    groups: see `read_pointed`.
+    """
     store = Store(output, access or Access())
     current = read_current(store)
     if current is None:
@@ -120,7 +123,7 @@ def open_result(output: str, access: Access | None = None) -> Result:
             f"if it was lost, {REBUILD}"
         )
     try:
-        return Result(store, read_pointed(store, current))
+        return Result(store, read_pointed(store, current, groups))
     except JobError as error:
         raise RefusedError(str(error)) from None
 
