@@ -77,10 +77,6 @@ class Cluster:
         """
         return self._ask("each", produce, arguments)
 
-    def feed(self, produce: str, items: Iterable[Any], *arguments: Any) -> Iterator[Any]:
-        """As `each`, of `produce(items, *arguments)`; items are taken from here as they are wanted there."""
-        return self._ask("feed", produce, arguments, items=items)
-
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """As `map`, by Ray tasks, a bounded number at a time."""
         return self._ask("map", function, list(items))

@@ -66,8 +66,7 @@ class _Talk:
         """Send all that there is to say to one question."""
         try:
             what, *arguments = cloudpickle.loads(question)
-            fed = {name: partial(answer, self.items) for name, answer in FED.items()}
-            answers: dict[str, Callable[..., Iterable[Any]]] = {**ANSWERS, **fed}
+            answers: dict[str, Callable[..., Iterable[Any]]] = {**ANSWERS, "flow": partial(flow, self.items)}
             for item in answers[what](*arguments):
                 self.send("item", item)
         except Exception as error:  # whatever it is, it is raised where the question was asked
@@ -132,12 +131,6 @@ def each(produce: str, arguments: Sequence[Any]) -> Iterable[Any]:
     return items
 
 
-def feed(items: Callable[[], Iterator[Any]], produce: str, arguments: Sequence[Any]) -> Iterable[Any]:
-    """As `each`, of items that come one by one."""
-    found: Iterable[Any] = pkgutil.resolve_name(produce)(items(), *arguments)
-    return found
-
-
 def spread(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """`map` by Ray tasks, in order."""
     task, shared = ray.remote(_call), ray.put(function)
@@ -172,8 +165,6 @@ def _call(function: Callable[[Any], Any], item: Any) -> Any:
 
 
 ANSWERS: dict[str, Callable[..., Iterable[Any]]] = {"connect": connect, "each": each, "map": spread}
-FED: dict[str, Callable[..., Iterable[Any]]] = {"feed": feed, "flow": flow}
-"""They are given items, too."""
 
 
 def _portable(error: Exception) -> Exception:

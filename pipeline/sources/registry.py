@@ -187,7 +187,9 @@ def scan_piece(source: str, given: SourceInput, piece: Piece) -> Iterator[Planne
     """The planned images of one of the files of a source that has `pieces`."""
     name, options = parse(source)
     by_file = SOURCES[name].by_file
-    return by_file.scan(replace(given, options=options), piece) if by_file else iter(())
+    if by_file is None:
+        raise RefusedError(f"source {name} is read as a whole, not file by file")
+    return by_file.scan(replace(given, options=options), piece)
 
 
 def mask_id(image_id: str, source_mask_id: str, occurrence: int) -> str:

@@ -35,7 +35,8 @@ SAMPLE, DRIVEN = 100_000, 1_000_000
 @dataclass(frozen=True)
 class World:
     """Rates are per second. get_rate: of one prefix; S3 splits prefixes that stay busy. losses: of a GPU in an hour.
-    tasks: that plan; head_share: of planning's CPU time, what stays with the command then.
+    load_s: actors load the model, anew for each segment of a run. tasks: that plan; head_share: of planning's CPU time,
+    what stays with the command then.
     """
 
     images: int
@@ -50,6 +51,7 @@ class World:
     driver_s: float = 0.038
     losses: float = 0.05
     restart_s: float = 180.0
+    load_s: float = 60.0
     gpu_usd: float = 2.0
     tasks: int = 64
     head_share: float = 1.0

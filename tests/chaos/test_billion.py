@@ -1,7 +1,7 @@
 """The simulator says nothing that it was not checked for, and behaves as what it stands for."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ def test_a_run_of_ten_million_says_where_each_figure_is_from(monkeypatch: pytest
     head, line, row = table([*SMALL, RIGHT], [world])
     assert head.count("|") == line.count("|") == row.count("|") == 12
     assert found["bound_by"] in row
-    assert found["bound_by"] == "driver", "38 ms for each chunk of 53 images"
+    assert found["bound_by"] == "driver and loading the model", "38 ms for each chunk of 53 images, 19 segments"
 
 
 @pytest.mark.parametrize("images", [1_000_000, 30_000_000, 1_000_000_000])
@@ -84,15 +84,18 @@ def test_chunks_are_as_large_as_their_pixels_allow() -> None:
 
 
 def test_more_gpus_take_less_time_until_something_else_bounds() -> None:
-    world = World(500_000, gpus=8, side=256, losses=0)
-    few, more = refine(world), refine(World(500_000, gpus=64, side=256, losses=0))
+    world = World(500_000, gpus=8, side=256, losses=0, load_s=0)
+    few, more = refine(world), refine(replace(world, gpus=64))
     assert few["gpus_busy"] > 0.95
     assert few["refining_h"] == pytest.approx(500_000 / 8 / 92 / 3600, rel=0.02)
     assert few["refining_h"] / 8 < more["refining_h"] < few["refining_h"]
-    slow = refine(World(500_000, gpus=64, side=256, losses=0, get_rate=1000))
+    slow = refine(replace(world, gpus=64, get_rate=1000))
     assert slow["refining_h"] >= 500_000 / 1000 / 3600
     assert slow["refused_503"] > 0 == few["refused_503"]
-    assert refine(World(500_000, gpus=64, side=256, losses=50))["lost_chunks"] > 0
+    assert refine(replace(world, gpus=64, losses=50))["lost_chunks"] > 0
+    loading = refine(replace(world, load_s=90))
+    assert loading["refining_h"] == pytest.approx(few["refining_h"] + 90 / 3600), "one segment"
+    assert billion.bound_by(loading, world) == "GPUs and loading the model"
 
 
 def test_the_driver_and_the_seal_are_the_real_ones() -> None:

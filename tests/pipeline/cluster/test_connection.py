@@ -20,9 +20,13 @@ import pytest
 
 from pipeline.cluster.connection import Cluster, DriverTraceback, check_reachable, connected
 from pipeline.errors import ClusterLostError, JobError, RefusedError, StorageError
+from pipeline.job import plan_increment
+from pipeline.planning import scanning
+from pipeline.progress.events import nobody
+from pipeline.request import Wanted, make_request
 from tests.conftest import RayHead, free_ports, ray_head
 from tests.pipeline.cluster.work import KilledOnce, square, up_to
-from tests.pipeline.planning.pieced import make_source, plan_source
+from tests.pipeline.planning.pieced import files_of, make_source, plan_source
 
 WORK = "tests.pipeline.cluster.work"
 
@@ -105,6 +109,29 @@ def test_a_plan_by_tasks_is_that_of_one_process(cluster: Cluster, tmp_path: Path
     assert plan_source(grown, tmp_path / "out", partial(cluster.flow, ahead=ahead)) == plan_source(
         grown, tmp_path / "alone"
     )
+
+
+def test_a_job_plans_by_the_tasks_of_a_cluster_that_is_named(
+    cluster: Cluster, head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(scanning, "TOGETHER_BYTES", 1)
+    source, connections = make_source(tmp_path / "in"), list[str | None]()
+    places = {"masks": str(source / "masks"), "images": str(source / "images"), "source": "parquet"}
+
+    def planned(output: str, address: str | None, parallel_bytes: int = 0) -> dict[str, bytes]:
+        def connect() -> Cluster:
+            connections.append(address)
+            return cluster
+
+        monkeypatch.setattr(scanning, "PARALLEL_BYTES", parallel_bytes)
+        request = make_request(Wanted(output=str(tmp_path / output), **places), with_weights=False, address=address)
+        plan_increment(request, nobody, connect)
+        return files_of(tmp_path / output)
+
+    assert planned("tasks", head.address) == planned("alone", None) == planned("small", head.address, 1 << 30)
+    assert planned("client", f"ray://{head.address}").keys()
+    assert connections == [head.address]
 
 
 def test_a_connection_in_a_thread_leaves_this_process_alone(head: RayHead) -> None:

@@ -45,7 +45,7 @@ def make_source(folder: Path, files: Iterable[int] = range(6)) -> Path:
 
 
 def plan_source(folder: Path, output: Path, flow: Flow | None = None) -> dict[str, bytes]:
-    """Plan it in many small pieces, ranges and increments; the files of plan and scans, but for names that are random.
+    """Plan it in many small pieces, ranges and increments; returns the `files_of` it.
 
     flow: None: as a whole.
     """
@@ -57,10 +57,15 @@ def plan_source(folder: Path, output: Path, flow: Flow | None = None) -> dict[st
         mock.patch.object(increment, "INCREMENT_ROWS", 50),
     ):
         _plan(folder, Store(str(output)), flow or one_by_one)
+    return files_of(output)
+
+
+def files_of(output: Path) -> dict[str, bytes]:
+    """The files of plan and scans, but for names that are random."""
     found = {path.relative_to(output).as_posix(): path for path in output.rglob("*") if path.is_file()}
-    with_random_names = ("_COMMITTED", layout.LAST_SCAN)
-    fixed = {name: path for name, path in found.items() if not name.endswith(with_random_names)}
-    return {ATTEMPT.sub("", name): path.read_bytes() for name, path in fixed.items()}
+    with_names = ("_COMMITTED", layout.LAST_SCAN)
+    fixed = [name for name in found if name.startswith(("plan", "scans")) and not name.endswith(with_names)]
+    return {ATTEMPT.sub("", name): found[name].read_bytes() for name in fixed}
 
 
 def _plan(folder: Path, output: Store, flow: Flow) -> None:

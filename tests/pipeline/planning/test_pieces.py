@@ -18,6 +18,7 @@ from pipeline.errors import RefusedError
 from pipeline.planning.coverage import content
 from pipeline.planning.scanning import Pieces, one_by_one, pieces, read_pieces, read_whole
 from pipeline.sources import SourceInput
+from pipeline.sources.containers import Piece
 from pipeline.sources.coverage import MAX_CATEGORIES, Coverage
 from pipeline.storage import Access
 from schemas import layout
@@ -83,7 +84,10 @@ def test_a_fault_of_the_whole_is_one_of_the_pieces(tmp_path: Path) -> None:
     ):
         with pytest.raises(RefusedError, match="has no column of masks"):
             list(rows)
-    assert pieces("coco", SourceInput("x.json", Access(), {})) is None
+    whole = SourceInput("x.json", Access(), {})
+    assert pieces("coco", whole) is None
+    with pytest.raises(RefusedError, match="read as a whole"):
+        sources.scan_piece("coco", whole, Piece("x.json", 1, None))
 
 
 def test_a_coverage_travels_with_all_that_it_holds() -> None:
@@ -109,7 +113,7 @@ def test_a_coverage_travels_with_all_that_it_holds() -> None:
 
 
 def test_only_large_sources_of_several_files_are_read_elsewhere() -> None:
-    piece = sources.containers.Piece("a", 1 << 30, None)
+    piece = Piece("a", 1 << 30, None)
     assert Pieces(iter, [[piece], [piece]]).are_many
     assert not Pieces(iter, [[piece, piece]]).are_many
     assert not Pieces(iter, [[piece._replace(size=1)], [piece._replace(size=1)]]).are_many
