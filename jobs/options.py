@@ -108,6 +108,14 @@ ChunkImages = Annotated[
         rich_help_panel=PANEL_OPERATION,
     ),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Ray cluster: auto, ray://..., host:port. Default: $RAY_ADDRESS, else one started here.",
+        rich_help_panel=PANEL_OPERATION,
+    ),
+]
 EndpointUrl = Annotated[
     str | None,
     typer.Option(metavar="URL", help="S3 endpoint of a store other than AWS.", rich_help_panel=PANEL_OPERATION),

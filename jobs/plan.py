@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from jobs import console, progress
 from jobs.options import (
+    PANEL_OPERATION,
     AdapterUri,
     AssumeExclusive,
     CheckpointUri,
@@ -85,6 +86,14 @@ def plan(
     preset: PresetName = "default",
     iterations: Iterations = None,
     chunk_images: ChunkImages = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray cluster that reads many large files: auto, local, host:port. Default: $RAY_ADDRESS, else none.",
+            rich_help_panel=PANEL_OPERATION,
+        ),
+    ] = None,
     endpoint_url: EndpointUrl = None,
     assume_exclusive: AssumeExclusive = None,
     max_unread: MaxUnread = None,
@@ -109,7 +118,7 @@ def plan(
             "ignore": ignore or None,
         },
     }
-    from pipeline.job import plan_increment  # these take a second to import
+    from pipeline.job import clusters, plan_increment  # these take a second to import
     from pipeline.planning.increment import read_plan
     from pipeline.planning.scans import scan_entry
     from pipeline.refining.pending import pending
@@ -128,15 +137,20 @@ def plan(
         adapter=adapter,
     )
     request = make_request(
-        wanted, with_weights=estimate, prune=prune, checksum=checksum, images_inventory=images_inventory
+        wanted,
+        with_weights=estimate,
+        address=address,
+        prune=prune,
+        checksum=checksum,
+        images_inventory=images_inventory,
     )
     device_gpus = _gpus(request, gpus, machines) if estimate else 0
 
     store, run_store = request.stores()
     if not request.config.operation.assume_exclusive:
         check_store(store)
-    with progress.drawing() as draw:
-        plan_increment(request, draw)
+    with progress.drawing() as draw, clusters(request, draw) as connect:
+        plan_increment(request, draw, connect)
     planned = read_plan(store)
     result: dict[str, Any] = {
         "images": planned.images,

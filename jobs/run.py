@@ -13,6 +13,7 @@ from jobs.options import (
     PANEL_OPERATION,
     Actors,
     AdapterUri,
+    Address,
     AssumeExclusive,
     CheckpointUri,
     Checksum,
@@ -77,14 +78,7 @@ def run(
         ),
     ] = None,
     chunk_images: ChunkImages = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Ray cluster: auto, ray://..., host:port. Default: $RAY_ADDRESS, else one started here.",
-            rich_help_panel=PANEL_OPERATION,
-        ),
-    ] = None,
+    address: Address = None,
     actors: Annotated[
         str | None,
         typer.Option(

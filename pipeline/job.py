@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cache, partial
 
 from pipeline import sources
 from pipeline.cluster.connection import Cluster, connected
@@ -12,8 +13,9 @@ from pipeline.cluster.resources import idle_gpus, reserve
 from pipeline.output.manifest import Sealed
 from pipeline.output.recovery import sealed_rounds
 from pipeline.output.seal import seal
-from pipeline.planning.coverage import counted
-from pipeline.planning.increment import ChunkLimits, Plan, Planned, plan, read_plan
+from pipeline.planning.increment import ChunkLimits, Plan, Planned, plan_rows, read_plan
+from pipeline.planning.scanning import Flow, one_by_one, read_pieces, read_whole
+from pipeline.planning.scanning import pieces as find_pieces
 from pipeline.planning.scans import coverage_for, record
 from pipeline.progress.breakdown import Clock
 from pipeline.progress.events import Covered, OnEvent, Planning, Refined, Refining, Retrying, Starting, nobody
@@ -39,15 +41,14 @@ def run(request: Request, on_event: OnEvent = nobody) -> Sealed:
     """Plan what is new, refine what is pending, seal what is done. Safe to repeat after any interruption."""
     request.check()
     output, run_store = request.stores()
-    plan_increment(request, on_event)
-    planned = read_plan(output)
-    tasks = pending(planned, run_store, request.limit)
-    run_store.put(layout.CONFIG, to_yaml(request.config).encode())
-    retries = [] if tasks else retry_tasks(request, planned, on_event)
-    needs_cluster = bool(tasks or retries) or len(planned.chunks) > SEALED_ALONE_CHUNKS
-    if needs_cluster:
-        on_event(Starting(request.address))
-    with connected(request.address) if needs_cluster else nullcontext() as cluster:
+    with clusters(request, on_event) as connect:
+        plan_increment(request, on_event, connect)
+        planned = read_plan(output)
+        tasks = pending(planned, run_store, request.limit)
+        run_store.put(layout.CONFIG, to_yaml(request.config).encode())
+        retries = [] if tasks else retry_tasks(request, planned, on_event)
+        needs_cluster = bool(tasks or retries) or len(planned.chunks) > SEALED_ALONE_CHUNKS
+        cluster = connect() if needs_cluster else None
         with request.in_use() if needs_cluster else nullcontext():
             refine(tasks, request, cluster, on_event)
             if tasks:
@@ -58,17 +59,31 @@ def run(request: Request, on_event: OnEvent = nobody) -> Sealed:
         return seal(request.sealing(), request.hold(on_event), on_event, spread, took_on)
 
 
-def plan_increment(request: Request, on_event: OnEvent) -> Planned:
-    """Read the source and commit what is new or changed."""
+@contextmanager
+def clusters(request: Request, on_event: OnEvent) -> Iterator[Callable[[], Cluster]]:
+    """The run's cluster, from when it is first asked for until the context ends."""
+    with ExitStack() as stack:
+
+        def connect() -> Cluster:
+            on_event(Starting(request.address))
+            return stack.enter_context(connected(request.address))
+
+        yield cache(connect)
+
+
+def plan_increment(request: Request, on_event: OnEvent, connect: Callable[[], Cluster]) -> Planned:
+    """Read the source and commit what is new or changed; by the cluster's tasks, where one was named and the source is
+    many files.
+    """
     operation, read = request.config.operation, 0
     output = request.stores()[0]
 
-    def on_image(count: int) -> None:
+    def on_images(count: int) -> None:
         nonlocal read
         read += count
         on_event(Planning(read))
 
-    on_image(0)
+    on_images(0)
     covered = coverage_for(output, request.images, request.masks, request.source, operation.ignore)
     images = Store(request.images, request.access)
     inventory = request.images_inventory
@@ -77,14 +92,21 @@ def plan_increment(request: Request, on_event: OnEvent) -> Planned:
         given = sources.SourceInput(
             request.masks, request.access, listed, operation.fetch_threads, coverage=covered, images_uri=request.images
         )
-        planned = plan(
+        pieces = find_pieces(request.source, given)
+        flow: Flow = one_by_one
+        if pieces and pieces.are_many and request.plans_by_tasks:
+            flow = connect().flow
+            on_images(0)
+        read_rows = partial(read_pieces, pieces, given, flow) if pieces else partial(read_whole, request.source, given)
+        planned = plan_rows(
             output,
-            counted(sources.scan(request.source, given), given, max_unread=operation.max_unread, prune=request.prune),
+            read_rows(max_unread=operation.max_unread, prune=request.prune),
             listed,
             _limits(request),
             prune=request.prune,
             hold=request.hold(on_event),
-            on_image=on_image,
+            on_images=on_images,
+            flow=flow,
         )
         scan = record(output, given, request.source, request.hold(on_event))
     on_event(Covered(scan))

@@ -6,6 +6,7 @@ Request    everything looked up, resolved and hashed
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -95,6 +96,14 @@ class Request:
     def load_side(self) -> int:
         """The long side at which images travel to the model; ORIGINAL_SIZE where they go as they are."""
         return refiners.load_side(self.config.method, self.spec.input_side)
+
+    @property
+    def plans_by_tasks(self) -> bool:
+        """Whether a cluster is named that can plan, by the request or in $RAY_ADDRESS. Ray's client (`ray://`) has no
+        tasks that yield.
+        """
+        address = self.address or os.environ.get("RAY_ADDRESS", "")
+        return bool(address) and not address.startswith("ray://")
 
     def stores(self) -> tuple[Store, Store]:
         """The output, and its folder of this method."""

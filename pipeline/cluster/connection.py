@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -80,6 +81,16 @@ class Cluster:
         """As `map`, by Ray tasks, a bounded number at a time."""
         return self._ask("map", function, list(items))
 
+    def flow(
+        self, function: Callable[[Item], Iterable[Result]], items: Iterable[Item], ahead: int = 0
+    ) -> Iterator[Result]:
+        """What the function yields of one item after another, by Ray tasks; items are taken as there is room for them.
+
+        ahead: items at work at once, 0 for two of each CPU and some more. A task whose worker dies is begun again, and
+        what it has yielded before is not yielded twice: it has to yield the same.
+        """
+        return self._ask("flow", function, ahead, items=items)
+
     def close(self) -> None:
         """End the connection, and a cluster that was started for it."""
         try:
@@ -92,17 +103,19 @@ class Cluster:
             self._child.wait()
             self._channel.close()
 
-    def _ask(self, *question: Any) -> Iterator[Any]:
-        """What the driver answers to one question. It cannot be asked another one until this one is answered."""
-        self._idle = False
-        try:
-            self._channel.send_bytes(cloudpickle.dumps(question))
-        except OSError:
-            raise self._lost() from None
+    def _ask(self, *question: Any, items: Iterable[Any] = ()) -> Iterator[Any]:
+        """What the driver answers to one question. It cannot be asked another one until this one is answered.
+
+        items: that it may want.
+        """
+        self._idle, waiting = False, iter(items)
+        self._send(question)
         while True:
             kind, value = self._receive()
             if kind == "item":
                 yield value
+            elif kind == "want":
+                self._send(list(islice(waiting, 1)))
             elif kind == "log":
                 logging.getLogger(value.name).handle(value)
             else:
@@ -111,6 +124,12 @@ class Cluster:
                     error, where = value
                     raise error from (None if isinstance(error, RelabelError) else DriverTraceback(where))
                 return
+
+    def _send(self, what: Any) -> None:
+        try:
+            self._channel.send_bytes(cloudpickle.dumps(what))
+        except OSError:
+            raise self._lost() from None
 
     def _receive(self) -> tuple[str, Any]:
         try:
@@ -143,6 +162,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
 
     address: as Ray takes it; None: $RAY_ADDRESS, else a cluster of this machine alone.
     """
+    check_reachable(address)
     seen = json.dumps([[str(entry or Path.cwd()) for entry in sys.path], "".join(sys.argv[:1])])
     with driver_folder() as folder:
         mine, its = Pipe()

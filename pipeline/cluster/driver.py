@@ -1,7 +1,8 @@
 """The process that is Ray's driver: it is started, asked and ended by `connection.py`, and ends when that one is gone.
 
 Questions and answers are pickles, between a process and its own child. A question is answered by any number of
-("item", value) and ("log", record), and then by ("end", None) or ("error", (exception, traceback)).
+("item", value) and ("log", record), and then by ("end", None) or ("error", (exception, traceback)). ("want", None) asks
+for one more item of the question, and a list of one, or of none at their end, is what comes next.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import queue
 import signal
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -63,12 +66,20 @@ class _Talk:
         """Send all that there is to say to one question."""
         try:
             what, *arguments = cloudpickle.loads(question)
-            for item in ANSWERS[what](*arguments):
+            answers: dict[str, Callable[..., Iterable[Any]]] = {**ANSWERS, "flow": partial(flow, self.items)}
+            for item in answers[what](*arguments):
                 self.send("item", item)
         except Exception as error:  # whatever it is, it is raised where the question was asked
             self.send_error(_portable(error), traceback.format_exc())
         else:
             self.send("end", None)
+
+    def items(self) -> Iterator[Any]:
+        """What a question is about, one item after another, each asked for when it is wanted."""
+        self.send("want", None)
+        while found := cloudpickle.loads(self.questions.get()):
+            yield found[0]
+            self.send("want", None)
 
     def send_error(self, error: Exception, where: str) -> None:
         try:
@@ -129,6 +140,23 @@ def spread(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any
         if len(pending) >= IN_FLIGHT:
             yield ray.get(pending.pop(0))
     yield from (ray.get(reference) for reference in pending)
+
+
+def flow(items: Callable[[], Iterator[Any]], function: Callable[[Any], Any], ahead: int) -> Iterator[Any]:
+    """What Ray tasks yield of the items, in their order; of each item, as it comes."""
+    task, shared, pending = ray.remote(num_returns="streaming")(_each), ray.put(function), deque[Any]()
+    most = ahead or max(IN_FLIGHT, 2 * int(ray.cluster_resources().get("CPU", 0)))
+    for item in items():
+        pending.append(task.remote(shared, item))
+        if len(pending) >= most:
+            yield from map(ray.get, pending.popleft())
+    while pending:
+        yield from map(ray.get, pending.popleft())
+
+
+def _each(function: Callable[[Any], Iterable[Any]], item: Any) -> Iterator[Any]:
+    """As `_call`."""
+    yield from function(item)
 
 
 def _call(function: Callable[[Any], Any], item: Any) -> Any:

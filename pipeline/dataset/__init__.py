@@ -2,6 +2,7 @@
 
     result.py    `open_result`: the manifest's shards as Arrow tables; `.show(mask_id)`
     order.py     which images a feed goes through, in which order, and which of them are this process's   [pure]
+    streaming.py the same for results of more shards than can be looked at beforehand                     [pure]
     samples.py   one image with its decoded masks, as arrays
     feed.py      `MaskDataset` and `MaskStream`, for PyTorch: the only file here that imports torch
 

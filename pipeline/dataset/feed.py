@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,15 +29,30 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from torchvision import tv_tensors
 
 from pipeline.dataset.filter_expression import Where, as_expression
-from pipeline.dataset.order import Share, own_images, own_positions, windows
+from pipeline.dataset.order import Index, Integers, Share, own_images, own_positions, windows
 from pipeline.dataset.result import Result, open_result
-from pipeline.dataset.samples import Photos, Sample, ahead, build_index, decode_sample, read_all, read_rows
+from pipeline.dataset.samples import (
+    Photos,
+    Sample,
+    ahead,
+    build_index,
+    decode_sample,
+    index_blocks,
+    read_all,
+    read_rows,
+    usable,
+)
+from pipeline.dataset.streaming import UNKNOWN, blocks_of, latest, no_begins, own_found, windows_from
 from pipeline.dataset.verdicts import rejected
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store
+from schemas.manifest import Shard
 
 Target = dict[str, Any]
 Item = tuple[tv_tensors.Image, Target]
+INDEXED_SHARDS = 1024
+"""Of so many, a stream looks at all images before the first; of a result of more, as it comes to them."""
+
 Transform = Callable[[tv_tensors.Image, Target], tuple[Any, Target]]
 
 
@@ -82,6 +98,9 @@ class MaskDataset(Dataset[Item]):
 class MaskStream(IterableDataset[Item]):
     """All images once an epoch, for results of any size. Use `loader`, or a DataLoader of the same batch size.
 
+    A result of more than INDEXED_SHARDS shards is looked at as the epoch comes to it, so the first batch takes seconds;
+    `len` is not known then.
+
     As MaskDataset, and:
 
     batch_size  images of a batch on one rank; workers take whole batches in turn, so their number changes nothing
@@ -112,22 +131,30 @@ class MaskStream(IterableDataset[Item]):
         self._world = int(os.environ.get("WORLD_SIZE", "1")) if world is None else world
         if not 0 <= self._rank < self._world or batch_size < 1 or threads < 1:
             raise RefusedError("a stream takes 0 <= rank < world, and at least one image a batch and one thread")
-        self._result = _PerProcess(open_result(output, access))
+        self._result = _PerProcess(open_result(output, access, groups=False))
         where = not_rejected(output, as_expression(where), access)
-        self._index = build_index(self._result.get(), where, label)
+        shards = self._result.get().manifest.masks
+        self._columns, self._blocks = usable(where, label), blocks_of([shard.rows for shard in shards])
+        # Of a result of more shards, blocks are indexed when the epoch comes to them.
+        self._index = build_index(self._result.get(), where, label) if len(shards) <= INDEXED_SHARDS else None
         self._photos = _PerProcess(Photos.of(self._result.get(), images_root))
         self._label, self._transforms = label, transforms
         self._batch_size, self._shuffle, self._seed = batch_size, shuffle, seed
         self._even, self._threads = even, threads
         # Shared memory, so that persistent workers see where the next epoch begins: [epoch, images consumed before].
         self._cursor = torch.zeros(2, dtype=torch.int64).share_memory_()
-        shards = [dict(sorted(shard.as_dict().items())) for shard in self._result.get().manifest.masks]
-        content = f"{shards}{where}{label}{seed if shuffle else None}"  # as states saved by earlier versions have it
+        self._begins = torch.from_numpy(no_begins(self._blocks)).share_memory_()  # noted by workers, read for states
+        content = f"{_content(shards, self._index)}{where}{label}{seed if shuffle else None}"
         self._order = hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is this epoch, from its beginning."""
-        self._cursor[0], self._cursor[1] = epoch, 0
+        self._go_to(epoch, 0, 0, 0)
+
+    def _go_to(self, epoch: int, consumed: int, window: int, begin: int) -> None:
+        self._cursor[0], self._cursor[1] = epoch, consumed
+        self._begins[:] = torch.from_numpy(no_begins(self._blocks))
+        self._begins[window] = begin
 
     @property
     def epoch(self) -> int:
@@ -135,13 +162,22 @@ class MaskStream(IterableDataset[Item]):
         return int(self._cursor[0])
 
     def __len__(self) -> int:
-        """Images that this rank still gets in this epoch."""
+        """Images that this rank still gets in this epoch. Raises TypeError where that is not known beforehand."""
+        if self._index is None:
+            raise TypeError(f"a stream of more than {INDEXED_SHARDS} shards knows its length only at its end")
         return len(own_positions(len(self._index), int(self._cursor[1]), Share(self._rank, self._world), self._even))
 
     def state_after(self, batches: int) -> dict[str, Any]:
         """What to save after `batches` batches of this pass, with the model; plain JSON, the same on every rank."""
-        consumed = int(self._cursor[1]) + min(batches * self._batch_size, len(self)) * self._world
-        return {"order": self._order, "epoch": self.epoch, "consumed": consumed}
+        images = batches * self._batch_size
+        state = {"order": self._order, "epoch": self.epoch}
+        if self._index is not None:
+            return {**state, "consumed": int(self._cursor[1]) + min(images, len(self)) * self._world}
+        begins = self._begins.numpy()
+        consumed = int(self._cursor[1]) + images * self._world
+        consumed = min(consumed, int(begins[-1])) if begins[-1] != UNKNOWN else consumed
+        window = latest(begins, consumed)
+        return {**state, "consumed": consumed, "window": window, "begin": int(begins[window])}
 
     def resume(self, state: dict[str, Any]) -> None:
         """The next pass goes on behind `state`, with any number of ranks and workers and any batch size.
@@ -150,7 +186,7 @@ class MaskStream(IterableDataset[Item]):
         """
         if state["order"] != self._order:
             raise RefusedError("the state to resume from belongs to another result, filter, label or seed")
-        self._cursor[0], self._cursor[1] = state["epoch"], state["consumed"]
+        self._go_to(state["epoch"], state["consumed"], state.get("window", 0), state.get("begin", 0))
 
     def loader(self, workers: int = 0, **options: Any) -> DataLoader[Item]:
         """A DataLoader of this stream; options as torch's."""
@@ -162,16 +198,32 @@ class MaskStream(IterableDataset[Item]):
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         share = Share(self._rank, self._world, number, workers, self._batch_size)
-        epoch, consumed = (int(value) for value in self._cursor)
-        own = own_positions(len(self._index), consumed, share, self._even)
-        order = windows(self._index, self._shuffle, self._seed, epoch)
         rows = (
             image_rows
-            for images in own_images(order, own)
-            for image_rows in read_rows(result, self._index, images, label)
+            for index, images in self._own(result, share)
+            for image_rows in read_rows(result, index, images, label)
         )
         for sample in ahead(lambda of_image: decode_sample(photos, of_image, label), rows, self._threads):
             yield to_item(sample, self._transforms)
+
+    def _own(self, result: Result, share: Share) -> Iterator[tuple[Index, Integers]]:
+        """The images of a share, window by window, in order."""
+        epoch, consumed = (int(value) for value in self._cursor)
+        if self._index is not None:
+            own = own_positions(len(self._index), consumed, share, self._even)
+            order = windows(self._index, self._shuffle, self._seed, epoch)
+            return ((self._index, images) for images in own_images(order, own))
+        begins, seeds = self._begins.numpy(), [self._seed, epoch] if self._shuffle else None
+        look = partial(index_blocks, result, columns=self._columns)
+        found = windows_from(latest(begins, consumed), self._blocks, look, begins, seeds)
+        return own_found(found, consumed, share, self._even)
+
+
+def _content(shards: list[Shard], index: Index | None) -> str:
+    """The shards, as states that were saved by earlier versions have them where those could have been."""
+    if index is None:
+        return f"streamed {[shard.sha256 for shard in shards]}"
+    return str([dict(sorted(shard.as_dict().items())) for shard in shards])
 
 
 def not_rejected(output: str, where: pc.Expression | None, access: Access | None) -> pc.Expression | None:

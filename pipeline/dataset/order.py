@@ -12,7 +12,7 @@ and the images of WINDOW_BLOCKS blocks at a time are permuted among themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,13 +32,13 @@ class Index:
     file    number of the shard
     start   the image's first row in it
     rows    how many rows it has there, whether the filter keeps them or not
-    kept    which rows of each shard the filter keeps, (rows of the shard,) bool
+    kept    by number of the shard: which of its rows the filter keeps, (rows of the shard,) bool
     """
 
     file: Integers
     start: Integers
     rows: Integers
-    kept: tuple[npt.NDArray[np.bool_], ...]
+    kept: Sequence[npt.NDArray[np.bool_]] | Mapping[int, npt.NDArray[np.bool_]]
 
     def __len__(self) -> int:
         return len(self.file)
@@ -79,8 +79,12 @@ def join(shards: list[Index]) -> Index:
         np.concatenate([shard.file for shard in shards]),
         np.concatenate([shard.start for shard in shards]),
         np.concatenate([shard.rows for shard in shards]),
-        tuple(kept for shard in shards for kept in shard.kept),
+        tuple(kept for shard in shards for kept in _files(shard)),
     )
+
+
+def _files(shard: Index) -> Iterable[npt.NDArray[np.bool_]]:
+    return shard.kept.values() if isinstance(shard.kept, Mapping) else shard.kept
 
 
 def windows(index: Index, shuffle: bool, seed: int, epoch: int) -> Iterator[Window]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SHOWN = ["mask_id", "image_uri", "category", "decision", "reason", "quality", "coarse_iou", "area"]
 """Columns of `Result.head`."""
+READERS = 16
+"""Shards that are read at once."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,7 +101,8 @@ class Result:
     def _read(self, kind: str, schema: pa.Schema, where: pc.Expression | None, columns: list[str] | None) -> pa.Table:
         names = columns or schema.names
         columns_of = {name: pc.field(name) for name in names}
-        tables = [self.store.scan(path, columns_of, where, schema) for path in self.files(kind)]
+        with ThreadPoolExecutor(READERS) as pool:
+            tables = list(pool.map(lambda path: self.store.scan(path, columns_of, where, schema), self.files(kind)))
         return pa.concat_tables(tables) if tables else schema.empty_table().select(names)
 
 
@@ -106,8 +110,11 @@ def _brief(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def open_result(output: str, access: Access | None = None) -> Result:
-    """The current result of an output URI. Raises RefusedError when there is none, or its manifest was altered."""
+def open_result(output: str, access: Access | None = None, groups: bool = True) -> Result:
+    """The current result of an output URI. Raises RefusedError when there is none, or its manifest was altered.
+
+    groups: see `read_pointed`.
+    """
     store = Store(output, access or Access())
     current = read_current(store)
     if current is None:
@@ -116,7 +123,7 @@ def open_result(output: str, access: Access | None = None) -> Result:
             f"if it was lost, {REBUILD}"
         )
     try:
-        return Result(store, read_pointed(store, current))
+        return Result(store, read_pointed(store, current, groups))
     except JobError as error:
         raise RefusedError(str(error)) from None
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset.order import Index, Integers, index_shard, join
-from pipeline.dataset.result import Result
+from pipeline.dataset.order import BLOCK_ROWS, Index, Integers, index_shard, join
+from pipeline.dataset.result import READERS, Result
+from pipeline.dataset.streaming import Blocks
 from pipeline.decoding.decode import ImageArray, decode_image
 from pipeline.errors import ImageError, RefusedError
 from pipeline.masks import binary
@@ -24,6 +25,7 @@ from pipeline.storage import STORE_ERRORS, Store, brief
 from pipeline.storage.containers import read_image
 from pipeline.storage.paths import safe_relative
 from schemas.config import Method
+from schemas.manifest import Shard
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -66,30 +68,80 @@ class Sample(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-def build_index(result: Result, where: pc.Expression | None, label: str) -> Index:
-    """The images that have a mask to train on. label: one of LABELS. Reads only the columns that the filter names.
-
-    Failed masks never count, nor empty ones. Raises RefusedError when nothing is left.
-    """
+def usable(where: pc.Expression | None, label: str) -> dict[str, pc.Expression]:
+    """The columns that an index is made of. label: one of LABELS. Failed masks never count, nor empty ones."""
     if label not in LABELS:
         raise RefusedError(f"label {label!r}: a result has {', '.join(LABELS)}")
-    usable = (pc.field("decision") != "failed") & pc.field(label).is_valid()
+    kept = (pc.field("decision") != "failed") & pc.field(label).is_valid()
     if label == "refined_rle":
-        usable &= pc.field("area_ratio") > 0
-    columns = {"image_id": pc.field("image_id"), "kept": usable if where is None else usable & where}
-    shards = []
-    for number, path in enumerate(result.files()):
-        table = result.store.scan(path, columns)
-        ids = table["image_id"].combine_chunks()
-        changes = np.ones(len(ids), bool)
-        if len(ids) > 1:
-            changes[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
-        kept = pc.fill_null(table["kept"], False).to_numpy()
-        shards.append(index_shard(number, changes, np.asarray(kept, bool)))
-    index = join(shards)
+        kept &= pc.field("area_ratio") > 0
+    return {"image_id": pc.field("image_id"), "kept": kept if where is None else kept & where}
+
+
+def build_index(result: Result, where: pc.Expression | None, label: str) -> Index:
+    """The images that have a mask to train on; see `usable`. Reads only the columns that the filter names.
+
+    Raises RefusedError when nothing is left.
+    """
+    columns = usable(where, label)
+    with ThreadPoolExecutor(READERS) as pool:
+        tables = pool.map(lambda path: result.store.scan(path, columns), result.files())
+        index = join([index_shard(number, *_changes_and_kept(table)) for number, table in enumerate(tables)])
     if not len(index):
         raise RefusedError(f"{result.store.uri}: no mask to train on is left by the filter {where}")
     return index
+
+
+def index_blocks(result: Result, blocks: Blocks, columns: dict[str, pc.Expression]) -> Index:
+    """The index of the images that begin in some blocks; columns: of `usable`."""
+    shards = result.manifest.masks
+    places = sorted(zip(blocks.file.tolist(), blocks.start.tolist(), strict=True))
+    with ThreadPoolExecutor(len(places)) as pool:
+        parts = list(pool.map(lambda place: _index_block(result.store, shards[place[0]], place, columns), places))
+    kept = {file: np.zeros(shards[file].rows, bool) for file, _ in places}
+    for one in parts:
+        kept[one.file][one.rows.start : one.rows.stop] |= one.kept
+    return Index(
+        np.concatenate([np.full(len(one.starts), one.file, np.int64) for one in parts]),
+        np.concatenate([one.starts for one in parts]),
+        np.concatenate([one.counts for one in parts]),
+        kept,
+    )
+
+
+class _Block(NamedTuple):
+    """The images that begin in a block: first row and number of rows of each. kept: of the rows that were read."""
+
+    file: int
+    rows: range
+    kept: npt.NDArray[np.bool_]
+    starts: Integers
+    counts: Integers
+
+
+def _index_block(store: Store, shard: Shard, place: tuple[int, int], columns: dict[str, pc.Expression]) -> _Block:
+    """With the row before it, which tells whether an image begins with the block, and the rest of its last image."""
+    file, start = place
+    stop = min(start + BLOCK_ROWS, shard.rows)
+    rows = range(max(0, start - 1), stop)
+    while True:
+        rows = range(rows.start, min(rows.stop + BLOCK_ROWS, shard.rows))
+        changes, kept = _changes_and_kept(store.scan(shard.path, columns, rows=rows))
+        if rows.stop == shard.rows or rows.start + np.flatnonzero(changes)[-1] >= stop:
+            break
+    index = index_shard(file, changes, kept)
+    starts = index.start + rows.start
+    here = (starts >= start) & (starts < stop)
+    return _Block(file, rows, kept, starts[here], index.rows[here])
+
+
+def _changes_and_kept(table: pa.Table) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Of each row: whether it is the first of its image, whether it is kept."""
+    ids = table["image_id"].combine_chunks()
+    changes = np.ones(len(ids), bool)
+    if len(ids) > 1:
+        changes[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    return changes, np.asarray(pc.fill_null(table["kept"], False).to_numpy(), bool)
 
 
 def read_rows(result: Result, index: Index, images: Integers, label: str) -> list[list[dict[str, Any]]]:

@@ -26,19 +26,26 @@ def counted(
     images: Iterable[PlannedImage], given: SourceInput, *, max_unread: int, prune: bool
 ) -> Iterator[PlannedImage]:
     """The images as they come, counted. Raises RefusedError at their end for what cannot be meant."""
-    coverage = given.coverage
-    masks = 0
+    yield from noted(images, given.coverage)
+    account(given, max_unread=max_unread, prune=prune)
+
+
+def noted(images: Iterable[PlannedImage], coverage: Coverage) -> Iterator[PlannedImage]:
+    """The images as they come, each told to the coverage with its masks."""
     for image in images:
-        masks += len(image.masks)
         coverage.plan(image.member["container"] if image.member else image.image_uri)
         for mask in image.masks:
             coverage.category(mask.category_id, mask.category)
         _remark(image, coverage)
         yield image
-    _account_for_images(coverage, given.images)
-    check(given, masks)
+
+
+def account(given: SourceInput, *, max_unread: int, prune: bool) -> None:
+    """Account for the files of `--images`, once all images are noted. Raises RefusedError for what cannot be meant."""
+    _account_for_images(given.coverage, given.images)
+    check(given, sum(given.coverage.categories.values()))
     if prune:
-        check_prune(coverage, max_unread)
+        check_prune(given.coverage, max_unread)
 
 
 def check(given: SourceInput, masks: int) -> None:

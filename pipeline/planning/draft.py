@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -18,7 +20,7 @@ from pipeline.storage.lease import Fence
 from schemas import layout
 from schemas.attempts import HASHES
 from schemas.manifest import Marker
-from schemas.records import CHUNKS, PLAN, SUPERSEDED, conform
+from schemas.records import CHUNKS, PLAN, SUPERSEDED
 
 ROW_GROUP_ROWS = 256
 PLAN_CHUNKS = 16_384
@@ -81,11 +83,31 @@ class Planned:
         return Planned(increment, *(getattr(self, name) + getattr(later, name) for name in numbers))
 
 
+class Cut(NamedTuple):
+    """A chunk that has no name yet. digest: the last part of its id."""
+
+    images: int
+    masks: int
+    digest: str
+
+
+class Compared(NamedTuple):
+    """What was found in a hash range: new and changed rows (schema PLAN, in no chunk yet, None where there are none),
+    the chunks that they are cut into, the rows that they replace or that are pruned.
+    """
+
+    place: layout.HashRange
+    rows: pa.Table | None
+    chunks: list[Cut]
+    replaced: list[dict[str, str]]
+    unchanged: int
+
+
 class Draft:
     """Increment `number`, from the first of the hashes on. Nothing of it counts before `commit`."""
 
-    def __init__(self, output: Store, number: int, limits: ChunkLimits, start: int) -> None:
-        self._output, self._limits, self._start = output, limits, start
+    def __init__(self, output: Store, number: int, start: int) -> None:
+        self._output, self._start = output, start
         self._files = layout.Increment(number, uuid.uuid4().hex)
         self._chunks: list[Chunk] = []
         self._replaced: list[dict[str, str]] = []
@@ -97,14 +119,25 @@ class Draft:
         """New, changed and pruned images."""
         return sum(chunk.images for chunk in self._chunks) + len(self._replaced)
 
-    def add(self, place: layout.HashRange, rows: list[Row], replaced: list[dict[str, str]], unchanged: int) -> None:
-        """What was found in the next hash range: sorted new and changed rows, the rows that they replace."""
-        self._replaced += replaced
-        self._unchanged += unchanged
-        if rows:
-            path = self._files.bucket(*place)
-            self._chunks += cut(rows, self._limits, self._files.number, len(self._chunks), self._files.said(path))
-            self._put(path, conform(pa.Table.from_pylist(rows, PLAN), PLAN), ROW_GROUP_ROWS)
+    def add(self, found: Compared) -> None:
+        """What was found in the next hash range."""
+        self._replaced += found.replaced
+        self._unchanged += found.unchanged
+        if found.rows is not None:
+            path = self._files.bucket(*found.place)
+            chunks = list(self._named(found.chunks, self._files.said(path)))
+            self._chunks += chunks
+            ids = pa.array([chunk.chunk_id for chunk in chunks for _ in range(chunk.images)], pa.string())
+            place = found.rows.schema.get_field_index("chunk_id")
+            self._put(path, found.rows.set_column(place, PLAN.field("chunk_id"), ids), ROW_GROUP_ROWS)
+
+    def _named(self, cuts: list[Cut], path: str) -> Iterator[Chunk]:
+        """The chunks of the next file, by their place in the increment."""
+        start, first = 0, len(self._chunks)
+        for ordinal, one in enumerate(cuts, first):
+            chunk_id = layout.chunk_id(self._files.number, ordinal, one.digest)
+            yield Chunk(chunk_id, path, start, one.images, one.masks)
+            start += one.images
 
     def commit(self, fence: Fence, stop: int = HASHES) -> Planned:
         """Let it be the increment, about all ids whose hashes are below `stop`; nothing is written where there is
@@ -128,9 +161,9 @@ class Draft:
         self._sha256[layout.name_of(path)] = hashlib.sha256(data).hexdigest()
 
 
-def cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, path: str) -> list[Chunk]:
-    """Cut sorted rows into chunks, writing each row's `chunk_id`."""
-    chunks: list[Chunk] = []
+def cut(rows: list[Row], limits: ChunkLimits) -> list[Cut]:
+    """Cut sorted rows into chunks."""
+    chunks: list[Cut] = []
     start = 0
     while start < len(rows):
         end, decoded, masks = start, 0, 0
@@ -141,9 +174,6 @@ def cut(rows: list[Row], limits: ChunkLimits, increment: int, ordinal: int, path
                 break
             end += 1
         members = rows[start:end]
-        chunk_id = layout.chunk_id(increment, ordinal + len(chunks), chunk_digest(members))
-        for row in members:
-            row["chunk_id"] = chunk_id
-        chunks.append(Chunk(chunk_id, path, start, len(members), sum(len(row["masks"]) for row in members)))
+        chunks.append(Cut(len(members), sum(len(row["masks"]) for row in members), chunk_digest(members)))
         start = end
     return chunks

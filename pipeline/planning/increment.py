@@ -4,15 +4,18 @@ Its files are `layout.Increment`'s, and it counts from when it is named (`attemp
 
 Rows are spilled to disk by hash range while the source is read, and deduplicated and compared with the earlier
 increments one range at a time, so memory does not grow with the corpus. Of a large source, one planning step makes
-several increments, each of a run of ranges.
+several increments, each of a run of ranges. Ranges may be compared elsewhere, several at a time (`scanning.Flow`); they
+come back in their order, and are named and written here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,10 +23,11 @@ import pyarrow.compute as pc
 from pipeline.errors import JobError, RefusedError
 from pipeline.planning.attempts import adopt, discard, increments, leftovers
 from pipeline.planning.chunks import Chunk, Chunks, read_chunks
-from pipeline.planning.draft import ChunkLimits, Draft, Planned
+from pipeline.planning.draft import ChunkLimits, Compared, Draft, Planned, cut
 from pipeline.planning.earlier import Earlier
-from pipeline.planning.rows import difference, finish, to_row
-from pipeline.planning.spill import BUCKET_ROWS, Spill
+from pipeline.planning.rows import difference, finish, tag
+from pipeline.planning.scanning import Flow, encoded, one_by_one
+from pipeline.planning.spill import BUCKET_ROWS, Bucket, Rows, Spill
 from pipeline.sources import PlannedImage
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.disk_table import scratch_folder
@@ -34,10 +38,12 @@ from schemas.attempts import RANGES
 from schemas.manifest import IncrementHash
 from schemas.records import PLAN, conform, widen
 
-__all__ = ["Chunk", "ChunkLimits", "Plan", "Planned", "plan", "read_chunk", "read_plan"]
+__all__ = ["Chunk", "ChunkLimits", "Plan", "Planned", "plan", "plan_rows", "read_chunk", "read_plan"]
 
 INCREMENT_ROWS = 1 << 20
 """New and changed rows after which an increment is committed, and the rest of a planning step becomes the next one."""
+LAST_FILES = 64
+"""Images of a container come one after the other."""
 
 
 @dataclass(frozen=True)
@@ -96,29 +102,46 @@ def plan(
     images: Iterable[PlannedImage],
     listed: Mapping[str, StoredFile],
     limits: ChunkLimits,
+    **how: Any,
+) -> Planned:
+    """As `plan_rows`, of images as a source has them."""
+    return plan_rows(output, encoded(images), listed, limits, **how)
+
+
+def plan_rows(
+    output: Store,
+    rows: Iterable[Rows],
+    listed: Mapping[str, StoredFile],
+    limits: ChunkLimits,
     *,
     prune: bool = False,
     hold: Hold = unguarded,
-    on_image: Callable[[int], None] = lambda _count: None,
+    on_images: Callable[[int], None] = lambda _count: None,
+    flow: Flow = one_by_one,
 ) -> Planned:
     """Commit increments with the images that are new or changed. Raises RefusedError when nothing matched.
 
     listed: the image root's listing, whose sizes and tags (`rows.tag`) tell changed images. hold: the output's lease,
-    taken once the source is read. on_image: called with 1 for each image read, for progress.
+    taken once the source is read. on_images: called with how many were read since the last call, for progress. flow:
+    who compares the hash ranges with the earlier plan.
     """
     with scratch_folder("plan") as folder:
-        spill = Spill(folder)
-        for image in images:
-            container = image.member["container"] if image.member else image.image_uri
-            spill.add(to_row(image, listed.get(container)))
-            on_image(1)
+        spill, told = Spill(folder), lru_cache(LAST_FILES)(partial(_told, listed))
+        for some in rows:
+            spill.take(some, told)
+            on_images(len(some.lines))
         if spill.rows == 0:
             raise RefusedError("no image matched: the source contains no images: check --images and --masks")
         with hold() as fence:
             adopt(output)
-            planned = _commit(output, increments(output), spill, limits, prune, fence)
+            planned = _commit(output, increments(output), spill, limits, prune, fence, flow)
             _tidy(output, fence)
             return planned
+
+
+def _told(listed: Mapping[str, StoredFile], path: str) -> tuple[str | None, int | None]:
+    file = listed.get(path)
+    return (tag(file), file.size) if file else (None, None)
 
 
 def _tidy(output: Store, fence: Fence) -> None:
@@ -129,22 +152,48 @@ def _tidy(output: Store, fence: Fence) -> None:
             output.delete(path)
 
 
+@dataclass(frozen=True)
+class _Comparison:
+    """Compares a hash range with the earlier increments; it is sent to where that is done."""
+
+    output: Store
+    before: Sequence[Committed]
+    limits: ChunkLimits
+    prune: bool
+
+    @cached_property
+    def _earlier(self) -> Earlier:
+        return Earlier(self.output, self.before)
+
+    def __call__(self, bucket: Bucket) -> Iterator[Compared]:
+        rows = finish(bucket.rows())
+        known = self._earlier.live(bucket.place.span, None if self.prune else [row["image_id"] for row in rows])
+        fresh, replaced, unchanged = difference(rows, known, self.prune)
+        table = conform(pa.Table.from_pylist(fresh, PLAN), PLAN) if fresh else None
+        yield Compared(bucket.place, table, cut(fresh, self.limits), replaced, unchanged)
+
+
 def _commit(
-    output: Store, before: Sequence[Committed], spill: Spill, limits: ChunkLimits, prune: bool, fence: Fence
+    output: Store,
+    before: Sequence[Committed],
+    spill: Spill,
+    limits: ChunkLimits,
+    prune: bool,
+    fence: Fence,
+    flow: Flow,
 ) -> Planned:
     """Commit one hash range after another: a step that is killed has done those before, and is not asked for them
     again.
     """
-    earlier = Earlier(output, before)
     limits = limits.of_plan(spill.rows - sum(one.marker.images for one in before))
-    planned, draft = Planned(None), Draft(output, len(before), limits, 0)
-    for place, spilled in spill.buckets(_widest(before) if prune else RANGES):
+    planned, draft = Planned(None), Draft(output, len(before), 0)
+    buckets = spill.buckets(_widest(before) if prune else RANGES)
+    for found in flow(_Comparison(output, before, limits, prune), buckets):
         if draft.rows >= INCREMENT_ROWS:
-            planned += draft.commit(fence, place.span.start)
-            draft = Draft(output, (planned.increment or 0) + 1, limits, place.span.start)
-        rows = finish(spilled)
-        known = earlier.live(place.span, None if prune else [row["image_id"] for row in rows])
-        draft.add(place, *difference(rows, known, prune))
+            start = found.place.span.start
+            planned += draft.commit(fence, start)
+            draft = Draft(output, (planned.increment or 0) + 1, start)
+        draft.add(found)
     return planned + draft.commit(fence)
 
 

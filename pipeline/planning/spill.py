@@ -1,22 +1,25 @@
 """Plan rows on their way to disk, by hash range of the image id, so that planning holds one range at a time.
 
 There are as many ranges as the rows need: one that has more than a bucket may hold is spilled again, into finer ones.
+Rows stay the JSON that they came as until a range is compared with the plan, wherever that is done.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from pipeline.storage.disk_table import DiskTable
+from pipeline.storage.disk_table import DiskTable, as_json, values_of
 from schemas.attempts import HASHES, RANGES
 from schemas.layout import HashRange
 
 BUCKET_ROWS = 16_384
 ROW_CHARACTERS = 4096  # a row whose masks have more counts as several
+ROWS, CHARACTERS = 512, 1 << 22
+"""That are handed on at once."""
 
 Row = dict[str, Any]
 
@@ -24,11 +27,42 @@ Row = dict[str, Any]
 ALL = HashRange(0, RANGES - 1)
 
 
+class Rows(NamedTuple):
+    """Rows in columns: each row's JSON, the hash of its image id, its weight, and the file that its image is or is in.
+    What a listing says of that file is not in the JSON.
+    """
+
+    lines: list[str]
+    hashes: list[int]
+    weights: list[int]
+    files: list[str]
+
+    @classmethod
+    def none(cls) -> Rows:
+        """To be added to."""
+        return cls([], [], [], [])
+
+    def add(self, row: Row, file: str) -> int:
+        """Take a row of the plan, its `masks` not yet numbered; returns the length of its JSON."""
+        line = as_json(row)
+        self.lines.append(line)
+        self.hashes.append(hash_of(row["image_id"]))
+        self.weights.append(1 + sum(len(mask["geometry"]) for mask in row["masks"]) // ROW_CHARACTERS)
+        self.files.append(file)
+        return len(line)
+
+
 class Bucket(NamedTuple):
-    """The rows of a hash range: one finest range after another, each in the order it was filled."""
+    """The rows of a hash range, in pieces that `rows` takes: one finest range after another, each in the order it was
+    filled.
+    """
 
     place: HashRange
-    rows: list[Row]
+    blocks: list[str]
+
+    def rows(self) -> list[Row]:
+        """Each with the etag and size of its file."""
+        return [{**row, "etag": etag, "size_bytes": size} for _, _, row, etag, size in values_of(self.blocks)]
 
 
 def hash_of(image_id: str) -> int:
@@ -59,12 +93,11 @@ class Spill:
         self._table = DiskTable(folder)
         self._weights = [0] * (within.high - within.low + 1)
 
-    def add(self, row: Row) -> None:
-        """Take a row of the plan; its `masks` are not yet numbered."""
-        number = hash_range(row["image_id"], self._within.ranges) - self._within.low
-        self._table.add(number, row)
-        self._weights[number] += 1 + sum(len(mask["geometry"]) for mask in row["masks"]) // ROW_CHARACTERS
-        self.rows += 1
+    def take(self, rows: Rows, told: Callable[[str], tuple[str | None, int | None]]) -> None:
+        """told: a file's path -> its etag and size, as rows have them."""
+        for line, number, weight, file in zip(*rows, strict=True):
+            etag, size = told(file)
+            self._add(number, weight, f"[{number},{weight},{line},{as_json(etag)},{as_json(size)}]")
 
     def buckets(self, widest: int = RANGES) -> Iterator[Bucket]:
         """Every range is in one of them; of one bucket are at most `widest`."""
@@ -73,15 +106,22 @@ class Spill:
             if ranges == RANGES and (parts := parts_of(weight)) > 1:
                 yield from self._split(low, high, parts)
             else:
-                yield Bucket(HashRange(first + low, first + high, ranges), self._table.read(low, high))
+                yield Bucket(HashRange(first + low, first + high, ranges), list(self._table.blocks(low, high)))
+
+    def _add(self, number: int, weight: int, line: str) -> None:
+        place = number * self._within.ranges // HASHES - self._within.low
+        self._table.add_line(place, line)
+        self._weights[place] += weight
+        self.rows += 1
 
     def _split(self, low: int, high: int, parts: int) -> Iterator[Bucket]:
         """Ranges, each divided in `parts`."""
         with TemporaryDirectory(dir=self._folder) as folder:
             finer = HashRange(low * parts, (high + 1) * parts - 1, RANGES * parts)
             spill = Spill(Path(folder), finer)
-            for row in self._table.each(low, high):
-                spill.add(row)
+            for line in self._table.lines(low, high):
+                number, weight, _ = line[1:].split(",", 2)
+                spill._add(int(number), int(weight), line)
             yield from spill.buckets()
 
 

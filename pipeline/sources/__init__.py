@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from pipeline.sources.detect import detect
-from pipeline.sources.registry import SOURCES, Source, files_root, find, images_root, mask_id, parse, scan
+from pipeline.sources.registry import (
+    SOURCES,
+    Source,
+    files_root,
+    find,
+    images_root,
+    mask_id,
+    parse,
+    pieces,
+    scan,
+    scan_piece,
+)
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 
 __all__ = [
@@ -18,5 +29,7 @@ __all__ = [
     "images_root",
     "mask_id",
     "parse",
+    "pieces",
     "scan",
+    "scan_piece",
 ]

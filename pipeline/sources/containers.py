@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from pipeline.errors import RefusedError
 from pipeline.sources import walks
@@ -10,6 +11,27 @@ from pipeline.sources.types import IMAGE_SUFFIXES, SourceInput
 from pipeline.storage import Store, StoredFile, split_uri
 
 COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".xz", ".zip", ".7z", ".lz4")
+
+
+class Piece(NamedTuple):
+    """One file of a source that is read file by file. problem: reason code of all its images, None for none."""
+
+    path: str
+    size: int
+    problem: str | None
+
+
+def pieces(given: SourceInput, suffix: str, beside: Collection[str] = ()) -> list[Piece]:
+    """The containers, in order; see `find`."""
+    _, found = find(given, suffix, beside)
+    return [Piece(file.path, file.size, problem_of(file.path, given.images)) for file in found]
+
+
+def root(given: SourceInput, suffix: str) -> Store:
+    """The folder of the containers."""
+    return (
+        split_uri(given.masks_uri, given.access)[0] if is_alone(given, suffix) else Store(given.masks_uri, given.access)
+    )
 
 
 def find(given: SourceInput, suffix: str, beside: Collection[str] = ()) -> tuple[Store, list[StoredFile]]:

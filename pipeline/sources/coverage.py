@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ IGNORED_NAMES = (
 IGNORED_FOLDERS = (".git", "__MACOSX", ".ipynb_checkpoints", "@eaDir")
 _IGNORED = re.compile("|".join(translate(pattern) for pattern in IGNORED_NAMES))
 _TABLE = "CREATE TABLE left (root TEXT, state TEXT, name BLOB, kind TEXT, reason TEXT, detail TEXT)"
+_KEEP = "INSERT INTO left VALUES (?, ?, ?, ?, ?, ?)"
 _ORDERED = "SELECT * FROM left ORDER BY root, state, name, reason"
 
 Key = tuple[str, str, str, str]
@@ -67,18 +69,33 @@ class Left:
 
 class Coverage:
     """ignore: patterns of names (`*.txt`) that are meant to be left. pinned: what earlier passes over the same input
-    found out (see `decide`).
+    found out (see `decide`). most: categories that are counted by name.
+
+    It may be pickled, with all that it holds.
     """
 
-    def __init__(self, ignore: Iterable[str] = (), pinned: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, ignore: Iterable[str] = (), pinned: Mapping[str, Any] | None = None, most: int = MAX_CATEGORIES
+    ) -> None:
         self.tallies: dict[Key, Tally] = {}
         self.categories: dict[tuple[int, str], int] = {}
         self.pinned: dict[str, Any] = dict(pinned or {})
         self.dataset: dict[str, list[Any] | dict[str, Any]] = {}
         self._ignore = tuple(ignore)
+        self._most = most
         self._planned = array("Q")
-        self._left = sqlite3.connect("", check_same_thread=False)  # a file of SQLite's own, gone with it
-        self._left.execute(_TABLE)
+        self._left = _table(())
+
+    def fresh(self) -> Coverage:
+        """An empty one for a part of the same input, to be merged. It counts every category."""
+        return Coverage(self._ignore, self.pinned, sys.maxsize)
+
+    def __getstate__(self) -> dict[str, Any]:
+        left = self._left.execute("SELECT * FROM left").fetchall()
+        return {**self.__dict__, "_planned": array("Q", self.planned_hashes().tobytes()), "_left": left}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "_left": _table(state["_left"])})
 
     def take(self, name: str, kind: str | None = None, root: str = MASKS) -> None:
         """A file or entry was read."""
@@ -119,12 +136,12 @@ class Coverage:
         """An image, or a container of images, is in the plan."""
         self._planned.append(_hash(path))
 
-    def category(self, category_id: int, name: str) -> None:
-        """A mask of that category is in the plan."""
+    def category(self, category_id: int, name: str, masks: int = 1) -> None:
+        """Masks of that category are in the plan."""
         key = category_id, name
-        if key not in self.categories and len(self.categories) >= MAX_CATEGORIES:
+        if key not in self.categories and len(self.categories) >= self._most:
             key = -1, "(others)"
-        self.categories[key] = self.categories.get(key, 0) + 1
+        self.categories[key] = self.categories.get(key, 0) + masks
 
     def describe(self, name: str, entry: Any) -> None:
         """What a source says of the dataset as a whole: `info`, or one more of `categories` or `licenses`."""
@@ -155,13 +172,12 @@ class Coverage:
         """Add what another pass, over another part of the same input, has found."""
         for key, tally in other.tallies.items():
             self._tally(*key).add(tally.names, tally.count)
-        for category, count in other.categories.items():
-            self.categories[category] = self.categories.get(category, 0) + count
+        for (number, name), masks in other.categories.items():
+            self.category(number, name, masks)
         self.pinned = {**other.pinned, **self.pinned}
         self.dataset = {**other.dataset, **self.dataset}
         self._planned.extend(other._planned)
-        rows = other._left.execute("SELECT * FROM left")
-        self._left.executemany("INSERT INTO left VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._left.executemany(_KEEP, other._left.execute("SELECT * FROM left"))
 
     def left(self) -> Iterator[Left]:
         """What was not read, in the order of root, state and name."""
@@ -176,10 +192,17 @@ class Coverage:
         kind, reason, detail = (_written(text) for text in (kind or kind_of(name), reason, detail))
         self._tally(root, state, kind, reason).add([name])
         row = root, state, name.encode("utf-8", "surrogatepass"), kind, reason, detail
-        self._left.execute("INSERT INTO left VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._left.execute(_KEEP, row)
 
     def _tally(self, root: str, state: str, kind: str, reason: str) -> Tally:
         return self.tallies.setdefault((root, state, kind, reason), Tally())
+
+
+def _table(rows: Iterable[tuple[Any, ...]]) -> sqlite3.Connection:
+    database = sqlite3.connect("", check_same_thread=False)  # a file of SQLite's own, gone with it
+    database.execute(_TABLE)
+    database.executemany(_KEEP, rows)
+    return database
 
 
 def are_planned(paths: Sequence[str], hashes: np.ndarray[Any, np.dtype[np.uint64]]) -> list[bool]:

@@ -25,6 +25,7 @@ from pipeline.decoding import label_image
 from pipeline.errors import MaskError, RefusedError
 from pipeline.sources import containers
 from pipeline.sources.cells import CATEGORIES, CATEGORY_IDS, FILES, GEOMETRIES, IDS, LISTS, Cells
+from pipeline.sources.containers import Piece
 from pipeline.sources.fields import as_id, as_name, as_size
 from pipeline.sources.mask_files import MaskFiles
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
@@ -44,19 +45,28 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
 
     A damaged file among others is named and left, from the row on where it is.
     """
-    store, found = containers.find(given, PARQUET, BESIDE)
-    for container in found:
-        problem = containers.problem_of(container.path, given.images)
-        try:
-            with store.open(container.path) as file:
-                yield from _scan_file(pq.ParquetFile(file), container.path, given, problem)
-            given.coverage.take(container.path)
-        except (pa.ArrowException, OSError) as error:
-            if containers.is_alone(given, PARQUET):
-                raise RefusedError(
-                    f"{store.uri}/{container.path} is not a Parquet file, or is damaged: {brief(error)}"
-                ) from None
-            given.coverage.leave(container.path, "damaged", brief(error))
+    for piece in pieces(given):
+        yield from scan_piece(given, piece)
+
+
+def pieces(given: SourceInput) -> list[Piece]:
+    """The files."""
+    return containers.pieces(given, PARQUET, BESIDE)
+
+
+def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
+    """Every row of a file; see `scan`."""
+    store = containers.root(given, PARQUET)
+    try:
+        with store.open(piece.path) as file:
+            yield from _scan_file(pq.ParquetFile(file), piece.path, given, piece.problem)
+        given.coverage.take(piece.path)
+    except (pa.ArrowException, OSError) as error:
+        if containers.is_alone(given, PARQUET):
+            raise RefusedError(
+                f"{store.uri}/{piece.path} is not a Parquet file, or is damaged: {brief(error)}"
+            ) from None
+        given.coverage.leave(piece.path, "damaged", brief(error))
 
 
 def parse(options: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pipeline.dataset import open_result
 from pipeline.errors import RefusedError
@@ -47,9 +48,19 @@ from pipeline.sources import (
     webdataset,
     yolo,
 )
+from pipeline.sources.containers import Piece
 from pipeline.sources.types import PlannedImage, SourceInput
 from pipeline.storage import Access
 from pipeline.storage.containers import PARQUET, TAR
+
+
+class ByFile(NamedTuple):
+    """How a source is read file by file: which files, in order (the coverage is told of all others), and one of them,
+    wherever that is done: there, the input has no listing of the images.
+    """
+
+    find: Callable[[SourceInput], list[Piece]]
+    scan: Callable[[SourceInput, Piece], Iterator[PlannedImage]]
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class Source:
                   none, the annotations hold the masks
     images_root   (`--masks`, access) -> where the images are when `--images` does not say; None: it must
     parse         checks the options in `--source NAME:key=value,...`, and raises RefusedError; None: it takes none
+    by_file       for a source of many files each of which can be read by itself; None: it is read as a whole
     semantic      whether these are class maps: unless told otherwise, their masks are refined by regions and do not
                   overlap
     """
@@ -70,6 +82,7 @@ class Source:
     images_root: Callable[[str, Access], str] | None = None
     parse: Callable[[Mapping[str, str]], object] | None = None
     semantic: bool = False
+    by_file: ByFile | None = None
 
 
 def _beside_the_masks(masks_uri: str, _access: Access) -> str:
@@ -103,8 +116,16 @@ SOURCES: dict[str, Source] = {
     "open-images": Source(open_images.scan, files_root=open_images.root),
     "rle-csv": Source(rle_csv.scan, parse=rle_csv.parse),
     "sa-1b": Source(sa1b.scan, images_root=_beside_the_masks),
-    "parquet": Source(parquet.scan, files_root=parquet.files_root, images_root=_beside_the_masks, parse=parquet.parse),
-    "webdataset": Source(webdataset.scan, images_root=_beside_the_masks),
+    "parquet": Source(
+        parquet.scan,
+        files_root=parquet.files_root,
+        images_root=_beside_the_masks,
+        parse=parquet.parse,
+        by_file=ByFile(parquet.pieces, parquet.scan_piece),
+    ),
+    "webdataset": Source(
+        webdataset.scan, images_root=_beside_the_masks, by_file=ByFile(webdataset.pieces, webdataset.scan_piece)
+    ),
     "image-folder": Source(image_folder.scan, files_root=image_folder.root, images_root=_beside_the_masks),
     "result": Source(result.scan, images_root=_of_the_result),
 }
@@ -153,6 +174,22 @@ def scan(source: str, given: SourceInput) -> Iterator[PlannedImage]:
     """The planned images of one source, given as `parse` takes it. Raises RefusedError for an unknown one."""
     name, options = parse(source)
     return SOURCES[name].scan(replace(given, options=options))
+
+
+def pieces(source: str, given: SourceInput) -> list[Piece] | None:
+    """The files of a source that is read file by file, None of another one."""
+    name, options = parse(source)
+    by_file = SOURCES[name].by_file
+    return by_file.find(replace(given, options=options)) if by_file else None
+
+
+def scan_piece(source: str, given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
+    """The planned images of one of the files of a source that has `pieces`."""
+    name, options = parse(source)
+    by_file = SOURCES[name].by_file
+    if by_file is None:
+        raise RefusedError(f"source {name} is read as a whole, not file by file")
+    return by_file.scan(replace(given, options=options), piece)
 
 
 def mask_id(image_id: str, source_mask_id: str, occurrence: int) -> str:

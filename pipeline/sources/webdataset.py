@@ -20,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 from pipeline.errors import RefusedError
 from pipeline.sources import containers
 from pipeline.sources.cells import masks_in
+from pipeline.sources.containers import Piece
 from pipeline.sources.files import MAX_FILE_BYTES, UNREADABLE
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
 from pipeline.storage.containers import TAR, member_uri, tar_files
@@ -53,22 +54,31 @@ class _Sample:
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every sample that has an image. Raises RefusedError for one tar alone that is damaged or compressed."""
-    store, found = containers.find(given, TAR, BESIDE)
-    for container in found:
-        problem = containers.problem_of(container.path, given.images)
-        with store.open(container.path) as file:
-            members: list[_Member] = []
-            try:
-                for info in tar_files(file, f"{store.uri}/{container.path}"):
-                    members.append(_Member(info.name, info.offset_data, info.size))
-            except RefusedError as error:
-                if containers.is_alone(given, TAR):
-                    raise
-                given.coverage.leave(container.path, "damaged", str(error))
-            else:
-                given.coverage.take(container.path)
-            for sample in _samples(members, container.path, given):
-                yield _planned(sample, container.path, file, problem)
+    for piece in pieces(given):
+        yield from scan_piece(given, piece)
+
+
+def pieces(given: SourceInput) -> list[Piece]:
+    """The tars."""
+    return containers.pieces(given, TAR, BESIDE)
+
+
+def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
+    """Every sample of a tar; see `scan`."""
+    store = containers.root(given, TAR)
+    with store.open(piece.path) as file:
+        members: list[_Member] = []
+        try:
+            for info in tar_files(file, f"{store.uri}/{piece.path}"):
+                members.append(_Member(info.name, info.offset_data, info.size))
+        except RefusedError as error:
+            if containers.is_alone(given, TAR):
+                raise
+            given.coverage.leave(piece.path, "damaged", str(error))
+        else:
+            given.coverage.take(piece.path)
+        for sample in _samples(members, piece.path, given):
+            yield _planned(sample, piece.path, file, piece.problem)
 
 
 def _samples(members: list[_Member], container: str, given: SourceInput) -> list[_Sample]:

@@ -10,7 +10,7 @@ import json
 import sqlite3
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ from pipeline.storage.backoff import brief
 HELD_CHARACTERS = 1 << 23
 """What a DiskTable holds in memory, of JSON, before it writes."""
 
-_as_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+BETWEEN = ",\n"
+"""Stands between values, and within none: JSON has no line breaks but where they are asked for."""
+
+as_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS blocks (number INTEGER PRIMARY KEY, partition INTEGER, lines TEXT);
@@ -40,7 +43,10 @@ class DiskTable:
 
     def add(self, partition: int, value: Any) -> None:
         """value: whatever JSON holds."""
-        line = _as_json(value)
+        self.add_line(partition, as_json(value))
+
+    def add_line(self, partition: int, line: str) -> None:
+        """line: of `as_json`."""
         self._lines[partition].append(line)
         self._held += len(line)
         if self._held > HELD_CHARACTERS:
@@ -48,14 +54,15 @@ class DiskTable:
 
     def read(self, low: int, high: int) -> list[Any]:
         """The values of partitions [low, high], one partition after another."""
-        return json.loads(f"[{','.join(self._blocks(low, high))}]")
+        return values_of(self.blocks(low, high))
 
-    def each(self, low: int, high: int) -> Iterator[Any]:
-        """As `read`, for partitions that need not fit into memory."""
-        for block in self._blocks(low, high):
-            yield from json.loads(f"[{block}]")
+    def lines(self, low: int, high: int) -> Iterator[str]:
+        """As `read`, for partitions that need not fit into memory: the JSON of each value."""
+        for block in self.blocks(low, high):
+            yield from block.split(BETWEEN)
 
-    def _blocks(self, low: int, high: int) -> Iterator[str]:
+    def blocks(self, low: int, high: int) -> Iterator[str]:
+        """As `read`, in pieces that `values_of` takes."""
         self._flush()
         with closing(_connect(self._file)) as database:
             for (block,) in database.execute(_BLOCKS, (low, high)):
@@ -64,7 +71,7 @@ class DiskTable:
     def _flush(self) -> None:
         if self._file.exists() and not self._lines:
             return
-        blocks = ((partition, ",".join(lines)) for partition, lines in sorted(self._lines.items()))
+        blocks = ((partition, BETWEEN.join(lines)) for partition, lines in sorted(self._lines.items()))
         with closing(_connect(self._file)) as database:
             database.executescript(_SCHEMA)
             database.execute("BEGIN")
@@ -72,6 +79,11 @@ class DiskTable:
             database.execute("COMMIT")
         self._lines.clear()
         self._held = 0
+
+
+def values_of(blocks: Iterable[str]) -> list[Any]:
+    """What a DiskTable's blocks hold."""
+    return list(json.loads(f"[{','.join(blocks)}]"))
 
 
 @contextmanager

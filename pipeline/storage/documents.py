@@ -17,6 +17,7 @@ from schemas.manifest import Choice, ContractError, Document, Manifest, Marker, 
 
 Model = TypeVar("Model", bound=Document)
 
+GROUPS = b'\n "groups": [\n'
 REBUILD = "`relabel run` with the same arguments, or `relabel seal`, writes it anew from the parts"
 
 
@@ -71,8 +72,11 @@ def read_current(output: Store) -> Pointer | None:
         raise JobError(f"{error}; {REBUILD}") from None
 
 
-def read_pointed(output: Store, pointer: Pointer) -> Manifest:
-    """The manifest that the pointer names. Raises JobError where it is not there, or another one."""
+def read_pointed(output: Store, pointer: Pointer, groups: bool = True) -> Manifest:
+    """The manifest that the pointer names. Raises JobError where it is not there, or another one.
+
+    groups: False leaves `groups` empty, which are most of a large manifest and tell a reader nothing.
+    """
     path = layout.in_run(pointer.fingerprint, layout.Seal(pointer.generation, pointer.attempt).manifest)
     where = f"{output.uri}/{path}"
     try:
@@ -81,7 +85,16 @@ def read_pointed(output: Store, pointer: Pointer) -> Manifest:
         raise JobError(f"{where}, which {layout.CURRENT} names, is not there; {REBUILD}") from None
     if manifest.sha256(data) != pointer.manifest_sha256:
         raise JobError(f"{where} is not the manifest that {layout.CURRENT} names; {REBUILD}")
-    return parse(Manifest, data, where)
+    return parse(Manifest, data if groups else _without_groups(data), where)
+
+
+def _without_groups(data: bytes) -> bytes:
+    """A manifest as `Manifest.to_json` writes it, with no groups; any other one as it is."""
+    start, opening, closing = data.find(GROUPS), len(GROUPS), b"\n ],\n"
+    stop = data.find(closing, start + opening)
+    if start < 0 or stop < 0:
+        return data
+    return b"".join((data[:start], b'\n "groups": [],\n', data[stop + len(closing) :]))
 
 
 def find_seal(run: Store, generation: int) -> layout.Seal | None:

@@ -6,7 +6,9 @@ condition. A store that takes a condition and does not keep it is found out by `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -18,6 +20,12 @@ import fsspec
 from pipeline.errors import RefusedError
 from pipeline.extras import install_command
 from pipeline.storage.paths import SPECIAL, Entry, refuse_secrets
+
+STRETCHES = 32
+"""Of a listing, that are asked for at the same time."""
+
+S3Page = dict[str, Any]
+"""An answer to ListObjectsV2."""
 
 
 class StoredFile(NamedTuple):
@@ -131,22 +139,63 @@ def remote_entries(
         yield from found_entries(fs, partial(tried, partial(fs.find, full, detail=True)))
 
 
-def s3_entries(root: str, ask: Callable[..., dict[str, Any]]) -> Iterator[Entry]:
+def s3_entries(root: str, ask: Callable[..., S3Page]) -> Iterator[Entry]:
     """An S3 listing page by page, each with its own tries: a million files are a thousand requests.
 
-    ask: sends one ListObjectsV2 with the parameters that it is given.
+    One of many pages is divided at folders into STRETCHES of keys, which are asked for at the same time. ask: sends one
+    ListObjectsV2 with the parameters that it is given.
     """
     bucket, _, key = root.partition("/")
-    page: dict[str, Any] = {"IsTruncated": True}
-    while page["IsTruncated"]:
-        more = {"ContinuationToken": page["NextContinuationToken"]} if "NextContinuationToken" in page else {}
-        try:
-            page = ask(Bucket=bucket, Prefix=f"{key.rstrip('/')}/" if key else "", **more)
-        except FileNotFoundError:
+    ask = partial(ask, Bucket=bucket)
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    try:
+        first = ask(Prefix=prefix)
+    except FileNotFoundError:
+        return
+    keys = [entry["Key"] for entry in first.get("Contents", [])]
+    bounds = _bounds(ask, prefix) if first["IsTruncated"] and keys == sorted(keys) else []  # some have no order
+    pages = partial(_pages, partial(ask, Prefix=prefix))
+    ends = [*bounds, None]
+    listings = [
+        pages(first, ends[0]),
+        *(pages(None, end, StartAfter=start) for start, end in zip(bounds, ends[1:], strict=True)),
+    ]
+    for entry in _at_once(listings):
+        if not entry["Key"].endswith("/"):  # consoles put such empty objects in place of folders
+            yield f"{bucket}/{entry['Key']}", entry
+
+
+def _bounds(ask: Callable[..., S3Page], prefix: str) -> list[str]:
+    """Folders, as evenly spread as their number allows, at which a listing is divided; in the order of keys."""
+    page = ask(Prefix=prefix, Delimiter="/")
+    folders = sorted(one["Prefix"] for one in page.get("CommonPrefixes", []))
+    if len(folders) == 1 and not page.get("Contents"):
+        return _bounds(ask, folders[0])
+    return folders[:: -(-len(folders) // STRETCHES)][1:] if folders else []
+
+
+def _pages(
+    ask: Callable[..., S3Page], page: S3Page | None, end: str | None, **start: str
+) -> Iterator[list[dict[str, Any]]]:
+    """The entries of a listing's pages, up to a key. page: the first one, where it is known."""
+    page = ask(**start) if page is None else page
+    while True:
+        entries = page.get("Contents", [])
+        yield [entry for entry in entries if end is None or entry["Key"] < end]
+        if not page["IsTruncated"] or (end is not None and entries and entries[-1]["Key"] >= end):
             return
-        for entry in page.get("Contents", []):
-            if not entry["Key"].endswith("/"):  # consoles put such empty objects in place of folders
-                yield f"{bucket}/{entry['Key']}", entry
+        page = ask(ContinuationToken=page["NextContinuationToken"])
+
+
+def _at_once(listings: Sequence[Iterator[list[dict[str, Any]]]]) -> Iterator[dict[str, Any]]:
+    """All entries; of each listing, the next page is asked for while others are taken."""
+    with ThreadPoolExecutor(len(listings)) as pool:
+        waiting = deque((one, pool.submit(next, one, None)) for one in listings)
+        while waiting:
+            one, asked = waiting.popleft()
+            if (page := asked.result()) is not None:
+                waiting.append((one, pool.submit(next, one, None)))
+                yield from page
 
 
 def found_entries(fs: Any, find: Callable[[], dict[str, dict[str, Any]]]) -> Iterator[Entry]:

@@ -118,13 +118,15 @@ class Store:
         columns: dict[str, pc.Expression],
         where: pc.Expression | None = None,
         schema: pa.Schema | None = None,
+        rows: range | None = None,
     ) -> pa.Table:
         """Columns of a Parquet file computed by expressions, rows in order; only what those need is fetched.
 
-        schema: columns of it that the file does not have, because an earlier version wrote it, are null.
+        schema: columns of it that the file does not have, because an earlier version wrote it, are null. rows: only
+        these, then without `where`.
         """
         with tables.undamaged(f"{self.uri}/{path}"), self.open(path) as file:
-            return tables.scan(file, columns, where, schema)
+            return tables.scan(file, columns, where, schema, rows)
 
     def put(self, path: str, data: bytes) -> None:
         """Write the file so that readers see all of it or nothing (one PUT; or temporary file, fsync, rename)."""

@@ -44,15 +44,21 @@ def read(file: Any, columns: list[str] | None) -> pa.Table:
 def read_rows(file: Any, start: int, count: int, columns: list[str] | None) -> pa.Table:
     """Rows [start, start + count); only the row groups that hold them are read."""
     parquet = pq.ParquetFile(file)
+    groups, first_row = _groups_of(parquet.metadata, range(start, start + count))
+    return parquet.read_row_groups(groups, columns=columns).slice(start - first_row, count)
+
+
+def _groups_of(metadata: pq.FileMetaData, wanted: range) -> tuple[list[int], int]:
+    """The row groups that hold some rows, and the first row of the first of them."""
     groups: list[int] = []
     first_row, row = 0, 0
-    for group in range(parquet.num_row_groups):
-        rows = parquet.metadata.row_group(group).num_rows
-        if row < start + count and row + rows > start:
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        if row < wanted.stop and row + rows > wanted.start:
             first_row = row if not groups else first_row
             groups.append(group)
         row += rows
-    return parquet.read_row_groups(groups, columns=columns).slice(start - first_row, count)
+    return groups, first_row
 
 
 def find_rows(file: Any, key: str, wanted: Sequence[str], columns: list[str]) -> pa.Table:
@@ -76,13 +82,23 @@ def _may_hold(group: pq.RowGroupMetaData, column: int, wanted: Sequence[str]) ->
 
 
 def scan(
-    file: BinaryIO, columns: dict[str, pc.Expression], where: pc.Expression | None, schema: pa.Schema | None
+    file: BinaryIO,
+    columns: dict[str, pc.Expression],
+    where: pc.Expression | None,
+    schema: pa.Schema | None,
+    rows: range | None = None,
 ) -> pa.Table:
-    """Columns computed by expressions, rows in order."""
+    """Columns computed by expressions, rows in order. Row groups are left out of which their statistics say that no row
+    is meant. rows: only these, then without `where`.
+    """
     import pyarrow.dataset as ds  # it imports pandas, which takes longer than all else that a command needs
 
     fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
-    return fragment.to_table(schema=schema, columns=columns, filter=where)
+    if rows is None:
+        return fragment.to_table(schema=schema, columns=columns, filter=where)
+    groups, first_row = _groups_of(fragment.metadata, rows)
+    table = fragment.subset(row_group_ids=groups).to_table(schema=schema, columns=columns)
+    return table.slice(rows.start - first_row, len(rows))
 
 
 class Ranges(io.RawIOBase):

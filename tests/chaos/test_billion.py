@@ -1,38 +1,68 @@
 """The simulator says nothing that it was not checked for, and behaves as what it stands for."""
 
 import json
-import subprocess
-import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.planning.spill import BUCKET_ROWS
-from tests.chaos.billion import World, bucket_rows, drive, errors, fit, group, is_checked, make_chunks, refine
-from tests.conftest import ROOT
+from tests.chaos import billion, decisions
+from tests.chaos.billion import refine, simulate, table
+from tests.chaos.calibration import MEASURED, Measurement, check, errors, fit, is_checked, read_measured
+from tests.chaos.decisions import World, bucket_rows, drive, group, make_chunks
+from tests.chaos.millions import Cost
 
-MEASURED = [(100_000, 25.0), (1_000_000, 205.0)]  # 5 s, and 200 microseconds an image
+SMALL = [Measurement(100_000, 25.0, 300.0), Measurement(1_000_000, 205.0)]  # 5 s, and 200 microseconds an image
+RIGHT, WRONG = Measurement(10_000_000, 2300.0), Measurement(10_000_000, 2800.0)
 
 
 def test_the_model_is_fitted_to_small_plans_and_checked_against_large_ones() -> None:
-    line = fit(MEASURED)
+    line = fit(SMALL)
     assert (line.start_s, line.image_s) == pytest.approx((5, 2e-4))
-    assert not is_checked(errors(line, MEASURED))
-    assert is_checked(errors(line, [*MEASURED, (10_000_000, 2300.0)]))
-    assert not is_checked(errors(line, [*MEASURED, (10_000_000, 2800.0)]))
-    assert not is_checked(errors(line, [*MEASURED, (4_000_000, 805.0)]))
-    with pytest.raises(SystemExit):
-        fit(MEASURED[:1])
+    assert not is_checked(errors(line, SMALL))
+    assert is_checked(errors(line, [*SMALL, RIGHT]))
+    assert not is_checked(errors(line, [*SMALL, WRONG]))
+    assert not is_checked(errors(line, [*SMALL, Measurement(4_000_000, 805.0)])), "four million are not ten"
+    with pytest.raises(SystemExit, match="two measurements"):
+        fit(SMALL[:1])
 
 
-def test_it_does_not_speak_unchecked(tmp_path: Path) -> None:
-    lines = [json.dumps({"what": "planned", "images": images, "cpu_s": cpu_s}) for images, cpu_s in MEASURED]
-    (tmp_path / "measured").write_text("\n".join(lines))
-    command = [sys.executable, "-m", "tests.chaos.billion", "--measured", str(tmp_path / "measured")]
-    silent = subprocess.run([*command, "--images", "20000000"], check=False, cwd=ROOT, capture_output=True, text=True)
-    assert (silent.returncode, silent.stdout) == (1, "")
-    assert "was not checked against 10000000 measured images" in silent.stderr
+def test_it_speaks_of_what_was_measured_until_it_was_checked() -> None:
+    assert check(1_000_000, SMALL).at(1_000_000) == pytest.approx(205)
+    for measured in (SMALL, [*SMALL, WRONG]):
+        with pytest.raises(SystemExit, match="says nothing of 10000001 images"):
+            check(10_000_001, measured)
+    assert check(10_000_000, [*SMALL, WRONG])
+    assert check(10**9, [*SMALL, RIGHT]).at(10**9) == pytest.approx(2e5, rel=1e-4)
+
+
+def test_the_committed_measurements_are_those_of_millions(tmp_path: Path) -> None:
+    more = tmp_path / "measured.jsonl"
+    more.write_text(json.dumps({"what": "planned", **asdict(Cost(10**7, 2000.0, 200.0, 500.0, 1.0, 1.0))}))
+    before, after = read_measured([MEASURED]), read_measured([MEASURED, more])
+    assert len(before) >= 5
+    assert after[len(before) :] == [Measurement(10**7, 2000.0, 500.0)]
+
+
+def test_a_run_of_ten_million_says_where_each_figure_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((billion, "SAMPLE"), (decisions, "SAMPLE"), (decisions, "DRIVEN")):
+        monkeypatch.setattr(module, name, 2000)
+    world = World(10**7, gpus=64, head_share=0.2)
+    found = simulate(world, [*SMALL, RIGHT])
+    assert found["planning_by_tasks_h"] == pytest.approx(found["planning_alone_h"] * (0.2 + 0.8 / 64))
+    assert found["gpu_usd"] == pytest.approx(64 * found["refining_h"] * 2)
+    told = found["from"]
+    assert (told["planning_peak_mb"], told["refining_h"]) == (
+        "measured, of fewer images",
+        "simulated, in virtual time",
+    )
+    assert told["driver_held_mb"] == f"measured: real code on a part, times {found['driver_multiplied_by']:.0f}"
+    head, line, row = table([*SMALL, RIGHT], [world])
+    assert head.count("|") == line.count("|") == row.count("|") == 12
+    assert found["bound_by"] in row
+    assert found["bound_by"] == "driver and loading the model", "38 ms for each chunk of 53 images, 19 segments"
 
 
 @pytest.mark.parametrize("images", [1_000_000, 30_000_000, 1_000_000_000])
@@ -54,15 +84,18 @@ def test_chunks_are_as_large_as_their_pixels_allow() -> None:
 
 
 def test_more_gpus_take_less_time_until_something_else_bounds() -> None:
-    world = World(500_000, gpus=8, side=256, losses=0)
-    few, more = refine(world), refine(World(500_000, gpus=64, side=256, losses=0))
+    world = World(500_000, gpus=8, side=256, losses=0, load_s=0)
+    few, more = refine(world), refine(replace(world, gpus=64))
     assert few["gpus_busy"] > 0.95
     assert few["refining_h"] == pytest.approx(500_000 / 8 / 92 / 3600, rel=0.02)
     assert few["refining_h"] / 8 < more["refining_h"] < few["refining_h"]
-    slow = refine(World(500_000, gpus=64, side=256, losses=0, get_rate=1000))
+    slow = refine(replace(world, gpus=64, get_rate=1000))
     assert slow["refining_h"] >= 500_000 / 1000 / 3600
     assert slow["refused_503"] > 0 == few["refused_503"]
-    assert refine(World(500_000, gpus=64, side=256, losses=50))["lost_chunks"] > 0
+    assert refine(replace(world, gpus=64, losses=50))["lost_chunks"] > 0
+    loading = refine(replace(world, load_s=90))
+    assert loading["refining_h"] == pytest.approx(few["refining_h"] + 90 / 3600), "one segment"
+    assert billion.bound_by(loading, world) == "GPUs and loading the model"
 
 
 def test_the_driver_and_the_seal_are_the_real_ones() -> None:

@@ -8,17 +8,25 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from pipeline.cluster.connection import Cluster, DriverTraceback, check_reachable, connected
 from pipeline.errors import ClusterLostError, JobError, RefusedError, StorageError
+from pipeline.job import plan_increment
+from pipeline.planning import scanning
+from pipeline.progress.events import nobody
+from pipeline.request import Wanted, make_request
 from tests.conftest import RayHead, free_ports, ray_head
-from tests.pipeline.cluster.work import square
+from tests.pipeline.cluster.work import KilledOnce, square, up_to
+from tests.pipeline.planning.pieced import files_of, make_source, plan_source
 
 WORK = "tests.pipeline.cluster.work"
 
@@ -63,6 +71,67 @@ def test_tasks_keep_their_order_and_a_worker_s_error_its_kind(cluster: Cluster) 
     assert list(cluster.map(partial(pow, 2), range(5))) == [1, 2, 4, 8, 16], "whatever can be called"
     with pytest.raises(StorageError, match=r"^cannot square -1$"):
         list(cluster.map(square, [1, -1]))
+
+
+def test_what_tasks_yield_comes_in_the_order_of_their_items(cluster: Cluster, tmp_path: Path) -> None:
+    wanted = [item for number in (3, 0, 2, 5, 1) for item in range(number)]
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in (3, 0, 2, 5, 1):
+            taken.append(number)
+            yield number
+
+    found = cluster.flow(up_to, items(), ahead=2)
+    assert [next(found), *taken] == [0, 3, 0], "no more are taken than there is room for"
+    assert [0, *found] == wanted
+    killed = KilledOnce(up_to, str(tmp_path / "killed"))
+    assert list(cluster.flow(killed, (3, 0, 2, 5, 1))) == wanted
+    assert (tmp_path / "killed").exists()
+    with pytest.raises(StorageError, match=r"^cannot count to -1$"):
+        list(cluster.flow(up_to, [1, -1]))
+    assert list(cluster.flow(up_to, [])) == []
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 5])
+def test_a_plan_by_tasks_is_that_of_one_process(cluster: Cluster, tmp_path: Path, ahead: int) -> None:
+    """Files, markers and scan byte for byte; one of the workers is killed while it reads, one while it compares."""
+    source = make_source(tmp_path / "in")
+    wanted = plan_source(source, tmp_path / "alone")
+    kills = count()
+
+    def flow(function: Callable[[Any], Iterable[Any]], items: Iterable[Any]) -> Iterator[Any]:
+        return cluster.flow(KilledOnce(function, str(tmp_path / f"killed-{next(kills)}")), items, ahead)
+
+    assert plan_source(source, tmp_path / "out", flow) == wanted
+    assert len(list(tmp_path.glob("killed-*"))) == 2
+    grown = make_source(tmp_path / "in", files=range(9))
+    assert plan_source(grown, tmp_path / "out", partial(cluster.flow, ahead=ahead)) == plan_source(
+        grown, tmp_path / "alone"
+    )
+
+
+def test_a_job_plans_by_the_tasks_of_a_cluster_that_is_named(
+    cluster: Cluster, head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(scanning, "TOGETHER_BYTES", 1)
+    source, connections = make_source(tmp_path / "in"), list[str | None]()
+    places = {"masks": str(source / "masks"), "images": str(source / "images"), "source": "parquet"}
+
+    def planned(output: str, address: str | None, parallel_bytes: int = 0) -> dict[str, bytes]:
+        def connect() -> Cluster:
+            connections.append(address)
+            return cluster
+
+        monkeypatch.setattr(scanning, "PARALLEL_BYTES", parallel_bytes)
+        request = make_request(Wanted(output=str(tmp_path / output), **places), with_weights=False, address=address)
+        plan_increment(request, nobody, connect)
+        return files_of(tmp_path / output)
+
+    assert planned("tasks", head.address) == planned("alone", None) == planned("small", head.address, 1 << 30)
+    assert planned("client", f"ray://{head.address}").keys()
+    assert connections == [head.address]
 
 
 def test_a_connection_in_a_thread_leaves_this_process_alone(head: RayHead) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from pipeline.errors import RefusedError, StorageError
 
@@ -38,3 +43,27 @@ def square(number: int) -> int:
     if number < 0:
         raise StorageError(f"cannot square {number}")
     return number * number
+
+
+def up_to(number: int) -> Iterator[int]:
+    """0, 1, ..., each with the time that it takes to make it."""
+    for item in range(number):
+        time.sleep(0.01)
+        yield item
+    if number < 0:
+        raise StorageError(f"cannot count to {number}")
+
+
+@dataclass(frozen=True)
+class KilledOnce:
+    """The function; the process that is the first to have yielded something is killed."""
+
+    function: Callable[[Any], Iterable[Any]]
+    killed: str
+
+    def __call__(self, item: Any) -> Iterator[Any]:
+        for result in self.function(item):
+            yield result
+            with suppress(FileExistsError):
+                Path(self.killed).touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)

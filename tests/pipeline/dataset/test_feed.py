@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from pipeline.dataset import MaskDataset, MaskStream, Result, collate
+from pipeline.dataset import MaskDataset, MaskStream, Result, collate, feed, samples, streaming
 from pipeline.dataset.verdicts import digest, rejected
 from pipeline.errors import ImageError, RefusedError
 from pipeline.exports.driver import export
@@ -165,6 +165,49 @@ def test_ranks_share_and_a_stopped_epoch_resumes_on_other_machines(result: Resul
         MaskStream(result.store.uri, seed=1).resume(states[0])
     with pytest.raises(RefusedError, match="rank < world"):
         stream(2, 2)
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the result had more shards than are indexed beforehand, each of blocks of five rows."""
+    monkeypatch.setattr(feed, "INDEXED_SHARDS", 0)
+    for module in (streaming, samples):
+        monkeypatch.setattr(module, "BLOCK_ROWS", 5)
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("where", [None, "quality > 0.55"])
+def test_many_shards_are_streamed_with_the_same_images(result: Result, where: str | None) -> None:
+    indexed = {target["image_id"]: target["mask_ids"] for _, target in MaskDataset(result.store.uri, where)}
+    stream = MaskStream(result.store.uri, where, batch_size=2, seed=4)
+    found = [target for _, targets in stream.loader() for target in targets]
+    assert {target["image_id"]: target["mask_ids"] for target in found} == indexed
+    assert len(found) == len(indexed)
+    in_order = MaskStream(result.store.uri, where, shuffle=False)
+    assert names(in_order.loader()) == list(indexed)
+    with pytest.raises(TypeError, match="more than 0 shards"):
+        len(in_order)
+
+
+@pytest.mark.usefixtures("many")
+def test_many_shards_are_resumed_by_other_machines(result: Result) -> None:
+    uri = result.store.uri
+    whole = MaskStream(uri, seed=2)
+    order = names(whole.loader())
+    assert whole.state_after(1000)["consumed"] == len(order)
+    ranks = [MaskStream(uri, seed=2, batch_size=2, rank=rank, world=2) for rank in range(2)]
+    firsts = [[target["image_id"] for _, targets in [next(iter(r.loader(1)))] for target in targets] for r in ranks]
+    assert [name for pair in zip(*firsts, strict=True) for name in pair] == order[:4]
+    states = [json.loads(json.dumps(rank.state_after(1))) for rank in ranks]
+    assert states[0] == states[1]
+    assert (states[0]["consumed"], states[0]["begin"] <= 4) == (4, True)
+    later = MaskStream(uri, seed=2)
+    later.resume(states[0])
+    assert names(later.loader()) == order[4:]
+    later.set_epoch(0)
+    assert names(later.loader()) == order
+    with pytest.raises(RefusedError, match="another result, filter, label or seed"):
+        MaskStream(uri, seed=3).resume(states[0])
 
 
 def test_a_photograph_that_is_gone_is_named(result: Result, tmp_path: Path) -> None:

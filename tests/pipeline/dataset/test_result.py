@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow.compute as pc
@@ -11,6 +13,8 @@ import pytest
 from pipeline import open as open_output
 from pipeline.dataset import Result
 from pipeline.errors import ImageError, RefusedError
+from pipeline.storage import Store
+from pipeline.storage.tables import Ranges
 from tests.results import SIZE_HW, ellipse, mask_row, write_photo, write_result
 
 SHAPE = ellipse((40, 24), 9)
@@ -33,6 +37,43 @@ def test_filters_and_columns(result: Result) -> None:
     assert table.to_pylist() == [{"source_mask_id": "1", "quality": pytest.approx(0.8)}]
     assert opened.masks()["source_mask_id"].to_pylist() == ["1", "2", "3"]
     assert opened.images(columns=["masks"])["masks"].to_pylist() == [2, 1]
+
+
+def test_a_filter_reads_the_row_groups_that_may_hold_what_it_asks_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By their statistics: of a file in a store only those are fetched, whatever is asked."""
+    shape = ellipse((30, 20), 10)
+    noise = np.random.default_rng(0)  # what is fetched, larger than a footer
+    rows = [
+        mask_row(f"{n:03d}.jpg", 0, shape, shape, category_id=n // 100, quality=n / 400, extra=noise.bytes(4000).hex())
+        for n in range(400)
+    ]
+    stored = write_result(tmp_path / "out", [rows[:200], rows[200:]], "/photos", row_group_rows=50)
+    fetched: list[int] = []
+
+    def counted(self: Store, path: str, start: int, length: int) -> bytes:
+        fetched.append(length)
+        return (tmp_path / "out" / path).read_bytes()[start : start + length]
+
+    def remote(self: Store, path: str, ahead_bytes: int = 0) -> BinaryIO:
+        return cast(BinaryIO, Ranges(self.size(path), partial(self.read_range, path), ahead=1))
+
+    monkeypatch.setattr(Store, "read_range", counted)
+    monkeypatch.setattr(Store, "open", remote)
+
+    def bytes_for(where: str | None) -> tuple[int, int]:
+        fetched.clear()
+        return stored.masks(where, ["mask_id", "extra"]).num_rows, sum(fetched)
+
+    everything, nothing = bytes_for(None), bytes_for("quality > 2")
+    assert (everything[0], nothing[0]) == (400, 0)
+    assert nothing[1] < everything[1] / 3, "but for the footers"
+    groups = [
+        (bytes_for(where)[1] - nothing[1]) / (everything[1] - nothing[1]) * 8
+        for where in ("image_id = '123.jpg'", "category_id = 3", "quality between 0.3 and 0.31", "quality >= 0.6")
+    ]
+    assert [round(count) for count in groups] == [1, 2, 1, 4]
 
 
 def test_one_mask_is_shown_beside_its_photograph(result: Result) -> None:

@@ -186,7 +186,7 @@ def test_chunks_of_millions_of_small_images_are_larger() -> None:
     rows = [
         {**small, "image_id": f"{n:04d}", "masks_digest": "", "masks": [{}] * (n // 600 * 100)} for n in range(1200)
     ]
-    assert [chunk.images for chunk in cut(rows, large, 0, 0, "plan/0/bucket")] == [512, 169, 81, 81, 81, 81, 81, 81, 33]
+    assert [chunk.images for chunk in cut(rows, large)] == [512, 169, 81, 81, 81, 81, 81, 81, 33]
 
 
 def test_an_image_named_twice_is_one_row_with_all_masks(output: Store) -> None:

@@ -15,7 +15,7 @@ from pipeline.output.manifest import Retention
 from pipeline.output.reseal import reseal
 from pipeline.output.status import read_status
 from pipeline.storage import Access, Store
-from pipeline.storage.documents import find_increment, read_current, read_manifest, read_round, run_store
+from pipeline.storage.documents import find_increment, read_current, read_manifest, read_pointed, read_round, run_store
 from pipeline.verify.check import verify
 from schemas import layout
 from schemas.manifest import PLAIN_VERSION, VERSION
@@ -41,6 +41,20 @@ def test_every_document_of_a_result_is_read(stored: Stored) -> None:
     assert find_increment(output, 0).marker.images == manifest.planned.images
     assert sum(map(len, read_round(run, 1).images.values())) > 0
     assert read_current(Store(str(stored.folder / "elsewhere"))) is None
+
+
+def test_a_reader_leaves_out_the_groups_of_a_manifest(stored: Stored) -> None:
+    output = Store(str(stored.output))
+    current = read_current(output)
+    assert current is not None
+    whole, read = read_pointed(output, current), read_pointed(output, current, groups=False)
+    assert whole.groups
+    assert read == whole.model_copy(update={"groups": []})
+    [path] = stored.output.glob(f"runs/*/seals/{current.generation}/**/manifest.json")
+    other = json.dumps(json.loads(path.read_bytes())).encode()  # as somebody else writes JSON
+    path.write_bytes(other)
+    again = current.model_copy(update={"manifest_sha256": hashlib.sha256(other).hexdigest()})
+    assert read_pointed(output, again, groups=False) == whole
 
 
 def test_a_newer_output_is_refused_whatever_is_done_to_it(stored: Stored) -> None:

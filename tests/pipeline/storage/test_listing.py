@@ -2,11 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from pipeline.errors import StorageError
 from pipeline.storage import Store, StoredFile
+from pipeline.storage.file_systems import s3_entries
 from pipeline.storage.listing import listing
 
 
@@ -43,3 +46,34 @@ def test_a_folder_that_may_not_be_read_is_not_left_out(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     with pytest.raises(StorageError, match="cannot list"):
         list(Store(str(tmp_path)).walk())
+
+
+SPREAD = [f"in/deep/{folder}/{number}.png" for folder in "abcdefgh" for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("names", "at_once"),
+    [
+        ([*SPREAD, "in/deep/0.png", "in/deep/c.png", "in/deep/é/x.png", "in/deep/zz.png"], 9),
+        (SPREAD, 8),
+        ([f"in/{number:02d}.png" for number in range(20)], 1),
+        (["in/a/1.png", "in/b/1.png"], 1),
+        ([], 1),
+    ],
+)
+def test_many_pages_in_stretches(s3_endpoint: str, bucket: str, names: list[str], at_once: int) -> None:
+    """Pages of three; nothing is lost, nothing comes twice, and there are about as many requests as pages."""
+    client, asked = boto3.client("s3", endpoint_url=s3_endpoint), list[dict[str, Any]]()
+    for name in [*names, "other/x.png", "in2/x.png", "in/deep/d/"]:
+        client.put_object(Bucket=bucket, Key=name, Body=b"x" * len(name))
+
+    def ask(**parameters: Any) -> dict[str, Any]:
+        asked.append(parameters)
+        pages = {} if "Delimiter" in parameters else {"MaxKeys": 3}
+        return dict(client.list_objects_v2(**parameters, **pages))
+
+    found = [(path, entry["Size"]) for path, entry in s3_entries(f"{bucket}/in", ask)]
+    assert sorted(found) == sorted((f"{bucket}/{name}", len(name)) for name in names)
+    starts = [one for one in asked if "ContinuationToken" not in one and "Delimiter" not in one]
+    assert len(starts) == at_once
+    assert len(asked) <= len(names) / 3 + 2 * at_once + 3

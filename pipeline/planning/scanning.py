@@ -1,0 +1,123 @@
+"""Reading a source: as a whole, or piece by piece where it is many files, so that several can be read at a time.
+
+Whoever reads the pieces, what they hold comes back in the pieces' order. So the plan is the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, TypeVar
+
+from pipeline import sources
+from pipeline.planning.coverage import account, noted
+from pipeline.planning.rows import to_row
+from pipeline.planning.spill import CHARACTERS, ROWS, Rows
+from pipeline.sources import PlannedImage, SourceInput
+from pipeline.sources.containers import Piece
+from pipeline.sources.coverage import Coverage
+
+TOGETHER_BYTES = 1 << 26
+PARALLEL_BYTES = 1 << 28
+"""Of files that one process reads sooner than others have begun to."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Flow(Protocol):
+    """What a function yields of one item after another; items may be at work elsewhere, several at a time."""
+
+    def __call__(self, function: Callable[[Item], Iterable[Result]], items: Iterable[Item], /) -> Iterator[Result]: ...
+
+
+def one_by_one(function: Callable[[Item], Iterable[Result]], items: Iterable[Item], /) -> Iterator[Result]:
+    """In this process."""
+    for item in items:
+        yield from function(item)
+
+
+class Read(NamedTuple):
+    """Some rows; with the last ones of a piece what the pass over it has found."""
+
+    rows: Rows
+    coverage: Coverage | None = None
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads some files of a source; it is sent to where that is done. given: without what is here alone."""
+
+    source: str
+    given: SourceInput
+
+    def __call__(self, group: Sequence[Piece]) -> Iterator[Read]:
+        given = replace(self.given, coverage=self.given.coverage.fresh())
+        images = (image for piece in group for image in sources.scan_piece(self.source, given, piece))
+        for rows in encoded(noted(images, given.coverage)):
+            yield Read(rows)
+        yield Read(Rows.none(), given.coverage)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A source in its pieces, each some files, and how one is read."""
+
+    reader: Callable[[Sequence[Piece]], Iterator[Read]]
+    groups: Sequence[Sequence[Piece]]
+
+    @property
+    def are_many(self) -> bool:
+        """Whether it is worth while to read them elsewhere, several at a time."""
+        return len(self.groups) > 1 and sum(piece.size for group in self.groups for piece in group) >= PARALLEL_BYTES
+
+
+def pieces(source: str, given: SourceInput) -> Pieces | None:
+    """None for a source that is read as a whole."""
+    found = sources.pieces(source, given)
+    if found is None:
+        return None
+    bare = replace(given, images={}, coverage=given.coverage.fresh(), within=iter)
+    return Pieces(_Reader(source, bare), list(_together(found)))
+
+
+def read_whole(source: str, given: SourceInput, *, max_unread: int, prune: bool) -> Iterator[Rows]:
+    """The rows of a source. Raises RefusedError at their end for what cannot be meant."""
+    yield from encoded(noted(sources.scan(source, given), given.coverage))
+    account(given, max_unread=max_unread, prune=prune)
+
+
+def read_pieces(found: Pieces, given: SourceInput, flow: Flow, *, max_unread: int, prune: bool) -> Iterator[Rows]:
+    """As `read_whole`. given: whose coverage is told what was found."""
+    for read in flow(found.reader, found.groups):
+        if read.coverage is not None:
+            given.coverage.merge(read.coverage)
+        yield read.rows
+    account(given, max_unread=max_unread, prune=prune)
+
+
+def encoded(images: Iterable[PlannedImage]) -> Iterator[Rows]:
+    """Images as rows of the plan, some at a time."""
+    rows, held = Rows.none(), 0
+    for image in images:
+        file = image.member["container"] if image.member else image.image_uri
+        held += rows.add(to_row(image, None), file)
+        if len(rows.lines) >= ROWS or held >= CHARACTERS:
+            yield rows
+            rows, held = Rows.none(), 0
+    if rows.lines:
+        yield rows
+
+
+def _together(found: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Small files are read together."""
+    group: list[Piece] = []
+    size = 0
+    for piece in found:
+        if group and size + piece.size > TOGETHER_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(piece)
+        size += piece.size
+    if group:
+        yield group
