@@ -32,6 +32,7 @@ from schemas.records import MASKS
 MARGIN = 0.25  # of a box's sides, around it
 SEEN_SIDE = 192  # pixels of a window as networks see it
 LABEL_SIDE = 48  # of a label in its window, and of a prediction
+ROWS = 4096  # of a shard that are held at once
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float32]
@@ -120,23 +121,25 @@ def choose(
     lessons, exams = _Sample(limit), _Sample(limit)
     for row in _rows(result, ["mask_id", "source_mask_id", "image_uri", "decision", "crowd"]):
         is_test = is_named(row["image_uri"], test)
-        why = "failed" if row["decision"] == "failed" else "rejected" if row["mask_id"] in spurned else ""
-        why = why or ("crowd" if row["crowd"] else "")
-        if is_test:
-            why = why or ("" if row["source_mask_id"] in known else "no_truth")
-        elif train:
-            why = why or ("" if is_named(row["image_uri"], train) else "other_image")
-        if why:
-            chosen.left_out[why] += 1
+        is_known = row["source_mask_id"] in known if is_test else not train or is_named(row["image_uri"], train)
+        why = "rejected" if row["mask_id"] in spurned else _unfit(row)
+        if why or not is_known:
+            chosen.left_out[why or ("no_truth" if is_test else "other_image")] += 1
         else:
             (exams if is_test else lessons).add(row["mask_id"])
     chosen.left_out["over_the_limit"] += lessons.left_out + exams.left_out
-    for row in _rows(result, COLUMNS, {*lessons.ids, *exams.ids}):
-        (chosen.exams if row["mask_id"] in exams.ids else chosen.lessons).append(row)
+    tested = exams.ids
+    for row in _rows(result, COLUMNS, lessons.ids | tested):
+        (chosen.exams if row["mask_id"] in tested else chosen.lessons).append(row)
     if not chosen.lessons or not chosen.exams:
         what = "to be tested on" if chosen.lessons else "to learn from"
         raise RefusedError(f"{result.store.uri}: no mask {what}; left out: {dict(+chosen.left_out) or 'none'}")
     return chosen
+
+
+def _unfit(row: Row) -> str:
+    """Why nothing is learned from a mask, wherever it is; empty where something is."""
+    return "failed" if row["decision"] == "failed" else "crowd" if row["crowd"] else ""
 
 
 class _Sample:
@@ -171,7 +174,8 @@ def _rows(result: Result, columns: list[str], ids: Collection[str] | None = None
     where = None if ids is None else pc.field("mask_id").isin(sorted(ids))
     for path in result.files():
         fields = {name: pc.field(name) for name in columns}
-        yield from result.store.scan(path, fields, where, MASKS).to_pylist()
+        for batch in result.store.scan(path, fields, where, MASKS).to_batches(ROWS):
+            yield from batch.to_pylist()
 
 
 def seen(chosen: Chosen, photos: Photos) -> Iterator[Seen]:
