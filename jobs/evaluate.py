@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from jobs import console
+from pipeline.errors import RefusedError
 from pipeline.evaluation import plots, report, show, summary
-from pipeline.evaluation.inputs import TruthIds
+from pipeline.evaluation.detections import compare
+from pipeline.evaluation.inputs import TruthIds, read_image_list
 from pipeline.evaluation.paired import paired
+from pipeline.evaluation.precision import COCO_DETECTIONS
 from pipeline.storage import Access, split_uri
 from pipeline.storage.preflight import check_writable
 
@@ -46,6 +49,24 @@ def evaluate(
         str | None,
         typer.Option(help="Only these images: LIST.json, or SPLITS.json:NAME for one list of several (split.json:B)."),
     ] = None,
+    detections: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="COCO results of a detector, with masks: AP and boundary AP against the coarse masks, the labels and "
+            "the truth, joined by the ids of images and classes. May be repeated: ranks detectors.",
+        ),
+    ] = None,
+    only_detections: Annotated[
+        bool,
+        typer.Option(
+            "--only-detections",
+            help="No figures mask by mask: for a truth whose masks have no ids in common with the labels' (Sama-COCO).",
+        ),
+    ] = False,
+    max_detections: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Of an image and class, that count; LVIS counts 300.")
+    ] = COCO_DETECTIONS,
     json_out: Annotated[
         str | None,
         typer.Option("--json", help="Write every figure as JSON to this file, or to standard output with '-'."),
@@ -79,30 +100,59 @@ def evaluate(
     relabel evaluate --predictions out/ --ground-truth instances_valrem.json
     --truth-ids source_id --truth-source coco
 
+    relabel evaluate --predictions instances_val2017.json --ground-truth
+    instances_valrem.json --truth-ids source_id --truth-source coco
+    --detections mask2former.json --detections vitdet.json
+
     relabel evaluate --predictions theirs.json --ground-truth gt.json
     --coarse coarse.json --plots plots/
     """
+    if only_detections and (not detections or plots_to is not None):
+        raise RefusedError("--only-detections goes with --detections, and without --plots")
     if plots_to is not None:
         plots.check_available()
+    access = Access(endpoint_url)
     if json_out is not None and json_out != STDOUT:
-        check_writable(split_uri(json_out, Access(endpoint_url))[0])
-    with console.err.status("reading and pairing masks"):
-        pairs = paired(
-            predictions, ground_truth, coarse, images, Access(endpoint_url), TruthIds(truth_ids, truth_source)
-        )
-    with console.err.status(f"measuring {len(pairs.pairs)} masks"):
-        tree, measures = report.evaluate(pairs, replicates)
-    if json_out == STDOUT:
-        typer.echo(_as_json(tree, predictions, ground_truth, images))
-    else:
-        # names from the data are text, whatever brackets they hold
-        console.out.print(show.tables(tree), markup=False)
-        if json_out is not None:
-            store, name = split_uri(json_out, Access(endpoint_url))
-            store.put(name, _as_json(tree, predictions, ground_truth, images).encode())
+        check_writable(split_uri(json_out, access)[0])
+    tree: summary.Tree = {}
+    if not only_detections:
+        with console.err.status("reading and pairing masks"):
+            pairs = paired(predictions, ground_truth, coarse, images, access, TruthIds(truth_ids, truth_source))
+        with console.err.status(f"measuring {len(pairs.pairs)} masks"):
+            tree, measures = report.evaluate(pairs, replicates)
+    shown: list[Any] = [] if only_detections else [show.tables(tree)]
+    if detections:
+        given = (predictions, coarse, ground_truth)
+        tree["detections"] = _detections(detections, given, images, access, max_detections)
+        shown += [compare.table(tree["detections"]), *compare.notes(tree["detections"])]
+    _write(_as_json(tree, predictions, ground_truth, images), shown, json_out, access)
     if plots_to is not None:
         for path in plots.draw(tree, measures, plots_to):
             typer.echo(f"wrote {path}", err=True)
+
+
+def _detections(
+    files: list[str],
+    given: tuple[str, str | None, str],
+    images: str | None,
+    access: Access,
+    most: int,
+) -> summary.Tree:
+    wanted = None if images is None else read_image_list(images, access)
+    with console.err.status("measuring detections") as status:
+        return compare.compare(files, given, wanted, access, most, lambda file: status.update(f"measuring {file}"))
+
+
+def _write(figures: str, shown: list[Any], json_out: str | None, access: Access) -> None:
+    """The figures as JSON, where they are asked for; what is shown, unless they go to standard output."""
+    if json_out == STDOUT:
+        typer.echo(figures)
+        return
+    for each in shown:
+        console.out.print(each, markup=False)  # names from the data are text, whatever brackets they hold
+    if json_out is not None:
+        store, name = split_uri(json_out, access)
+        store.put(name, figures.encode())
 
 
 def _as_json(tree: summary.Tree, predictions: str, ground_truth: str, images: str | None) -> str:

@@ -17,7 +17,8 @@ def findings(
         list[str] | None,
         typer.Option(
             metavar="KIND",
-            help="Only this: duplicate, several, inside, half, overlap, box. May be repeated. Default: all.",
+            help="Only this: duplicate, several, inside, half, overlap, box; uncovered, class (with a model). May be "
+            "repeated. Default: all.",
         ),
     ] = None,
     duplicate_iou: Annotated[
@@ -29,6 +30,17 @@ def findings(
             metavar="URI", help="COCO or LVIS JSON that the masks came from: its boxes are compared with them."
         ),
     ] = None,
+    with_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Show the images to this model, too (lite, ...): objects without a mask, wrong classes.",
+        ),
+    ] = None,
+    checkpoint: Annotated[str | None, typer.Option(metavar="URI", help="Its weights; lite has its own.")] = None,
+    images: Annotated[str | None, typer.Option(metavar="URI", help="Where the images are now, if they moved.")] = None,
+    device: Annotated[str, typer.Option(help="Of the model: cpu, cuda, or auto, a GPU where there is one.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the model.")] = 2,
     as_patches: Annotated[
         str | None,
         typer.Option(metavar="URI", help="Write them as patches to judge, .json or .parquet (`relabel patch`)."),
@@ -46,18 +58,26 @@ def findings(
     nothing. The page of `relabel report` shows it. To act on it, write it as
     patches, fill in their verdicts and bring them with `relabel patch`.
 
+    --with-model looks at the images: objects that no mask covers are candidates,
+    which only a person adds and gives a class; masks that look like another class
+    are told by what the others of their class look like.
+
     Example: relabel findings s3://bucket/refined --as-patches patches.json
     """
-    from pipeline.findings import show  # it takes a second to import
+    from pipeline.findings import by_model, show  # it takes a second to import
     from pipeline.findings.find import Asked, find
 
     access = Access(endpoint_url)
     if as_patches is not None:
         check_writable(split_uri(as_patches, access)[0])
+    model = None
+    if with_model is not None:
+        model = by_model.model_for(with_model, checkpoint, access, device, threads)
+    asked = Asked(tuple(kind or ()), duplicate_iou, boxes, model, images)
     with console.err.status("looking at masks") as status:
         looked = find(
             output,
-            Asked(tuple(kind or ()), duplicate_iou, boxes),
+            asked,
             access,
             lambda images: status.update(f"looking at masks: {images:,} images"),
         )
@@ -65,6 +85,10 @@ def findings(
     typer.echo(f"kept in {output.rstrip('/')}/{looked.path}")
     if looked.unread:
         typer.echo(f"{looked.unread} masks could not be read", err=True)
+    if looked.unseen:
+        typer.echo(
+            f"{looked.unseen} images were not shown to the model: they, or their masks, cannot be read", err=True
+        )
     if as_patches is not None:
         store, name = split_uri(as_patches, access)
         store.put(name, show.as_patches(looked.table, as_patches, min_certainty, accept_above))

@@ -5,8 +5,9 @@
     measures.py    the pixels: IoU, boundary IoU and boundary accuracy of each mask
     bootstrap.py   intervals: images are resampled, masks stay with their image
     precision.py   mask AP and boundary AP, through pycocotools
+    detections/    AP of given detections against what came in, the labels and the truth
     scores.py      does a score know the IoU? rank correlation, AUROC, calibration, risk and coverage
-    evaluation/summary.py       all of it for one group of masks, as a tree of numbers
+    summary.py     all of it for one group of masks, as a tree of numbers
     report.py      all groups: everything, each source, the mean of the sources
     show.py        the tree as tables;  plots.py  as pictures
 

@@ -48,7 +48,7 @@ def read_truth(uri: str, access: Access = AS_CONFIGURED, ids: TruthIds = OWN_IDS
 
     Raises RefusedError where no annotation is of the source, or one lacks the field of ids.
     """
-    coco = _read_coco(uri, access)
+    coco = read_coco(uri, access)
     if ids.source is not None:
         own = [one for one in coco["annotations"] if str(one.get("source")) == ids.source]
         if not own:
@@ -75,13 +75,18 @@ def _truth(annotation: dict[str, Any], images: dict[Any, Any], categories: dict[
     return Truth(
         annotation_id=str(annotation[id_field]),
         image_id=str(image["id"]),
-        image_name=str(image["file_name"]),
+        image_name=image_name(image),
         source=str(image.get("source", NO_SOURCE)),
         category=categories.get(category_id, str(category_id)),
         mask=binary.from_segmentation(annotation["segmentation"], size_hw),
         ignore=region,
         crowd=bool(annotation.get("iscrowd", 0)),
     )
+
+
+def image_name(image: dict[str, Any]) -> str:
+    """Of an entry of `images`; LVIS names a file by its URL alone. Raises KeyError where neither is there."""
+    return str(image.get("file_name") or str(image["coco_url"]).rpartition("/")[2])
 
 
 def read_image_list(spec: str, access: Access = AS_CONFIGURED) -> list[str]:
@@ -91,7 +96,7 @@ def read_image_list(spec: str, access: Access = AS_CONFIGURED) -> list[str]:
         uri, _, key = spec.rpartition(":")
         if not uri.endswith(".json"):
             raise RefusedError(f"--images {spec}: give LIST.json, or SPLITS.json:NAME for one list of several")
-    content = _read_json(uri, access)
+    content = read_json(uri, access)
     if key is not None:
         if not isinstance(content, dict) or key not in content:
             keys = ", ".join(content) if isinstance(content, dict) else "a single list"
@@ -117,6 +122,12 @@ def is_coco(uri: str) -> bool:
     return uri.endswith(".json")
 
 
+def check_coarse(predictions: str, coarse: str | None) -> None:
+    """Raise RefusedError where coarse masks are given beside an output, which has its own."""
+    if coarse is not None and not is_coco(predictions):
+        raise RefusedError("--coarse goes with COCO JSON predictions; an output folder has its own coarse masks")
+
+
 def read_coarse(uri: str, access: Access = AS_CONFIGURED) -> dict[str, Rle]:
     """COCO JSON -> masks by annotation id; unreadable ones are left out."""
     return {
@@ -129,7 +140,7 @@ def read_coarse(uri: str, access: Access = AS_CONFIGURED) -> dict[str, Rle]:
 def _read_coco_predictions(uri: str, access: Access) -> list[Prediction]:
     """COCO JSON whose annotation ids are those of the ground truth. Columns of an output (`decision`, `reason`,
     `quality`, ...) and a detection `score` are taken where an annotation has them."""
-    coco = _read_coco(uri, access)
+    coco = read_coco(uri, access)
     images = {image["id"]: image for image in coco["images"]}
     predictions = []
     for annotation in coco["annotations"]:
@@ -187,14 +198,16 @@ def _scores(row: dict[str, Any]) -> dict[str, float]:
     return {name: float(row[name]) for name in SCORES if row.get(name) is not None and math.isfinite(row[name])}
 
 
-def _read_coco(uri: str, access: Access) -> dict[str, Any]:
-    content = _read_json(uri, access)
+def read_coco(uri: str, access: Access) -> dict[str, Any]:
+    """COCO JSON, whole. Raises RefusedError where it is none."""
+    content = read_json(uri, access)
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         raise RefusedError(f"{uri}: not COCO JSON with `images` and `annotations`")
     return content
 
 
-def _read_json(uri: str, access: Access) -> Any:
+def read_json(uri: str, access: Access) -> Any:
+    """Any JSON, whole. Raises RefusedError where it is none."""
     data = read_uri(uri, access, MAX_JSON_BYTES)
     try:
         return json.loads(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline.errors import RefusedError
 from pipeline.evaluation import inputs, pairing
 from pipeline.storage import Access
 
@@ -17,8 +16,7 @@ def paired(
 ) -> pairing.Pairing:
     """Labels paired with the truth by id, as `relabel evaluate` has its arguments. Raises RefusedError."""
     truths = inputs.read_truth(ground_truth, access, ids)
-    if coarse is not None and not inputs.is_coco(predictions):
-        raise RefusedError("--coarse goes with COCO JSON predictions; an output folder has its own coarse masks")
+    inputs.check_coarse(predictions, coarse)
     found = inputs.read_predictions(predictions, {truth.annotation_id for truth in truths}, access)
     return pairing.pair(
         truths,

@@ -30,7 +30,10 @@ CACHED_BANDS = 100_000  # about 1 kB each
 
 
 class BoundedEval(COCOeval):
-    """COCOeval whose overlaps leave out ignored pixels and, when `bounded`, do not exceed the boundary IoU."""
+    """COCOeval whose overlaps leave out ignored pixels and, when `bounded`, do not exceed the boundary IoU.
+
+    A truth has `truth`, with `ignore`, besides pycocotools' fields; what is `bounded`, and no crowd, has `band`.
+    """
 
     def __init__(self, truth: COCO, found: COCO, bounded: bool) -> None:
         super().__init__(truth, found, iouType="segm")
@@ -48,8 +51,9 @@ class BoundedEval(COCOeval):
         """(found,) overlaps with one truth."""
         if truth["truth"].ignore is not None:
             return np.array([_counted_overlap(item["segmentation"], truth["truth"], self._bounded) for item in found])
-        overlap = coco_mask.iou([item["segmentation"] for item in found], [truth["segmentation"]], [0])[:, 0]
-        if self._bounded:
+        crowd = truth["iscrowd"]
+        overlap = coco_mask.iou([item["segmentation"] for item in found], [truth["segmentation"]], [crowd])[:, 0]
+        if self._bounded and not crowd:
             bands = coco_mask.iou([item["band"] for item in found], [truth["band"]], [0])[:, 0]
             overlap = np.minimum(overlap, bands)
         return np.asarray(overlap, dtype=np.float64)
@@ -78,15 +82,26 @@ def average_precision(truths: Sequence[Truth], pairs: Sequence[Pair], side: str,
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = evaluation.eval["precision"][..., -1]  # (thresholds, recalls, categories, sizes); -1 undefined
+    precision = _of_all(evaluation)
+    by_category = {name: _mean(precision[:, :, index, 0]) for index, name in enumerate(categories)}
+    return {**summed_up(evaluation), "by_category": by_category}
+
+
+def summed_up(evaluation: COCOeval) -> dict[str, float]:
+    """Of an evaluation that was accumulated -> {"ap", "ap50", "ap75", "small", "medium", "large"}; NaN undefined."""
+    precision = _of_all(evaluation)
     by_size = {size: _mean(precision[..., index]) for index, size in enumerate(SIZES)}
     return {
         "ap": by_size.pop("all"),
         "ap50": _mean(precision[0, ..., 0]),
         "ap75": _mean(precision[5, ..., 0]),
         **by_size,
-        "by_category": {name: _mean(precision[:, :, index, 0]) for index, name in enumerate(categories)},
     }
+
+
+def _of_all(evaluation: COCOeval) -> Floats:
+    """(thresholds, recalls, categories, sizes) precision; -1 where undefined."""
+    return np.asarray(evaluation.eval["precision"][..., -1], np.float64)
 
 
 def _coco_sets(
@@ -104,7 +119,7 @@ def _coco_sets(
             "segmentation": rle,
             "area": binary.area(rle),
             "iscrowd": 0,
-            "band": _band(rle["counts"], *rle["size"]) if bounded else None,
+            "band": band(rle) if bounded else None,
             **more,
         }
 
@@ -125,6 +140,11 @@ def _coco_sets(
         if (rle := getattr(pair.prediction, side)) is not None
     )
     return index(annotation(truth, truth.mask, truth=truth) for truth in truths), index(found)
+
+
+def band(rle: Rle) -> Rle:
+    """The boundary band of a mask; those asked for last are kept."""
+    return _band(rle["counts"], *rle["size"])
 
 
 @lru_cache(maxsize=CACHED_BANDS)

@@ -18,7 +18,7 @@
 two for each mask. A FIGURE is {"value", "low", "high"}: a 95 % interval from resampling images. All numbers are
 fractions of 1; null where undefined. Levels and gains are over measured masks; what was left out is counted beside
 them, and `mean_iou_left_out_as_zero` and the average precisions count it as lost. In the mean of sources each source
-weighs the same.
+weighs the same. `relabel evaluate --detections` adds "detections" (`detections/compare.py`).
 """
 
 from __future__ import annotations

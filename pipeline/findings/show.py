@@ -12,7 +12,7 @@ from pipeline.corrections import patch_file
 from pipeline.corrections.patch_file import NO, YES
 from pipeline.dataset.findings import RIGHT
 from pipeline.findings.find import Looked, open_findings
-from pipeline.findings.kinds import KINDS
+from pipeline.findings.kinds import ADD, CLASS, KINDS
 
 EXAMPLES = 2
 _CARRIED = ("action", "image_id", "mask_id", "category", "rle", "finding_id", "kind", "other_mask_id", "other_category")
@@ -36,7 +36,8 @@ def table(looked: Looked) -> Table:
 def as_patches(found: pa.Table, uri: str, min_certainty: float = 0.0, accept_above: float | None = None) -> bytes:
     """The findings as the file of patches that `uri` is, each with a `verdict` to fill in.
 
-    accept_above: certainty from which on one that nobody has judged, and that has a cure, is given the verdict yes.
+    accept_above: certainty from which on one that nobody has judged, and that has a cure, is given the verdict yes; but
+    no mask is added without a person.
     """
     rows = found.filter(pc.greater_equal(found["certainty"], min_certainty)).to_pylist()
     return patch_file.write([_patch(row, accept_above) for row in rows], uri)
@@ -44,9 +45,11 @@ def as_patches(found: pa.Table, uri: str, min_certainty: float = 0.0, accept_abo
 
 def _patch(row: dict[str, Any], accept_above: float | None) -> dict[str, Any]:
     verdict = {None: "", RIGHT: YES}.get(row["verdict"], NO)
-    if accept_above is not None and not verdict and row["action"] != patch_file.LOOK:
+    if accept_above is not None and not verdict and row["action"] not in (patch_file.LOOK, ADD):
         verdict = YES if row["certainty"] >= accept_above else ""
     carried = {name: row[name] for name in _CARRIED}
+    if row["action"] == CLASS:  # what the mask is to become, and what it is
+        carried |= {"category": row["other_category"], "other_category": row["category"]}
     return {"verdict": verdict, **carried, "certainty": round(row["certainty"], 4), "detail": row["detail"]}
 
 

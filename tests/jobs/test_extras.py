@@ -35,6 +35,10 @@ COMMANDS = {
         ["--predictions", OUT, "--ground-truth", COARSE],
         ["--predictions", RESULT, "--ground-truth", COARSE, "--json", "gs://b/figures.json"],
     ],
+    "value": [
+        [OUT, "--ground-truth", "gs://b/truth.json"],
+        [RESULT, "--ground-truth", COARSE, "--json", "gs://b/worth.json"],
+    ],
     "adapt": [
         ["--images", "gs://b/x", "--masks", COARSE, "--output", "OUT"],
         ["--images", str(DEMO / "images"), "--masks", COARSE, "--output", "gs://b/a.safetensors"],

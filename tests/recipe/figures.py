@@ -50,7 +50,7 @@ def of_findings(output: Path) -> dict[str, Row]:
             "found": len(own),
             "precision": float(np.mean(right)) if right else None,
             "recall": len(caught & faults) / max(1, len(faults)),
-            "average precision": _average_precision(right, len(faults)),
+            "average precision": average_precision(right, len(faults)),
         }
     others = Counter(row["kind"] for row in rows if row["kind"] not in figures)
     return {**figures, **{kind: {"found": count} for kind, count in sorted(others.items())}}
@@ -68,7 +68,7 @@ def _fault(kind: str, row: Row, known: dict[str, Row]) -> Any:
     return known[row["mask_id"]]["truth_id"] if kind == "duplicate" else row["mask_id"]
 
 
-def _average_precision(right: list[bool], faults: int) -> float | None:
+def average_precision(right: list[bool], faults: int) -> float | None:
     if not faults:
         return None
     hits = np.cumsum(right)
