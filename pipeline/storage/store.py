@@ -32,8 +32,7 @@ from pipeline.storage.tables import READ_AHEAD_BYTES, Ranges, parquet_bytes
 
 T = TypeVar("T")
 
-UNKNOWN_BYTES = 1 << 30
-"""Bounds the time of a read whose size nobody told."""
+UNKNOWN_BYTES = 1 << 30  # bounds the time of a read whose size nobody told
 BLOCK_BYTES = 1 << 20
 
 
