@@ -63,6 +63,17 @@ up 1 --head --port="$port" --num-cpus=0 --include-dashboard=false --temp-dir="$f
 up 2 --address="127.0.0.1:$port" --num-cpus="$cpus"
 up 3 --address="127.0.0.1:$port" --num-cpus="$cpus"
 echo "three nodes; use them with: relabel run --address 127.0.0.1:$port ...   (Ctrl-C ends them)"
-wait -n "${alive[@]}" || true
-echo "a node ended, and with it the cluster" >&2
+
+# As elsewhere, a worker may go and the others do its work; without the head there is no cluster.
+head=${alive[0]}
+while kill -0 "$head" 2>/dev/null; do
+  wait -n "${alive[@]}" || true
+  for i in "${!alive[@]}"; do
+    if ! kill -0 "${alive[i]}" 2>/dev/null; then
+      echo "node ${alive[i]} ended" >&2
+      unset "alive[i]"
+    fi
+  done
+done
+echo "the head ended, and with it the cluster" >&2
 exit 1
