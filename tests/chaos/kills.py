@@ -4,7 +4,9 @@
 
 Each round is one output, on local disk or on an S3 server behind a proxy that injects faults into 10 % of the requests.
 It gets up to twelve kills: of the driver with its whole cluster ("machine"); or of the driver alone, of a model actor,
-or of a node, on a cluster of three nodes that outlives the rounds. Nodes that were killed are replaced.
+or of a node, on a cluster of three nodes that outlives the rounds. Nodes that were killed are replaced. In a round of
+"sleep" the driver and its whole cluster are stopped instead, as when a lid closes; another run goes on, and they wake
+beside it or after its end, two at most asleep at a time: then too they may end in one line, and change nothing.
 A kill counts when it landed with work pending. Then the run goes on to its end, and its shards' hashes are compared.
 A run that nobody killed has to end with 0; one that does not is started again, and stands in `gave_up`.
 All is drawn from the seed. Finished rounds stand in FOLDER/rounds.jsonl, and the same command goes on after them; with
@@ -35,10 +37,12 @@ from tests.fault_proxy import FaultProxy
 
 IMAGES, CHUNK_IMAGES = 48, 1
 PER_ROUND = 12
-PAUSE_S = {"machine": "0.5", "driver": "1", "actor": "2", "node": "2"}
+PAUSE_S = {"machine": "0.5", "sleep": "0.5", "driver": "1", "actor": "2", "node": "2"}
 """For each mask: else parts come all at once when the first writer is up, and no kill lands."""
-KINDS = ("machine", *3 * ("driver", "actor", "node"))
-"""Of the rounds, again and again; one that starts its own cluster for each kill takes the longest."""
+KINDS = ("machine", "sleep", *3 * ("driver", "actor", "node"))
+"""Of the rounds, again and again; those that start a cluster for each kill take the longest."""
+OWN_CLUSTER = ("machine", "sleep")
+MOST_ASLEEP = 2
 FAULTS = ("500", "503", "429", "reset", "reset_after", "truncated", "slow")
 LIMIT_S = 900.0
 
@@ -69,7 +73,7 @@ def play(
     options = ["--actors", "3", "--address", nodes.address] if nodes else ["--actors", "1"]
     options += ["--endpoint-url", access.endpoint_url] if access.endpoint_url else []
     command = corpus.command(output, *options)
-    run = start(command, KILLER_PAUSE_S=PAUSE_S[round_.kind])
+    run, asleep = start(command, KILLER_PAUSE_S=PAUSE_S[round_.kind]), list[subprocess.Popen[bytes]]()
     while len(round_.landed) < round_.kills:
         before = parts(output, direct)
         most = (corpus.chunks - 1 - before) // (round_.kills - len(round_.landed))  # leave some for the others
@@ -80,9 +84,15 @@ def play(
         pending = corpus.chunks - parts(output, direct)
         if victim and pending > 0:
             round_.landed.append({"kind": round_.kind, "remote": round_.remote, "pending": pending})
-        if round_.kind in ("machine", "driver"):
+        if round_.kind == "sleep":
+            asleep.append(run)
+        if round_.kind in (*OWN_CLUSTER, "driver"):
             run = start(command, KILLER_PAUSE_S=PAUSE_S[round_.kind])
+        while len(asleep) > MOST_ASLEEP - chance.randint(0, 1):
+            _wake(asleep.pop(0))
     _finish(run, command, round_.gave_up)
+    for sleeper in asleep:
+        _wake(sleeper)
 
 
 def _wait(run: subprocess.Popen[bytes], output: str, access: Access, wanted: int) -> bool:
@@ -97,7 +107,10 @@ def _wait(run: subprocess.Popen[bytes], output: str, access: Access, wanted: int
 
 
 def _kill(kind: str, run: subprocess.Popen[bytes], nodes: Any) -> bool:
-    """SIGKILL to a victim of this kind; whether there was one."""
+    """SIGKILL, or SIGSTOP for "sleep", to a victim of this kind; whether there was one."""
+    if kind == "sleep":
+        os.killpg(run.pid, signal.SIGSTOP)
+        return True
     if kind in ("machine", "driver"):
         os.killpg(run.pid, signal.SIGKILL)
         run.wait(60)
@@ -114,6 +127,14 @@ def _kill(kind: str, run: subprocess.Popen[bytes], nodes: Any) -> bool:
         except psutil.Error:
             continue
     return False
+
+
+def _wake(sleeper: subprocess.Popen[bytes]) -> None:
+    """Let a stopped run go on to its end, which is no traceback."""
+    os.killpg(sleeper.pid, signal.SIGCONT)
+    text = sleeper.communicate(timeout=LIMIT_S)[1].decode()
+    assert sleeper.returncode in (0, 1), f"{sleeper.returncode}: {text[-2000:]}"
+    assert "Traceback" not in text, text[-2000:]
 
 
 def _a_worker(nodes: Any) -> Any:
@@ -152,10 +173,11 @@ def kill(
             access, direct = (Access(proxy.url), Access(upstream)) if round_.remote else (Access(), Access())
             output = f"s3://chaos/out-{number}" if round_.remote else str(folder / f"out-{time.time_ns()}")
             begun = time.monotonic()
-            if round_.kind != "machine":
+            own = round_.kind in OWN_CLUSTER
+            if not own:
                 nodes = nodes or stack.enter_context(cluster(3))
             given = remote if round_.remote else local
-            play(round_, chance, given, output, access, direct, None if round_.kind == "machine" else nodes)
+            play(round_, chance, given, output, access, direct, None if own else nodes)
             entry = {**vars(round_), "same": hashes(output, direct) == expected, "s": round(time.monotonic() - begun)}
             done.append(entry)
             with log.open("a") as file:
