@@ -130,20 +130,21 @@ class Outcome:
 
 
 def run(
-    images: Path | None,
-    masks: Path,
+    images: Path | str | None,
+    masks: Path | str,
     output: Path,
     source: str | None = None,
     ignore: tuple[str, ...] = (),
     prune: bool = False,
+    access: Access | None = None,
 ) -> Outcome:
     """Plan, load and seal; every chunk as the stages do it. Raises RefusedError as the command does."""
-    store, access = Store(str(output)), Access()
+    store, access = Store(str(output)), access or Access()
     stated = None if images is None else str(images)
     source = source or (pinned_source(store, stated, str(masks)) if stated else None)
     source = source or sources.detect(str(masks), access, stated)
     root = sources.images_root(source, stated, str(masks), access)
-    given_images = Store(root)
+    given_images = Store(root, access)
     coverage = coverage_for(store, root, str(masks), source, ignore)
     with listing(regular(given_images, coverage)) as listed:
         given = SourceInput(str(masks), access, listed, 2, coverage=coverage, images_uri=root)
@@ -151,7 +152,7 @@ def run(
         plan(store, found, listed, ChunkLimits(16, 1 << 28), prune=prune)
         record(store, given, source, unguarded)
     files = sources.files_root(source, str(masks))
-    _refine(store, Inputs(given_images, Store(files) if files else None), root)
+    _refine(store, Inputs(given_images, Store(files, access) if files else None), root)
     scan = read_scan(store, current_scan(store))
     assert scan is not None
     return Outcome(open_result(str(output)), scan, source)
