@@ -54,6 +54,8 @@ Seal = attempts.Seal
 CURRENT = "current.json"
 PLAN, SEALS, MANIFEST_NAME = attempts.PLAN, attempts.SEALS, attempts.MANIFEST_NAME
 SCANS, LEASES, REVIEWS, RUNS, OVERLAYS = "scans", "leases", "reviews", "runs", "overlays"
+EXPORT_STATE, EXPORT_REPORT = ".relabel-export", "export.json"
+"""In the target of an export: the folder that remembers what is done, and what was exported."""
 FINDINGS = "findings"
 LAST_SCAN = f"{SCANS}/current.json"
 

@@ -21,11 +21,10 @@ from pipeline.exports.fragments import discard
 from pipeline.exports.image_files import write_renamed
 from pipeline.exports.registry import find
 from pipeline.exports.survey import survey
-from pipeline.exports.types import STATE, Export, Job, Options, Piece, as_json, from_json, selection
+from pipeline.exports.types import Export, Job, Options, Piece, as_json, from_json, selection
 from pipeline.storage import Store
 from schemas.config import digest
-
-REPORT = "export.json"
+from schemas.layout import EXPORT_REPORT, EXPORT_STATE
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def export(
     last = form.finish(job, pieces)
     last.files += write_renamed(job)
     report = {**asked, **_totals([*pieces, last]), "files": last.files}
-    target.put(REPORT, json.dumps(report, indent=1).encode())
+    target.put(EXPORT_REPORT, json.dumps(report, indent=1).encode())
     discard(target)  # not before the report: without it the final files are written again, from the fragments
     return Exported(report, len(pending))
 
@@ -79,8 +78,8 @@ def export(
 def begin(target: Store, asked: dict[str, Any], overwrite: bool) -> None:
     """Claim the target for this job. Raises RefusedError when it holds another export, or files of something else."""
     present = [file.path for file in target.list()]
-    if f"{STATE}/job.json" in present:
-        before = json.loads(target.read(f"{STATE}/job.json"))
+    if f"{EXPORT_STATE}/job.json" in present:
+        before = json.loads(target.read(f"{EXPORT_STATE}/job.json"))
         if before == asked:
             return
         if not overwrite:
@@ -91,16 +90,16 @@ def begin(target: Store, asked: dict[str, Any], overwrite: bool) -> None:
         clear(target)
     elif present:
         raise RefusedError(f"{target.uri} is not empty, and no export of ours; choose another folder")
-    target.put(f"{STATE}/job.json", json.dumps(asked, indent=1).encode())
+    target.put(f"{EXPORT_STATE}/job.json", json.dumps(asked, indent=1).encode())
 
 
 def clear(target: Store) -> None:
     """Delete what an earlier export wrote, and nothing else; the claim last."""
     files = [path for piece in _done(target).values() for path in piece.files]
     files += (_report(target) or {}).get("files", [])
-    for path in [*files, REPORT]:
+    for path in [*files, EXPORT_REPORT]:
         target.delete(path)
-    for file in reversed(target.list(STATE)):
+    for file in reversed(target.list(EXPORT_STATE)):
         target.delete(file.path)
 
 
@@ -127,7 +126,7 @@ def _write_all(
 def write_group(form: Export, job: Job, group: Group, index: int) -> Piece:
     """Write one group and mark it done."""
     piece = form.write(job, group, index)
-    job.target.put(f"{STATE}/done/{index:06d}.json", json.dumps(as_json(piece)).encode())
+    job.target.put(f"{EXPORT_STATE}/done/{index:06d}.json", json.dumps(as_json(piece)).encode())
     return piece
 
 
@@ -145,7 +144,7 @@ def _asked(result: Result, name: str, options: Options) -> dict[str, Any]:
 
 def _done(target: Store) -> dict[int, Piece]:
     found = {}
-    for file in target.list(f"{STATE}/done"):
+    for file in target.list(f"{EXPORT_STATE}/done"):
         index = int(file.path.rpartition("/")[2].removesuffix(".json"))
         found[index] = from_json(json.loads(target.read(file.path)))
     return found
@@ -153,7 +152,7 @@ def _done(target: Store) -> dict[int, Piece]:
 
 def _report(target: Store) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(target.read(REPORT)))
+        return dict(json.loads(target.read(EXPORT_REPORT)))
     except FileNotFoundError:
         return None
 

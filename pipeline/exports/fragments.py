@@ -16,10 +16,11 @@ from typing import Any, BinaryIO
 
 from pipeline.errors import JobError
 from pipeline.exports.text import to_json
-from pipeline.exports.types import STATE, Job, Piece
+from pipeline.exports.types import Job, Piece
 from pipeline.storage import Store
+from schemas.layout import EXPORT_STATE
 
-FOLDER, DONE = f"{STATE}/fragments", f"{STATE}/done"
+FOLDER, DONE = f"{EXPORT_STATE}/fragments", f"{EXPORT_STATE}/done"
 
 
 class Fragments:

@@ -21,9 +21,6 @@ from pipeline.dataset.by_image import Group, Row, read_group
 from pipeline.exports.names import Names
 from pipeline.storage import Store
 
-STATE = ".relabel-export"
-"""Folder of the target that remembers what is done."""
-
 MASK_COLUMNS = [
     "mask_id",
     "source_mask_id",

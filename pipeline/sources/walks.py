@@ -12,6 +12,7 @@ from pipeline.sources.coverage import IMAGES, Coverage
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import IMAGE_SUFFIXES, SourceInput
 from pipeline.storage import Store, StoredFile
+from schemas import layout
 
 Beside = Callable[[str], str | None]
 """A path -> why a file of that name is no mask file by design, or None."""
@@ -20,6 +21,7 @@ Beside = Callable[[str], str | None]
 LOOKED_AT = 1000
 """Files of a folder that tell what it holds."""
 AN_IMAGE = "an image of --images"
+OF_AN_EXPORT = "of an export by relabel"
 
 
 def nothing_beside(_path: str) -> str | None:
@@ -48,14 +50,24 @@ def _named(suffixes: Collection[str]) -> str:
 
 def listed(given: SourceInput, folder: str = "") -> Iterator[StoredFile]:
     """The files of `--masks` that are no images of `--images`; what is no file at all is named."""
-    nested = images_below(given)
-    for file in given.within(Store(given.masks_uri, given.access).walk(folder, follow_links=True)):
+    nested, store = images_below(given), Store(given.masks_uri, given.access)
+    for file in given.within(store.walk(folder, follow_links=True)):
         if file.special:
             given.coverage.leave(file.path, "no file", file.special)
         elif nested is not None and _is_image(file.path, nested):
             given.coverage.ignore(file.path, AN_IMAGE)
+        elif _is_of_an_export(store, file.path):
+            given.coverage.ignore(file.path, OF_AN_EXPORT)
         else:
             yield file
+
+
+def _is_of_an_export(store: Store, path: str) -> bool:
+    """Whether it is what `relabel export` keeps beside masks."""
+    folder, name = posixpath.split(path)
+    if name == layout.EXPORT_REPORT:
+        return store.exists(posixpath.join(folder, layout.EXPORT_STATE, "job.json"))
+    return layout.EXPORT_STATE in folder.split("/")
 
 
 def regular(images: Store, coverage: Coverage) -> Iterator[StoredFile]:

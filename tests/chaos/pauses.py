@@ -30,11 +30,11 @@ from typing import Any
 from pipeline.dataset import open_result
 from pipeline.dataset.verdicts import digest, stored
 from pipeline.errors import RelabelError
-from pipeline.exports.driver import REPORT
 from pipeline.planning.attempts import increments
 from pipeline.storage import Access, Store
 from pipeline.verify.check import verify
 from schemas import layout
+from schemas.layout import EXPORT_REPORT
 from tests.chaos.commands import COMMANDS, HELD, Place, finish, make
 from tests.chaos.gate import guarding, run_until
 from tests.chaos.runs import s3_server
@@ -81,9 +81,9 @@ def check(place: Place, expected: dict[str, str]) -> Iterator[str]:
 
 def check_export(target: Store) -> Iterator[str]:
     """A finished export has every image and mask that it says it has."""
-    if not target.exists(REPORT):
+    if not target.exists(EXPORT_REPORT):
         return
-    said = json.loads(target.read(REPORT))["counts"]
+    said = json.loads(target.read(EXPORT_REPORT))["counts"]
     found = json.loads(target.read("instances.json"))
     if (len(found["images"]), len(found["annotations"])) != (said["images"], said["masks"]):
         yield f"the export says {said}, and holds {len(found['images'])}, {len(found['annotations'])}"

@@ -278,3 +278,15 @@ def check_all_named(outcome: Outcome, output: Path, names: set[str]) -> None:
     assert outcome.scan["unread"] == sum(row["state"] == "unread" for row in rows)
     left = {row["name"] for row in rows if row["root"] == "masks" and row["state"] == "unread"}
     assert outcome.scan["unread"] >= len(left)
+
+
+def test_what_an_export_keeps_beside_the_masks_is_no_mask(tmp_path: Path) -> None:
+    put_images(tmp_path / "images", "a.jpg")
+    put(tmp_path / "masks/a.png", square() * 255)
+    for name in (".relabel-export/job.json", ".relabel-export/done/000000.json", "export.json", "other/export.json"):
+        put(tmp_path / "masks" / name, {})
+    outcome = run(tmp_path / "images", tmp_path / "masks", tmp_path / "out")
+    assert outcome.said("ignored") == {
+        "of an export by relabel": [".relabel-export/done/000000.json", ".relabel-export/job.json", "export.json"]
+    }
+    assert [name for names in outcome.said("unread").values() for name in names] == ["other/export.json"]
