@@ -164,13 +164,13 @@ def origin(name: str, figures: Mapping[str, float | None]) -> str:
 def table(measured: Sequence[Measurement], worlds: Sequence[World]) -> Iterator[str]:
     """Markdown, a run a row. Raises SystemExit, before the first of them, where the model may not say one."""
     check(max(world.images for world in worlds), measured)
-    columns = "images at once, side, GPUs, refining, GPUs busy, driver busy, planning alone / by tasks, head memory, "
-    columns += "requests, GPU cost, bound by"
+    columns = "images at once, side, GPUs, refining, GPUs busy, driver busy, planning alone / by tasks, "
+    columns += "memory of driver or seal, requests, GPU cost, bound by"
     yield f"| {columns.replace(', ', ' | ')} |"
     yield f"| {' | '.join(['---:'] * 10)} | --- |"
     for world in worlds:
         one = simulate(world, measured)
-        head_mb = max(one["planning_peak_mb"] or 0, one["driver_held_mb"], one["seal_held_mb"])
+        head_mb = max(one["driver_held_mb"], one["seal_held_mb"])
         cells = [
             f"{world.images:,}".replace(",", " "),
             f"{world.side}",
