@@ -46,7 +46,7 @@ class ModelView:
         try:
             pixels = self._photos.read(image["image_uri"], size_hw)
             decoded = [binary.decode(row["mask_rle"]) for row in there]
-        except (ImageError, MaskError):
+        except (ImageError, MaskError):  # one that cannot be read: the command tells how many
             self.unseen += 1
             return
         embedding = self._model.encode([input_for(self._model, pixels)])

@@ -70,7 +70,8 @@ def _lite(name: str) -> Features:
 def _resnet(name: str) -> Features:
     """torchvision's; its weights from torch's cache, or fetched into it."""
     network = get_model(name)
-    network.load_state_dict(get_model_weights(name)["DEFAULT"].get_state_dict(progress=False, check_hash=True))
+    weights = get_model_weights(name)["DEFAULT"]
+    network.load_state_dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     taps = create_feature_extractor(network.eval(), {f"layer{number}": str(number) for number in range(1, 5)})
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     return _frozen(name, taps, lambda windows: list(taps(((windows - mean) / std).permute(0, 3, 1, 2)).values()))

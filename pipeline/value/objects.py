@@ -199,7 +199,7 @@ def seen(chosen: Chosen, photos: Photos) -> Iterator[Seen]:
 def _read(photos: Photos, row: Row) -> Pixels | None:
     try:
         return photos.read(row["image_uri"], (row["height"], row["width"]))
-    except ImageError:
+    except ImageError:  # counted as image_unreadable
         return None
 
 

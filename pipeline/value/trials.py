@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,10 +93,8 @@ def run(
 def _kept_or_run(given: Material, kind: Kind, steps: int, seed: int, kept: Store | None) -> Floats:
     name = f"{_trial_id(given, kind, steps, seed)}.json"
     if kept is not None:
-        try:
+        with suppress(FileNotFoundError):  # not finished before: it is run now
             return np.array(json.loads(kept.read(name))["iou"], np.float64)
-        except FileNotFoundError:
-            pass
     iou = trial(given, kind, steps, seed)
     if kept is not None:
         kept.put(name, json.dumps({"labels": kind.name, "seed": seed, "steps": steps, "iou": iou.tolist()}).encode())

@@ -35,7 +35,7 @@ for folder in ("/", "/opt/relabel", "/usr", "/etc", "/var", "/home", "/weights",
     try:
         with open(folder + "/written", "w"):
             print(folder, end=" ")
-    except OSError:
+    except OSError:  # it cannot be written: what is printed are those that can
         pass
 print()
 print([name for _, name in socket.if_nameindex()])

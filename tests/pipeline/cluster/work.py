@@ -64,6 +64,6 @@ class KilledOnce:
     def __call__(self, item: Any) -> Iterator[Any]:
         for result in self.function(item):
             yield result
-            with suppress(FileExistsError):
+            with suppress(FileExistsError):  # another was killed already
                 Path(self.killed).touch(exist_ok=False)
                 os.kill(os.getpid(), signal.SIGKILL)

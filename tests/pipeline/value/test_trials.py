@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,16 @@ def test_features_of_imagenet(windows: list[np.ndarray]) -> None:
     assert [tuple(each.shape[1:]) for each in maps] == [(24, 48, 48), (40, 24, 24), (112, 12, 12), (320, 6, 6)]
 
 
+class Touch:
+    """Code that runs when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (str(self.path), "w"))
+
+
 def test_features_of_torchvision(windows: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     file = tmp_path / "hub" / "checkpoints" / Path(get_model_weights("resnet18")["DEFAULT"].url).name
@@ -148,6 +159,10 @@ def test_features_of_torchvision(windows: list[np.ndarray], tmp_path: Path, monk
     file.write_bytes(b"cut off")
     with pytest.raises(RefusedError, match=f"resnet18: its ImageNet weights are not in {tmp_path}/hub/checkpoints"):
         features.load("resnet18", 1)
+    torch.save({"fc.bias": Touch(tmp_path / "ran")}, file)
+    with pytest.raises(RefusedError, match="resnet18: its ImageNet weights"):
+        features.load("resnet18", 1)
+    assert not (tmp_path / "ran").exists(), "code in a file of weights was run"
 
 
 def test_missing_features_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
