@@ -40,22 +40,11 @@ SIDES = ("height", "width")
 BATCH_ROWS = 64
 
 
-def scan(given: SourceInput) -> Iterator[PlannedImage]:
-    """Every row of every file. Raises RefusedError for files without the columns that are needed.
+def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
+    """Every row of a file. Raises RefusedError for one without the columns that are needed.
 
     A damaged file among others is named and left, from the row on where it is.
     """
-    for piece in pieces(given):
-        yield from scan_piece(given, piece)
-
-
-def pieces(given: SourceInput) -> list[Piece]:
-    """The files."""
-    return containers.pieces(given, PARQUET, BESIDE)
-
-
-def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
-    """Every row of a file; see `scan`."""
     store = containers.root(given, PARQUET)
     try:
         with store.open(piece.path) as file:

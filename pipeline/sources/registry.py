@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from pipeline.dataset import open_result
 from pipeline.errors import RefusedError
@@ -28,6 +27,7 @@ from pipeline.sources import (
     coco,
     coco_panoptic,
     coco_results,
+    containers,
     cvat,
     image_folder,
     instances,
@@ -54,25 +54,35 @@ from pipeline.storage import Access
 from pipeline.storage.containers import PARQUET, TAR
 
 
-class ByFile(NamedTuple):
-    """How a source is read file by file: which files, in order (the coverage is told of all others), and one of them,
-    wherever that is done: there, the input has no listing of the images.
+@dataclass(frozen=True)
+class ByFile:
+    """A scan of many files, each of which can be read by itself, wherever that is done: there, the input has no listing
+    of the images. suffix, beside: as `containers.find` takes them.
     """
 
-    find: Callable[[SourceInput], list[Piece]]
+    suffix: str
+    beside: Collection[str]
     scan: Callable[[SourceInput, Piece], Iterator[PlannedImage]]
+
+    def __call__(self, given: SourceInput) -> Iterator[PlannedImage]:
+        """All of them, in order."""
+        for piece in self.pieces(given):
+            yield from self.scan(given, piece)
+
+    def pieces(self, given: SourceInput) -> list[Piece]:
+        """The files, in order; the coverage is told of all others."""
+        return containers.pieces(given, self.suffix, self.beside)
 
 
 @dataclass(frozen=True)
 class Source:
     """One format.
 
-    scan          reads it
+    scan          reads it; a `ByFile` for many files each of which can be read by itself
     files_root    `--masks` -> the folder of mask files that are read again when an image is loaded; None: there are
                   none, the annotations hold the masks
     images_root   (`--masks`, access) -> where the images are when `--images` does not say; None: it must
     parse         checks the options in `--source NAME:key=value,...`, and raises RefusedError; None: it takes none
-    by_file       for a source of many files each of which can be read by itself; None: it is read as a whole
     semantic      whether these are class maps: unless told otherwise, their masks are refined by regions and do not
                   overlap
     """
@@ -82,7 +92,6 @@ class Source:
     images_root: Callable[[str, Access], str] | None = None
     parse: Callable[[Mapping[str, str]], object] | None = None
     semantic: bool = False
-    by_file: ByFile | None = None
 
 
 def _beside_the_masks(masks_uri: str, _access: Access) -> str:
@@ -117,15 +126,12 @@ SOURCES: dict[str, Source] = {
     "rle-csv": Source(rle_csv.scan, parse=rle_csv.parse),
     "sa-1b": Source(sa1b.scan, images_root=_beside_the_masks),
     "parquet": Source(
-        parquet.scan,
+        ByFile(PARQUET, parquet.BESIDE, parquet.scan_piece),
         files_root=parquet.files_root,
         images_root=_beside_the_masks,
         parse=parquet.parse,
-        by_file=ByFile(parquet.pieces, parquet.scan_piece),
     ),
-    "webdataset": Source(
-        webdataset.scan, images_root=_beside_the_masks, by_file=ByFile(webdataset.pieces, webdataset.scan_piece)
-    ),
+    "webdataset": Source(ByFile(TAR, webdataset.BESIDE, webdataset.scan_piece), images_root=_beside_the_masks),
     "image-folder": Source(image_folder.scan, files_root=image_folder.root, images_root=_beside_the_masks),
     "result": Source(result.scan, images_root=_of_the_result),
 }
@@ -179,17 +185,17 @@ def scan(source: str, given: SourceInput) -> Iterator[PlannedImage]:
 def pieces(source: str, given: SourceInput) -> list[Piece] | None:
     """The files of a source that is read file by file, None of another one."""
     name, options = parse(source)
-    by_file = SOURCES[name].by_file
-    return by_file.find(replace(given, options=options)) if by_file else None
+    scans = SOURCES[name].scan
+    return scans.pieces(replace(given, options=options)) if isinstance(scans, ByFile) else None
 
 
 def scan_piece(source: str, given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
     """The planned images of one of the files of a source that has `pieces`."""
     name, options = parse(source)
-    by_file = SOURCES[name].by_file
-    if by_file is None:
+    scans = SOURCES[name].scan
+    if not isinstance(scans, ByFile):
         raise RefusedError(f"source {name} is read as a whole, not file by file")
-    return by_file.scan(replace(given, options=options), piece)
+    return scans.scan(replace(given, options=options), piece)
 
 
 def mask_id(image_id: str, source_mask_id: str, occurrence: int) -> str:

@@ -52,19 +52,8 @@ class _Sample:
     masks: list[_Member] = field(default_factory=list)
 
 
-def scan(given: SourceInput) -> Iterator[PlannedImage]:
-    """Every sample that has an image. Raises RefusedError for one tar alone that is damaged or compressed."""
-    for piece in pieces(given):
-        yield from scan_piece(given, piece)
-
-
-def pieces(given: SourceInput) -> list[Piece]:
-    """The tars."""
-    return containers.pieces(given, TAR, BESIDE)
-
-
 def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
-    """Every sample of a tar; see `scan`."""
+    """Every sample of a tar that has an image. Raises RefusedError for one alone that is damaged or compressed."""
     store = containers.root(given, TAR)
     with store.open(piece.path) as file:
         members: list[_Member] = []

@@ -22,6 +22,7 @@ from tests.pipeline.corrections.way_back import (
     as_polygon,
     attribute,
     back,
+    corrected_once,
     edit,
     edit_regions,
     edited,
@@ -141,9 +142,7 @@ def test_later_corrections_lie_on_top(output: Output, tmp_path: Path) -> None:
 
 
 def test_two_people_at_once_with_the_export_that_they_had(output: Output, tmp_path: Path) -> None:
-    own, sent = ids(output), exported(output, tmp_path / "sent", "cvat")
-    back(output, edited(sent, lambda root: edit(output, root)), name="one")
-    output.seal(shard_bytes=1)
+    own, sent = corrected_once(output, tmp_path)
 
     def other(root: Element) -> None:
         as_polygon(of_mask(root, own[LEFT])[0], RING)

@@ -22,6 +22,7 @@ from tests.pipeline.corrections.way_back import (
     as_polygon,
     attribute,
     back,
+    corrected_once,
     edit,
     edited,
     exported,
@@ -151,9 +152,7 @@ def test_a_name_is_no_path(output: Output, tmp_path: Path) -> None:
 
 
 def test_a_mask_that_somebody_removed_since_is_named(output: Output, tmp_path: Path) -> None:
-    own, sent = ids(output), exported(output, tmp_path / "sent", "cvat")
-    back(output, edited(sent, lambda root: edit(output, root)), name="one")
-    output.seal(shard_bytes=1)
+    own, sent = corrected_once(output, tmp_path)
 
     def redraw(root: Element) -> None:
         as_polygon(of_mask(root, own[GONE])[0], RING)

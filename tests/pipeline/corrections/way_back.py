@@ -148,3 +148,11 @@ def edit_regions(output: Output, given: list[Row]) -> list[Row]:
         {**shared, "id": "x1Yz", "type": "brushlabels", "from_name": "label", "value": new},
     ]
     return [*(one for key, one in regions.items() if key != own[GONE]), *more]
+
+
+def corrected_once(output: Output, folder: Path) -> tuple[dict[str, str], Path]:
+    """After `edit`'s corrections have come home and were sealed: ids from before, and the export that was corrected."""
+    own, sent = ids(output), exported(output, folder / "sent", "cvat")
+    back(output, edited(sent, lambda root: edit(output, root)), name="one")
+    output.seal(shard_bytes=1)
+    return own, sent
