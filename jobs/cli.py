@@ -53,7 +53,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"relabel {__version__}")
+        console.out.tell(f"relabel {__version__}")
         raise typer.Exit
 
 
@@ -108,12 +108,12 @@ def _say_wrong_use(error: Any) -> int:
     globbed = "unexpected extra arg" in told and command.endswith("refine")
     hint = " Quote a pattern, so that the shell leaves it as it is." if globbed else ""
     stop = "" if told.endswith((".", "?")) else "."
-    console.err.print(f"relabel: {told}{stop}{hint} `{command} --help` lists what there is.", markup=False)
+    console.err.tell(f"relabel: {told}{stop}{hint} `{command} --help` lists what there is.")
     return 2
 
 
 def _say(error: Exception, code: int) -> int:
-    console.err.print(f"relabel: {secrets.redacted(str(error))}", markup=False)
+    console.err.tell(f"relabel: {secrets.redacted(str(error))}")
     return code
 
 

@@ -44,10 +44,10 @@ def _show(result: Path, pictures: Path) -> None:
         rows = [row for row in masks.to_pylist() if row["image_uri"] == image_uri]
         _picture(pictures / f"{Path(image_uri).stem}.png", DATA / "images" / image_uri, rows)
     console.out.print(_table(masks))
-    console.out.print(
+    console.out.tell(
         f"pictures: {pictures}/*.png (image, coarse, refined)\ndataset:  {result}/{layout.every_shard('masks')}"
     )
-    console.out.print(f"read it:  pipeline.open('{result}').masks(), or any Parquet reader (REFERENCE.md)")
+    console.out.tell(f"read it:  pipeline.open('{result}').masks(), or any Parquet reader (REFERENCE.md)")
 
 
 def _picture(path: Path, photo: Path, rows: list[dict[str, Any]]) -> None:

@@ -53,7 +53,7 @@ def diff(
     for uri in (html, json_out):
         if uri not in (None, STDOUT):
             check_writable(split_uri(str(uri), access)[0])
-    with console.err.status("comparing"):
+    with console.err.doing("comparing"):
         sides = find_side(before, access), find_side(after, access)
         found = compare(*sides, sample)
     figures = json.dumps(show.to_json(found), indent=1)
@@ -64,7 +64,7 @@ def diff(
         if json_out is not None:
             _write(json_out, figures, access)
     if html is not None:
-        with console.err.status("drawing examples"):
+        with console.err.doing("drawing examples"):
             drawn = page.page(found, *sides, images)
         _write(html, drawn, access)
 
@@ -72,4 +72,4 @@ def diff(
 def _write(uri: str, text: str, access: Access) -> None:
     store, name = split_uri(uri, access)
     store.put(name, text.encode())
-    typer.echo(f"wrote {uri}", err=True)
+    console.err.tell(f"wrote {uri}")

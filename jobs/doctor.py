@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from jobs import console
 from pipeline.storage import Access
@@ -35,9 +36,11 @@ def doctor(
     problems = 0
     for finding in diagnose(output, Access(endpoint_url), address, with_ray=not no_ray):
         problems += finding.state == "problem"
-        mark = f"[{COLOURS[finding.state]}]{finding.state:8}[/]"
-        console.out.print(f"{mark} [bold]{finding.check:{WIDTH}}[/] ", end="")
-        console.out.print(finding.found, markup=False)
+        head = f"{finding.state:8} {finding.check:{WIDTH}} "
+        line = Text(console.out.fitted(head + finding.found, len(head)))
+        line.stylize(COLOURS[finding.state], 0, len(finding.state))
+        line.stylize("bold", len("problem  "), len(head))
+        console.out.print(line)
         if finding.do:
-            console.out.print(f"{'':9}{'':{WIDTH}} -> {finding.do}", markup=False)
+            console.out.tell(f"{'':{len(head)}}-> {finding.do}")
     raise typer.Exit(1 if problems else 0)

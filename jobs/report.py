@@ -35,7 +35,9 @@ def report(
     access = Access(endpoint_url)
     store, name = split_uri(to, access)
     check_writable(store)
-    with console.err.status("reading the result and drawing a sample of it"):
+    with console.err.doing("reading the result and drawing a sample of it"):
         html = make(output, access=access, ground_truth=ground_truth, images_root=images, per_stratum=sample).encode()
     store.put(name, html)
-    typer.echo(f"wrote {to} ({len(html) / 1e6:.1f} MB); its verdicts come back with: relabel review {output} FILE")
+    console.out.tell(
+        f"wrote {to} ({len(html) / 1e6:.1f} MB); its verdicts come back with: relabel review {output} FILE"
+    )

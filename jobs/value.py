@@ -91,7 +91,7 @@ def value(
     truths = read_truth(ground_truth, access, TruthIds(truth_ids, truth_source))
     tested, learned = objects.images_of(truths, test, train, access)
     chosen = objects.choose(result, truths, tested, learned, limit)
-    with console.err.status("looking at images") as status:
+    with console.err.doing("looking at images") as status:
         windows = list(objects.seen(chosen, Photos.of(result, images)))
         given = trials.material(windows, network, lambda count: status.update(f"features of {count:,} windows"))
         found = trials.run(
@@ -110,7 +110,7 @@ def value(
         return
     console.out.print(figures.table(told), markup=False)
     for line in figures.notes(told):
-        typer.echo(line)
+        console.out.tell(line)
     if json_out is not None:
         store, name = split_uri(json_out, access)
         store.put(name, written.encode())

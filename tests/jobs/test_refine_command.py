@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from jobs import cli, console
@@ -49,7 +48,7 @@ def refine(monkeypatch: pytest.MonkeyPatch) -> Refine:
     def run(*arguments: str | Path) -> Result:
         told = io.StringIO()
         for name in ("out", "err"):
-            monkeypatch.setattr(console, name, Console(file=told, soft_wrap=True, highlight=False))
+            monkeypatch.setattr(console, name, console.Screen(file=told))
         done = CliRunner().invoke(cli.app, ["refine", *map(str, arguments)])
         if isinstance(done.exception, RelabelError):
             raise done.exception
