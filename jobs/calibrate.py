@@ -77,9 +77,10 @@ def calibrate(
 
 
 def _follow_verdicts(result: str, output: str, access: Access) -> None:
-    from pipeline.calibration.verdicts import calibrate_by_verdicts  # as above
+    with console.err.doing("reading the verdicts"):
+        from pipeline.calibration.verdicts import calibrate_by_verdicts  # as above
 
-    found = calibrate_by_verdicts(result, access)
+        found = calibrate_by_verdicts(result, access)
     console.out.tell(
         f"{found.calibration_id}: the refined mask is kept where it is estimated {found.margin:+.3f} better; that "
         f"agrees with {found.fitted_on['agreed']:.0%} of the {_number(found, 'verdict')} it was chosen on "

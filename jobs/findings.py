@@ -94,5 +94,7 @@ def findings(
         store, name = split_uri(as_patches, access)
         store.put(name, show.as_patches(looked.table, as_patches, min_certainty, accept_above))
         console.out.tell(
-            f"wrote {as_patches}: fill in `verdict` (yes or no), then: relabel patch {output} --from {as_patches}"
+            f"wrote {as_patches}: {'fill in `verdict` (yes or no), then' if looked.table.num_rows else 'empty'}"
         )
+        if looked.table.num_rows:
+            console.out.offer(f"apply it: relabel patch {output} --from {as_patches}")

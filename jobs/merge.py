@@ -85,8 +85,9 @@ def merge(
     asked = Asked(own, other, absolute(images), key, _classes(classes, access), only_known, only_first_images)
     with console.err.doing("merging"):
         done = make(asked, target, path, access)
-    for scan in done.scans:
-        for line in scan_table.lines(scan):
+    for name, scan in zip(called, done.scans, strict=True):
+        title, *rest = scan_table.lines(scan)
+        for line in (f"{name}: {title}", *rest):
             console.err.tell(line)
     for line in lines(done, asked):
         console.out.tell(line)

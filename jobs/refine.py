@@ -127,6 +127,9 @@ def _check(targets: list[Target]) -> None:
     for path in written:
         if path.resolve() in inputs:
             raise RefusedError(f"{path} would be written over an input: choose another --output or --picture")
+    pictures = {target.picture for target in targets}
+    if both := next((path for target in targets for path in target.outputs if path in pictures), None):
+        raise RefusedError(f"{both} would be both a mask and a picture: choose another --output or --picture")
     if twice := next((path for path, number in Counter(written).items() if number > 1), None):
         raise RefusedError(f"{twice} would be written twice: two inputs differ in their suffix alone; rename one")
     for target in targets:

@@ -38,6 +38,4 @@ def report(
     with console.err.doing("reading the result and drawing a sample of it"):
         html = make(output, access=access, ground_truth=ground_truth, images_root=images, per_stratum=sample).encode()
     store.put(name, html)
-    console.out.tell(
-        f"wrote {to} ({len(html) / 1e6:.1f} MB); its verdicts come back with: relabel review {output} FILE"
-    )
+    console.out.offer(f"wrote {to} ({len(html) / 1e6:.1f} MB)\nbring its verdicts home: relabel review {output} FILE")

@@ -124,6 +124,7 @@ def test_a_gif_for_one_image(folders: Path, tmp_path: Path, refine: Refine) -> N
     [
         ("photos/coffee.jpg", "masks/coffee.png", ["--output", "masks/coffee.png"], "written over an input"),
         ("photos", "masks", ["--output", "masks"], "written over an input"),
+        ("photos", "masks", ["--output", "new", "--picture", "new"], "both a mask and a picture"),
         ("photos", "masks", ["--output", "x", "--picture", "y", "--picture-format", "bmp"], "has to end in one of"),
         ("photos", "nowhere", ["--output", "x"], "cannot read the mask nowhere"),
         ("photos/*.tiff", "masks", ["--output", "x"], "no image at photos/*.tiff"),
