@@ -114,13 +114,16 @@ def bench(
 
 
 def _show(result: dict[str, Any]) -> None:
-    table = Table(title=f"{result['model']} · {plural(result['images'], 'image')} · {plural(result['masks'], 'mask')}")
+    table = Table(
+        title=f"{result['model']} · {plural(result['images'], 'image')} · {plural(result['masks'], 'mask')}",
+        title_justify="left",
+    )
     for column in ("stage", "share", "seconds", "per second"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for name, stage in result["stages"].items():
         unit = "images" if name in ("load", "encode") else "prompts"
         table.add_row(name, f"{stage['share']:.0%}", f"{stage['seconds']:.2f}", f"{stage['per_s']:.1f} {unit}")
-    console.out.print(table)
+    console.out.show(table)
     console.out.tell(
         f"whole: {result['images_per_s']:.2f} images/s, {result['masks_per_s']:.2f} masks/s, one image at a time; "
         f"most of the time in {result['bound_by']}\nencoder: {result['encoder_tflops']:.3f} TFLOP/s, "

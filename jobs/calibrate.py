@@ -106,7 +106,10 @@ def _show(found: Calibration) -> None:
         f"{_number(found, 'image')} that it was not fitted to; the refined mask is kept where it "
         f"is estimated {found.margin:+.3f} better; {found.lower_share:.0%} of the masks are better than quality_lower"
     )
-    table = Table(title=f"of the masks with quality >= q, at least {found.certificates[0].share:.0%} have IoU >= t")
+    table = Table(
+        title=f"of the masks with quality >= q, at least {found.certificates[0].share:.0%} have IoU >= t",
+        title_justify="left",
+    )
     for column in ("IoU t", "smallest q certified", "masks", "images", "observed"):
         table.add_column(column, justify="right")
     for wanted in sorted({one.iou for one in found.certificates}):
@@ -117,7 +120,7 @@ def _show(found: Calibration) -> None:
         else:
             cells = ["not certifiable", "-", "-", "-"]
         table.add_row(f"{wanted:.2f}", *cells)
-    console.out.print(table)
+    console.out.show(table)
     console.out.tell(
         f"all of them hold together with a confidence of {found.confidence:.0%}, each image counting once, for images "
         "like these, refined and sealed in the same way"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.status import Status
 from rich.text import Text
 
@@ -21,7 +21,7 @@ class Screen(Console):
     """A console for text as it is: brackets and colons in it are no markup."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(highlight=False, emoji=False, soft_wrap=True, **options)
+        super().__init__(markup=False, highlight=False, emoji=False, soft_wrap=True, **options)
 
     def tell(self, text: str) -> None:
         """Print lines; on a terminal they break between words. Elsewhere a line stays one, for what reads it."""
@@ -32,6 +32,10 @@ class Screen(Console):
         if not self.is_terminal:
             return text
         return "\n".join(broken(line, self.width, hang) for line in text.split("\n"))
+
+    def show(self, shown: RenderableType) -> None:
+        """Print a table; on a terminal it fits in, with its title broken between words."""
+        self.print(shown, soft_wrap=not self.is_terminal)
 
     def offer(self, text: str) -> None:
         """Print lines that are there to be copied, commands and paths: never broken."""

@@ -41,9 +41,10 @@ def diff(
 
     Example: relabel diff s3://bucket/refined@3 s3://bucket/refined --html changes.html
     """
-    from pipeline.comparison import page, show
-    from pipeline.comparison.compare import compare
-    from pipeline.comparison.sides import COARSE, find_side, is_plain
+    with console.err.doing("comparing"):
+        from pipeline.comparison import page, show  # they take a second to import
+        from pipeline.comparison.compare import compare
+        from pipeline.comparison.sides import COARSE, find_side, is_plain
 
     access = Access(endpoint_url)
     if after is None:
@@ -60,7 +61,7 @@ def diff(
     if json_out == STDOUT:
         typer.echo(figures)
     else:
-        console.out.print(show.tables(found), markup=False)
+        console.out.show(show.tables(found))
         if json_out is not None:
             _write(json_out, figures, access)
     if html is not None:

@@ -153,7 +153,7 @@ def _write(figures: str, shown: list[Any], json_out: str | None, access: Access)
         if isinstance(each, str):
             console.out.tell(each)
         else:
-            console.out.print(each)
+            console.out.show(each)
     if json_out is not None:
         store, name = split_uri(json_out, access)
         store.put(name, figures.encode())

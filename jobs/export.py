@@ -99,12 +99,15 @@ def export(
             overwrite=overwrite,
             on_group=lambda count, total: status.update(f"exporting: {count} of {plural(total, 'shard')}"),
         )
-    table = Table(title=f"{to} · {form} · generation {done.report['generation']} of {done.report['fingerprint']}")
+    table = Table(
+        title=f"{to} · {form} · generation {done.report['generation']} of {done.report['fingerprint']}",
+        title_justify="left",
+    )
     table.add_column("")
     table.add_column("count", justify="right")
     for what, number in [*done.report["counts"].items(), *(("lost: " + k, n) for k, n in done.report["lost"].items())]:
         table.add_row(what, f"{number:,}")
-    console.out.print(table)
+    console.out.show(table)
 
 
 def default_workers(result: Result) -> int:

@@ -65,15 +65,16 @@ def findings(
 
     Example: relabel findings s3://bucket/refined --as-patches patches.json
     """
-    from pipeline.findings import by_model, show  # it takes a second to import
-    from pipeline.findings.find import Asked, find
-
     access = Access(endpoint_url)
     if as_patches is not None:
         check_writable(split_uri(as_patches, access)[0])
-    model = None
-    if with_model is not None:
-        model = by_model.model_for(with_model, checkpoint, access, device, threads)
+    with console.err.doing("looking at masks" if with_model is None else "loading the model"):
+        from pipeline.findings import by_model, show  # it takes a second to import
+        from pipeline.findings.find import Asked, find
+
+        model = None
+        if with_model is not None:
+            model = by_model.model_for(with_model, checkpoint, access, device, threads)
     asked = Asked(tuple(kind or ()), duplicate_iou, boxes, model, images)
     with console.err.doing("looking at masks") as status:
         looked = find(
@@ -82,7 +83,7 @@ def findings(
             access,
             lambda images: status.update(f"looking at masks: {plural(images, 'image')}"),
         )
-    console.out.print(show.table(looked), markup=False)
+    console.out.show(show.table(looked))
     console.out.tell(f"kept in {output.rstrip('/')}/{looked.path}")
     if looked.unread:
         console.err.tell(f"{plural(looked.unread, 'mask')} could not be read")

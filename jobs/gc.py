@@ -54,6 +54,9 @@ def gc(
         console.err.tell(f"kept: {name} is being refined ({'; '.join(who)})")
     for one in found.garbage:
         console.out.tell(f"{one.path}: {one.why}, {plural(one.bytes, 'byte')}")
+    if not found.garbage:
+        console.out.tell("nothing to remove")
+        return
     total = sum(one.bytes for one in found.garbage)
     console.out.tell(
         f"{'would remove' if dry_run else 'removed'} {plural(len(found.garbage), 'file')}, {total / 1e6:.1f} MB"

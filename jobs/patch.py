@@ -35,10 +35,11 @@ def patch(
 
     Example: relabel patch s3://bucket/refined --from patches.json
     """
-    from pipeline.corrections.patch import patch as keep  # it takes a second to import
-
     access = Access(endpoint_url)
-    done = keep(output, patches, name, access, hold_of(output, access, assume_exclusive))
+    with console.err.doing("comparing with the result"):
+        from pipeline.corrections.patch import patch as keep  # it takes a second to import
+
+        done = keep(output, patches, name, access, hold_of(output, access, assume_exclusive))
     if done.name:
         said = ", ".join(f"{count} {action}" for action, count in done.counts.items())
         console.out.tell(f"{done.name}: {said}; kept in {output.rstrip('/')}/{done.path}")

@@ -215,7 +215,7 @@ class _Rates:
 def summary(manifest: Manifest, output: str) -> None:
     """The table at the end of a run or seal."""
     counts = manifest.counts
-    table = Table(title=f"{output} · generation {manifest.generation} of {manifest.fingerprint}")
+    table = Table(title=f"{output} · generation {manifest.generation} of {manifest.fingerprint}", title_justify="left")
     for column in ("", "count", "what it means"):
         table.add_column(column, justify="right" if column == "count" else "left")
     table.add_row("images ok", f"{counts.images.get('ok', 0):,}", f"of {manifest.planned.images:,} planned")
@@ -228,7 +228,7 @@ def summary(manifest: Manifest, output: str) -> None:
     table.add_section()
     for reason, number in counts.mask_reasons.items():
         table.add_row(f"  because {reason}", f"{number:,}", REASONS[reason])
-    console.out.print(table)
+    console.out.show(table)
     if drift := manifest.drift:
         named = ", ".join(f"{name} ({index:.2f})" for name, index in drift.items())
         console.err.tell(

@@ -30,12 +30,12 @@ def report(
 
     Example: relabel report s3://bucket/refined --to report.html
     """
-    from pipeline.report.page import report as make  # keeps `relabel --help` quick
-
     access = Access(endpoint_url)
     store, name = split_uri(to, access)
     check_writable(store)
     with console.err.doing("reading the result and drawing a sample of it"):
+        from pipeline.report.page import report as make  # keeps `relabel --help` quick
+
         html = make(output, access=access, ground_truth=ground_truth, images_root=images, per_stratum=sample).encode()
     store.put(name, html)
     console.out.offer(f"wrote {to} ({len(html) / 1e6:.1f} MB)\nbring its verdicts home: relabel review {output} FILE")

@@ -111,9 +111,10 @@ def hold_of(output: str, access: Access, assume_exclusive: bool) -> Hold:
 
 
 def _verdicts(output: str, verdicts: str, access: Access) -> None:
-    from pipeline.review.verdicts import review as keep
+    with console.err.doing("comparing with the result"):
+        from pipeline.review.verdicts import review as keep  # it takes a second to import
 
-    kept = keep(output, verdicts, access)
+        kept = keep(output, verdicts, access)
     said = ", ".join(f"{count} {name}" for name, count in kept.taken.items())
     console.out.tell(f"kept {plural(sum(kept.taken.values()), 'verdict')} ({said}) in {output.rstrip('/')}/{kept.path}")
     if kept.stale:

@@ -37,7 +37,7 @@ def status(
         return
     console.out.tell(output)
     for entry in found:
-        console.out.print(_table(entry))
+        console.out.show(_table(entry))
     for entry in found:
         for who in entry.refining:
             console.out.tell(f"{entry.fingerprint} is being refined: {who}")

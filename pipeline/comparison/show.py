@@ -117,7 +117,8 @@ def _example(one: Example) -> dict[str, Any]:
 
 def _table(title: str, groups: list[tuple[str, Tally]], kind: str) -> Table:
     table = Table(
-        title=title if len(groups) <= MOST_CATEGORIES else f"{title} (the {MOST_CATEGORIES} that differ most)"
+        title_justify="left",
+        title=title if len(groups) <= MOST_CATEGORIES else f"{title} (the {MOST_CATEGORIES} that differ most)",
     )
     table.add_column(kind)
     for head in HEADS:

@@ -21,7 +21,9 @@ _CARRIED = ("action", "image_id", "mask_id", "category", "rle", "finding_id", "k
 
 def table(looked: Looked) -> Table:
     """How many of each kind, and the most certain ones."""
-    shown = Table(title=f"findings in {plural(looked.masks, 'mask')} on {plural(looked.images, 'image')}")
+    shown = Table(
+        title=f"findings in {plural(looked.masks, 'mask')} on {plural(looked.images, 'image')}", title_justify="left"
+    )
     shown.add_column("kind")
     for head in ("found", "not judged"):
         shown.add_column(head, justify="right")

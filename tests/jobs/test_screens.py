@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from jobs import console
 from jobs.console import Screen, broken
@@ -93,3 +94,14 @@ def test_no_command_puts_a_bare_number_before_a_plural(module: Path) -> None:
     """`{n} images` says "1 images" some day; `plural` does not."""
     bare = re.findall(rf"(?<!of )\{{[^{{}}]+\}} (?:{COUNTED})\b(?!/)", module.read_text())
     assert not [text for text in bare if "plural(" not in text], module
+
+
+def test_the_title_of_a_table_is_broken_between_words_too() -> None:
+    table = Table("name", title=f"{PROSE} {PROSE}")
+    table.add_row("[red]:dog:")
+    screen = terminal()
+    screen.show(table)
+    lines = shown(screen).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {word for line in lines[:-6] for word in line.split()} <= set(PROSE.split())
+    assert "[red]:dog:" in shown(screen)
