@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +24,23 @@ def main() -> None:
 
     from jobs.cli import main as command
 
-    command()
+    ended = [1]
+    atexit.register(_leave, ended)  # first, and so the last to be called
+    try:
+        command()
+    except SystemExit as end:
+        ended[0] = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+
+
+def _leave(code: list[int]) -> None:
+    """End without taking the interpreter down: a thread of Arrow's that still lets go of a Python object would abort
+    the process after everything is done.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code[0])
 
 
 if __name__ == "__main__":
