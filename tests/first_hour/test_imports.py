@@ -65,17 +65,17 @@ IN = ("--images", str(DEMO / "images"), "--masks", str(DEMO / "coarse.json"))
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("adapt", *IN, "--output", "a.safetensors"),
+        ("adapt", *IN, "--output", "{here}/a.safetensors"),
         ("bench",),
-        ("calibrate", "out", "--ground-truth", "truth.json", "--output", "c.json"),
-        ("plan", *IN, "--output", "out", "--estimate"),
-        ("train-lite", "data", "out", "--steps", "1"),
-        ("value", "out", "--ground-truth", "truth.json"),
+        ("calibrate", "{here}/out", "--ground-truth", "truth.json", "--output", "{here}/c.json"),
+        ("plan", *IN, "--output", "{here}/out", "--estimate"),
+        ("train-lite", "{here}/data", "{here}/out", "--steps", "1"),
+        ("value", "{here}/out", "--ground-truth", "truth.json"),
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_what_takes_seconds_to_import_is_imported_behind_a_spinner(arguments: tuple[str, ...]) -> None:
-    imported = imported_by(*arguments, until=UNTIL_IT_SPEAKS)
+def test_what_takes_seconds_to_import_is_imported_behind_a_spinner(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    imported = imported_by(*(word.format(here=tmp_path) for word in arguments), until=UNTIL_IT_SPEAKS)
     assert "spoke" in imported
     assert not imported & SLOW
 
