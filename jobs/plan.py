@@ -218,7 +218,7 @@ def _show(result: dict[str, Any]) -> None:
         f"pending: {_counted(guess)} on {devices}: "
         f"{guess['images_per_s']:.2f} images/s, {_time(guess['hours'])} "
         f"({_time(guess['hours_low'])} to {_time(guess['hours_high'])})\n"
-        f"cost: {guess['device_hours']:.2f} {'GPU' if gpu else 'machine'}-hours{_price(guess)}"
+        f"cost: {_amount(guess['device_hours'])} {'GPU' if gpu else 'machine'}-hours{_price(guess)}"
     )
     if gpu:
         console.out.tell(f"each GPU needs {guess['cores_per_gpu']:.1f} CPU cores that decode for it")
@@ -233,7 +233,12 @@ def _price(guess: dict[str, Any]) -> str:
     """What it costs, where a price was given."""
     if not guess["price_per_device_hour"]:
         return "; --price-per-gpu-hour or --price-per-machine-hour turns them into money"
-    return f", {guess['cost']:.2f} ({guess['cost_low']:.2f} to {guess['cost_high']:.2f})"
+    return f", {_amount(guess['cost'])} ({_amount(guess['cost_low'])} to {_amount(guess['cost_high'])})"
+
+
+def _amount(number: float) -> str:
+    """Two decimals, or two digits of what is less."""
+    return f"{number:,.2f}" if number >= 0.1 else f"{number:.2g}"
 
 
 def _time(hours: float) -> str:
