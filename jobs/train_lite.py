@@ -102,4 +102,4 @@ def _line(event: Event) -> dict[str, float | dict[str, float]]:
 
 
 def _say(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    return ", ".join(f"{name.replace('_', ' ').replace('iou', 'IoU')} {value:.3f}" for name, value in values.items())
