@@ -193,7 +193,7 @@ def _exit_code(counts: Counts, max_failed_share: float) -> int:
     if failed <= max_failed_share * rows:
         return 0
     console.err.tell(
-        f"relabel: done, but {failed} of {plural(rows, 'row')} (images and masks) failed, {failed / rows:.2%}: "
-        "the table above says why; --retry-failed tries them again"
+        f"relabel: done, but {failed} of {plural(rows, 'row')} failed ({failed / rows:.2%}; images and masks): "
+        "the table above says why, and --retry-failed tries them again"
     )
     return 3
