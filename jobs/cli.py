@@ -92,7 +92,10 @@ def _refuse_secrets() -> None:
 def _unwind(number: int, _frame: Any) -> None:
     """End Ray, release the lease, remove temporary files; but what does not answer is not waited for."""
     word, code = ENDED_BY[number]
-    os.write(2, f"relabel: {word}; finished chunks are kept. Rerun the same command to resume\n".encode())
+    after_the_keys = "\n" if os.isatty(2) else ""  # the terminal has just shown ^C
+    os.write(
+        2, f"{after_the_keys}relabel: {word}; finished chunks are kept. Rerun the same command to resume\n".encode()
+    )
     overdue = threading.Timer(UNWIND_S, os._exit, (code,))
     overdue.daemon = True
     overdue.start()

@@ -232,3 +232,10 @@ def test_the_process_ends_after_its_clean_up_without_taking_python_down() -> Non
     """Arrow's threads abort a process whose interpreter ends while they let go of Python's objects."""
     done = subprocess.run([sys.executable, "-c", ENDING], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "done; cleaned up\n", "")
+
+
+def test_a_command_that_is_interrupted_while_it_imports_shows_no_traceback() -> None:
+    script = "import builtins, os, signal, sys; from jobs import __main__; sys.meta_path.insert(0, type('Late', (), {"
+    script += "'find_spec': lambda *_: os.kill(os.getpid(), signal.SIGINT)})); __main__.main()"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "relabel: interrupted\n")
