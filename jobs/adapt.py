@@ -87,7 +87,15 @@ def adapt(
             regions=sources.find(source).semantic,
             on_image=lambda count: bar.advance(task, count),
         )
-    adapted = adaptation.adapt(loaded, examples, held_out=held_out, rank=rank, seed=seed, epochs=epochs)  # type: ignore[arg-type]
+    with console.err.doing("training the adapter"):
+        adapted = adaptation.adapt(
+            loaded,  # type: ignore[arg-type]
+            examples,
+            held_out=held_out,
+            rank=rank,
+            seed=seed,
+            epochs=epochs,
+        )
     console.out.tell(_say(adapted))
     if adapted.adapter is None:
         console.err.tell("relabel: no adapter written: it does not improve the choice on images it has not seen")

@@ -49,7 +49,8 @@ def gc(
         check_store(store)
     hold = unguarded if assume_exclusive else partial(held, store, Patience(), console.err.tell)
     retention = Retention(keep_generations, grace)
-    found = collect(store, hold, retention, other_methods=other_methods, dry_run=dry_run)
+    with console.err.doing("looking for what nothing names"):
+        found = collect(store, hold, retention, other_methods=other_methods, dry_run=dry_run)
     for name, who in found.spared.items():
         console.err.tell(f"kept: {name} is being refined ({'; '.join(who)})")
     for one in found.garbage:

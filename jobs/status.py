@@ -31,7 +31,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Planned, done, failed, pending and sealed: images and masks of every method run on this output."""
-    found = read_status(output, Access(endpoint_url))
+    with console.err.doing("reading the output"):
+        found = read_status(output, Access(endpoint_url))
     if as_json:
         console.out.print_json(json.dumps([vars(entry) for entry in found]))
         return
@@ -45,7 +46,8 @@ def status(
     if scan := read_scan(store, current_scan(store)):
         for line in scan_table.lines(scan):
             console.out.tell(line)
-    failed = failures(open_result(output, Access(endpoint_url))) if read_current(store) else []
+    with console.err.doing("looking for failed rows"):
+        failed = failures(open_result(output, Access(endpoint_url))) if read_current(store) else []
     for failure in failed[:MAX_FAILURES]:
         console.out.tell(str(failure))
     if len(failed) > MAX_FAILURES:

@@ -123,4 +123,5 @@ def _what_was_read(scan: Mapping[str, Any]) -> list[str]:
 
 
 def _example(tally: Mapping[str, Any]) -> str:
-    return f" ({tally['names'][0]})" if tally["names"][0] else ""
+    several = "e.g. " if tally["count"] > 1 else ""
+    return f" ({several}{tally['names'][0]})" if tally["names"][0] else ""
