@@ -202,7 +202,7 @@ def _voted(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
     trials = batch.method.box_trials
     prompts = _prompt_batch(batch, [replace(instance, current=instance.previous) for instance in instances])
     together = max(1, batch.method.decode_batch // trials)
-    voters = []
+    voters: list[tuple[FloatArray, FloatArray]] = []
     for start in range(0, len(instances), together):
         some = instances[start : start + together]
         boxes = [i.frame.box_to_prompt(pushed_boxes(i.previous.box_xyxy, i.frame.size_hw, trials)) for i in some]
