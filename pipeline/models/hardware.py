@@ -7,8 +7,8 @@ import shutil
 from functools import cache
 from importlib.util import find_spec
 
-TRITON_SINCE = (8, 0)
-"""Compute capability of the first GPUs that Triton's kernels are made for here (Ampere)."""
+KERNEL_BYTES = 160 << 10
+"""Of shared memory that a kernel may take: A100, H100 and later ones have it, A10, L4 and desktops' GPUs have 100 KiB."""
 
 
 def has_c_compiler() -> bool:
@@ -18,9 +18,10 @@ def has_c_compiler() -> bool:
 
 @cache
 def runs_triton() -> bool:
-    """Whether kernels written in Triton run on this process's GPU."""
+    """Whether our kernels, written in Triton, run on this process's GPU."""
     import torch  # takes seconds; commands that need no model do without
 
     if not torch.cuda.is_available() or torch.version.hip is not None:
         return False
-    return torch.cuda.get_device_capability() >= TRITON_SINCE and find_spec("triton") is not None and has_c_compiler()
+    room = getattr(torch.cuda.get_device_properties(), "shared_memory_per_block_optin", 0)
+    return room >= KERNEL_BYTES and find_spec("triton") is not None and has_c_compiler()

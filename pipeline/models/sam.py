@@ -100,11 +100,9 @@ class SamModel:
 
     def _own_encoder(self, dtype: torch.dtype, compiled_batch: int | None) -> Encode:
         own = self._sam.image_encoder.to(self._device)
-        return (
-            CompiledEncoder(FastEncoder(own, dtype, "folded"), compiled_batch)
-            if compiled_batch
-            else FastEncoder(own, dtype)
-        )
+        if not compiled_batch:
+            return FastEncoder(own, dtype)
+        return CompiledEncoder(FastEncoder(own, dtype, "folded"), compiled_batch)
 
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> SamEmbedding:

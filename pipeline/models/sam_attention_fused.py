@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 
 
 WINDOWS, WHOLE = Setting(128, 64, 4, 2), Setting(128, 64, 8, 3)
-"""The fastest of eight each for ViT-B and ViT-H on an H200 (tests/benchmarks/RESULTS.md)."""
+"""The fastest of those tried for ViT-B and ViT-H on an H200 (tests/benchmarks/RESULTS.md)."""
 
 
 def attend(qkv: Tensor, bias: Tensor, rows: Tensor, columns: Tensor, heads: int, side: int) -> Tensor:

@@ -111,7 +111,7 @@ class IouHead(MLP):
 
 
 class PictureConv(nn.Conv2d):
-    """A convolution of few channels. On GPUs zeros fill them up to what the matrix units take: a third of the time."""
+    """A convolution of few channels. On GPUs zeros fill them up to what the matrix units take."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
