@@ -8,7 +8,7 @@ from functools import cache
 from importlib.util import find_spec
 
 KERNEL_BYTES = 160 << 10
-"""Of shared memory that a kernel may take: A100, H100 and later ones have it, A10, L4 and desktops' GPUs have 100 KiB."""
+"""Of shared memory that a kernel may take: A100, H100 and later have it; A10, L4 and GPUs of desktops have 100 KiB."""
 
 
 def has_c_compiler() -> bool:
