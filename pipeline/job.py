@@ -135,10 +135,10 @@ def refine(tasks: Sequence[Task], request: Request, cluster: Cluster | None, on_
     on_event(Refining(sum(task.images for task in tasks), resources.actors))
     if cluster and tasks:
         count = request.config.operation.segment_chunks
-        for start in range(0, len(tasks), count):  # so many are in the driver at a time
-            for chunk in cluster.each(REFINE, tasks[start : start + count], job, resources):
-                clock.note(chunk)
-                on_event(chunk)
+        segments = (tasks[start : start + count] for start in range(0, len(tasks), count))  # one is in memory at a time
+        for chunk in cluster.each(REFINE, job, resources, len(tasks) > count, items=segments):
+            clock.note(chunk)
+            on_event(chunk)
     on_event(Refined(clock.stop()))
 
 
