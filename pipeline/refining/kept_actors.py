@@ -2,14 +2,14 @@
 
 Ray Data lets go of a dataset's actors when the dataset is done. These have names and are detached: who lets go of them
 does not end them, and the next dataset's pool, which asks for actors by these names, is given those that are there.
-They end when the run does, or when its driver dies: each waits for the end of an actor that belongs to the driver.
+They end when the run does, or when its driver dies: each asks an actor that belongs to the driver whether it may stay.
 
-A pool that grows and shrinks is not kept: an actor that it lets go of to shrink has to end.
+Nobody may wait for ever for what an idle actor holds. So one that was lost, and finds no room to start again, is given
+the room of one that has nothing to do.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 import uuid
@@ -20,47 +20,68 @@ from typing import Any
 import ray
 import ray.data
 
-AGAIN_S = 1.0
-MOST_WAITING = 1 << 16
-"""Actors of a run, at most."""
+EVERY_S = 5.0
+IDLE_S = LOST_S = 60.0
+"""Without work, or without a word, for so long."""
 
 
-class _Life:
-    """Ends with the driver."""
+class Host:
+    """What a run's actors ask, an actor itself. It ends with the driver; where it is lost before, it starts anew."""
 
-    async def wait(self) -> None:
-        """For ever."""
-        await asyncio.Event().wait()
+    def __init__(self) -> None:
+        self._heard_s: dict[str, float] = {}
+
+    def may_stay(self, name: str, idle_s: float) -> bool:
+        """Whether the actor of that name, idle for so long, is to go on."""
+        now_s = self._heard_s[name] = time.monotonic()
+        lost = next((one for one, heard_s in self._heard_s.items() if now_s - heard_s > LOST_S), None)
+        if lost is None:
+            return True
+        waits = is_there(lost)
+        if waits and idle_s < IDLE_S:
+            return True
+        del self._heard_s[lost]  # no other one makes room for it
+        if waits:
+            del self._heard_s[name]
+        return not waits
 
 
-def end_with(life: Any) -> None:
-    """Let the actor that calls this end, for good, as soon as another one (a `_Life`) has ended."""
-    this = ray.get_runtime_context().current_actor
-    threading.Thread(target=_end_after, args=(life, this), daemon=True).start()
+def stay_with(host: Any, idle_s: Callable[[], float]) -> None:
+    """Let the actor that calls this end, for good, as soon as its `Host` has ended or says so.
+
+    idle_s: for how long it has had nothing to do.
+    """
+    context = ray.get_runtime_context()
+    given = (host, context.get_actor_name(), idle_s, context.current_actor)
+    threading.Thread(target=_stay, args=given, daemon=True).start()
 
 
-def _end_after(life: Any, this: Any) -> None:
-    while True:
+def _stay(host: Any, name: str, idle_s: Callable[[], float], this: Any) -> None:
+    stays = True
+    while stays:
+        time.sleep(EVERY_S)
         try:
-            ray.get(life.wait.remote())
+            stays = ray.get(host.may_stay.remote(name, idle_s()))
         except ray.exceptions.ActorUnavailableError:  # its node does not answer, and may yet
-            time.sleep(AGAIN_S)
+            continue
         except ray.exceptions.RayError:
-            break
+            stays = False
     ray.kill(this)
 
 
 class KeptActors:
-    """The names of a run's actors."""
+    """The names of a run's actors, and their host."""
 
     def __init__(self) -> None:
-        self.life = ray.remote(num_cpus=0, max_concurrency=MOST_WAITING)(_Life).remote()
+        self.host: Any = None
         self._names: list[str] = []
         self._datasets: dict[int, ray.data.Dataset] = {}
 
     def pool(self) -> Callable[[], dict[str, Any]]:
         """What the next dataset's pool has to ask for: called for each actor, it gives the arguments of its making."""
-        there = [name for name in self._names if _is_there(name)]
+        if self.host is None:
+            self.host = ray.remote(num_cpus=0, max_restarts=-1)(Host).remote()
+        there = [name for name in self._names if is_there(name)]
 
         def arguments() -> dict[str, Any]:
             name = there.pop(0) if there else self._new_name()
@@ -79,6 +100,7 @@ class KeptActors:
         for name in self._names:
             with suppress(ValueError, ray.exceptions.RayError):
                 ray.kill(ray.get_actor(name))
+        self.host = None
         self._names.clear()
         self._datasets.clear()
 
@@ -88,9 +110,9 @@ class KeptActors:
 
 
 @contextmanager
-def kept_actors(wanted: bool, sizes: tuple[int, int]) -> Iterator[KeptActors | None]:
-    """Actors to be kept while the context lasts; None where they are not wanted, or the pool's sizes differ."""
-    if not wanted or sizes[0] != sizes[1]:
+def kept_actors(wanted: bool) -> Iterator[KeptActors | None]:
+    """Actors to be kept while the context lasts; None where they are not wanted."""
+    if not wanted:
         yield None
         return
     actors = KeptActors()
@@ -100,7 +122,8 @@ def kept_actors(wanted: bool, sizes: tuple[int, int]) -> Iterator[KeptActors | N
         actors.end()
 
 
-def _is_there(name: str) -> bool:
+def is_there(name: str) -> bool:
+    """Whether an actor has that name: it runs, or waits until it can."""
     with suppress(ValueError):
         return ray.get_actor(name) is not None
     return False

@@ -25,6 +25,7 @@ import pyarrow as pa
 import ray
 import ray.data
 from ray.data.block import BlockMetadata
+from ray.data.context import AutoscalingConfig
 from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.cluster.resources import Resources
@@ -36,7 +37,7 @@ from pipeline.refining.busy_time import BusyClock, SingleThreadProxy
 from pipeline.refining.carried import Carried, from_row, to_row
 from pipeline.refining.chunk import Job, Task
 from pipeline.refining.isolate import good_images, isolate
-from pipeline.refining.kept_actors import KeptActors, end_with, kept_actors
+from pipeline.refining.kept_actors import KeptActors, kept_actors, stay_with
 from pipeline.refining.subprocess_worker import limit_memory, run_fresh
 from pipeline.storage import brief
 from schemas.records import LOADED, PARTS
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 RETRIES = 2
 """Of a chunk whose worker died, in the first pass. Ray's default has no end, and neither would an input that kills."""
+KEEPS_SIZE = AutoscalingConfig(actor_pool_util_downscaling_threshold=-1.0)
+"""A pool may grow, and lets go of no actor that has little to do: kept ones would stay, and it would ask for others."""
 INIT_DEATHS = 3
 """So many actors in a row that die before they hold the model: it is the model."""
 ERRORS_IN_A_ROW = 5
@@ -58,7 +61,7 @@ def refine_chunks(
 
     several: whether there is more than one segment, so that it is worth while to keep the actors.
     """
-    with kept_actors(several, resources.actors) as actors:
+    with kept_actors(several) as actors:
         for tasks in segments:
             yield from _refine_segment(tasks, job, resources, actors)
 
@@ -132,6 +135,8 @@ def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources, actors: Kep
     context.target_max_block_size = None  # a row is a chunk; Ray must not cut blocks by its own measure
     context.max_errored_blocks = -1  # a chunk lost with its worker has no part: that is how it is noticed
     context.max_consecutive_actor_init_deaths = INIT_DEATHS
+    context.autoscaling_config = KEEPS_SIZE if actors else AutoscalingConfig()
+    pool = actors.pool() if actors else None
     low, high = (min(count, len(tasks)) for count in resources.actors)
     task = {"num_cpus": resources.task_cpus, "max_retries": RETRIES, "batch_size": None, "batch_format": "pyarrow"}
     reading = {"num_cpus": resources.task_cpus, "max_retries": RETRIES}
@@ -141,7 +146,7 @@ def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources, actors: Kep
             ray.data.read_datasource(_Chunks(tasks, job), ray_remote_args=reading)
             .map_batches(
                 _Refine,
-                fn_constructor_args=(job, actors.life if actors else None),
+                fn_constructor_args=(job, actors.host if actors else None),
                 compute=ray.data.ActorPoolStrategy(
                     min_size=low,
                     max_size=high,
@@ -152,7 +157,7 @@ def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources, actors: Kep
                 num_cpus=resources.actor_cpus,
                 num_gpus=resources.gpus_per_actor or None,
                 max_task_retries=RETRIES,  # restarts of the actor itself stay unbounded: each costs a task one try
-                ray_remote_args_fn=actors.pool() if actors else None,
+                ray_remote_args_fn=pool,
                 batch_size=1,
                 batch_format="pyarrow",
             )
@@ -204,17 +209,18 @@ def _reader(task: Task, job_ref: Any) -> Callable[[], Iterable[pa.Table]]:
 class _Refine:
     """The actor: holds the model, refines chunks, several at once: one is at the model while others use the CPU.
 
-    life: an actor with which this one ends, where it is kept from one pipeline to the next.
+    host: an actor that it asks whether it may stay, where it is kept from one pipeline to the next.
     """
 
-    def __init__(self, job: Job, life: Any = None) -> None:
+    def __init__(self, job: Job, host: Any = None) -> None:
         self._job = job
-        if life is not None:
-            end_with(life)
-        _limit_memory(job)
-        self._model = SingleThreadProxy(job.load_model)
-        self._execution = job.execution
         self._clock = BusyClock()
+        if host is not None:
+            stay_with(host, self._clock.idle_s)
+        _limit_memory(job)
+        with self._clock.task():
+            self._model = SingleThreadProxy(job.load_model)
+        self._execution = job.execution
 
     def __call__(self, row: pa.Table) -> pa.Table:
         given = from_row(row)

@@ -16,8 +16,9 @@ from pipeline.cluster.connection import connected
 from pipeline.cluster.resources import Resources
 from pipeline.models.weights import Weights
 from pipeline.planning.increment import read_plan
+from pipeline.refining import kept_actors
 from pipeline.refining.chunk import Inputs, Job, Task, load, refinable
-from pipeline.refining.kept_actors import kept_actors
+from pipeline.refining.kept_actors import Host
 from pipeline.storage import Access, Store
 from schemas.config import Method
 from tests.conftest import RayHead, ray_head
@@ -70,8 +71,8 @@ def segments(job: Job, count: int) -> list[list[Task]]:
     ]
 
 
-def resources(actor_cpus: float = 0.5) -> Resources:
-    return Resources((ACTORS, ACTORS), 0.0, actor_cpus, task_cpus=0.25, chunks_per_actor=1)
+def resources(actor_cpus: float = 0.5, fewest: int = ACTORS) -> Resources:
+    return Resources((fewest, ACTORS), 0.0, actor_cpus, task_cpus=0.25, chunks_per_actor=1)
 
 
 def is_gone(process: int, within_s: float = 30) -> bool:
@@ -98,12 +99,14 @@ def test_a_model_is_loaded_once_an_actor_and_again_by_one_that_died(
     assert all(job.run.exists(task.part) for tasks in work for task in tasks)
 
 
-def test_actors_end_with_their_driver(head: RayHead, job: Job, loads: CountedLoader) -> None:
+def test_actors_of_a_pool_that_may_grow_are_kept_too_and_end_with_their_driver(
+    head: RayHead, job: Job, loads: CountedLoader
+) -> None:
     with connected(head.address) as cluster:
-        found = cluster.each(REFINE, job, resources(), True, items=segments(job, 3))
-        for _ in range(7):
+        found = cluster.each(REFINE, job, resources(fewest=1), True, items=segments(job, 3))
+        for _ in range(12):
             next(found)
-        assert len(loads.processes()) == ACTORS
+        assert 1 <= len(loads.processes()) <= ACTORS
     assert all(is_gone(process) for process in loads.processes())
 
 
@@ -127,7 +130,17 @@ def test_what_is_run_alone_finds_room_and_the_next_segment_new_actors(
     assert all(job.run.exists(task.part) for tasks in work for task in tasks)
 
 
-def test_a_pool_that_grows_and_shrinks_is_not_kept() -> None:
-    for wanted, sizes in ((True, (1, 2)), (False, (2, 2))):
-        with kept_actors(wanted, sizes) as actors:
-            assert actors is None
+def test_an_idle_actor_makes_room_for_one_that_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, there = 0.0, {"a", "b", "c", "d"}
+    monkeypatch.setattr(kept_actors.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(kept_actors, "is_there", there.__contains__)
+    host = Host()
+    assert all(host.may_stay(name, idle_s=500) for name in "abcd"), "nobody is missing"
+    now_s = 40
+    assert all(host.may_stay(name, idle_s=540) for name in "cd")
+    now_s = 70  # nothing was heard of a and b
+    there.remove("a")  # it has ended for good
+    assert host.may_stay("c", idle_s=570), "nobody waits for the room of one that has ended"
+    assert host.may_stay("c", idle_s=0), "who is at work stays"
+    assert not host.may_stay("d", idle_s=570), "b waits"
+    assert host.may_stay("c", idle_s=570), "and has room now"
