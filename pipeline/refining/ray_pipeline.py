@@ -25,7 +25,6 @@ import pyarrow as pa
 import ray
 import ray.data
 from ray.data.block import BlockMetadata
-from ray.data.context import AutoscalingConfig
 from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.cluster.resources import Resources
@@ -46,8 +45,6 @@ logger = logging.getLogger(__name__)
 
 RETRIES = 2
 """Of a chunk whose worker died, in the first pass. Ray's default has no end, and neither would an input that kills."""
-KEEPS_SIZE = AutoscalingConfig(actor_pool_util_downscaling_threshold=-1.0)
-"""A pool may grow, and lets go of no actor that has little to do: kept ones would stay, and it would ask for others."""
 INIT_DEATHS = 3
 """So many actors in a row that die before they hold the model: it is the model."""
 ERRORS_IN_A_ROW = 5
@@ -59,7 +56,8 @@ def refine_chunks(
 ) -> Iterator[ChunkFinished]:
     """Run every task to its part. Raises JobError when the pipeline cannot go on; finished parts stay.
 
-    several: whether there is more than one segment, so that it is worth while to keep the actors.
+    several: whether there is more than one segment, so that it is worth while to keep the actors. Their number has to
+    be fixed then: a pool that lets go of some and asks for others would be given more than there is room for.
     """
     with kept_actors(several) as actors:
         for tasks in segments:
@@ -135,7 +133,6 @@ def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources, actors: Kep
     context.target_max_block_size = None  # a row is a chunk; Ray must not cut blocks by its own measure
     context.max_errored_blocks = -1  # a chunk lost with its worker has no part: that is how it is noticed
     context.max_consecutive_actor_init_deaths = INIT_DEATHS
-    context.autoscaling_config = KEEPS_SIZE if actors else AutoscalingConfig()
     pool = actors.pool() if actors else None
     low, high = (min(count, len(tasks)) for count in resources.actors)
     task = {"num_cpus": resources.task_cpus, "max_retries": RETRIES, "batch_size": None, "batch_format": "pyarrow"}

@@ -71,8 +71,8 @@ def segments(job: Job, count: int) -> list[list[Task]]:
     ]
 
 
-def resources(actor_cpus: float = 0.5, fewest: int = ACTORS) -> Resources:
-    return Resources((fewest, ACTORS), 0.0, actor_cpus, task_cpus=0.25, chunks_per_actor=1)
+def resources(actor_cpus: float = 0.5) -> Resources:
+    return Resources((ACTORS, ACTORS), 0.0, actor_cpus, task_cpus=0.25, chunks_per_actor=1)
 
 
 def is_gone(process: int, within_s: float = 30) -> bool:
@@ -85,28 +85,26 @@ def is_gone(process: int, within_s: float = 30) -> bool:
 def test_a_model_is_loaded_once_an_actor_and_again_by_one_that_died(
     head: RayHead, job: Job, loads: CountedLoader
 ) -> None:
-    work = segments(job, 5)
+    work = segments(job, 4)
     with connected(head.address) as cluster:
         done = 0
         for _ in cluster.each(REFINE, job, resources(), True, items=work):
             done += 1
-            if done == 17:  # of the fourth segment
+            if done == 12:  # of the third segment
                 assert len(loads.processes()) == ACTORS
                 os.kill(loads.processes()[0], signal.SIGKILL)
-        assert done == 25
+        assert done == 20
         assert len(loads.processes()) == ACTORS + 1
         assert all(is_gone(process) for process in loads.processes()), "with the run"
     assert all(job.run.exists(task.part) for tasks in work for task in tasks)
 
 
-def test_actors_of_a_pool_that_may_grow_are_kept_too_and_end_with_their_driver(
-    head: RayHead, job: Job, loads: CountedLoader
-) -> None:
+def test_actors_end_with_their_driver(head: RayHead, job: Job, loads: CountedLoader) -> None:
     with connected(head.address) as cluster:
-        found = cluster.each(REFINE, job, resources(fewest=1), True, items=segments(job, 3))
-        for _ in range(12):
+        found = cluster.each(REFINE, job, resources(), True, items=segments(job, 2))
+        for _ in range(6):
             next(found)
-        assert 1 <= len(loads.processes()) <= ACTORS
+        assert len(loads.processes()) == ACTORS
     assert all(is_gone(process) for process in loads.processes())
 
 
