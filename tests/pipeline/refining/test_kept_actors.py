@@ -82,7 +82,7 @@ def is_gone(process: int, within_s: float = 30) -> bool:
     return not psutil.pid_exists(process)
 
 
-def test_a_model_is_loaded_once_an_actor_and_again_by_one_that_died(
+def test_a_model_is_loaded_once_an_actor_and_again_by_those_that_died(
     head: RayHead, job: Job, loads: CountedLoader
 ) -> None:
     work = segments(job, 4)
@@ -92,9 +92,10 @@ def test_a_model_is_loaded_once_an_actor_and_again_by_one_that_died(
             done += 1
             if done == 12:  # of the third segment
                 assert len(loads.processes()) == ACTORS
-                os.kill(loads.processes()[0], signal.SIGKILL)
+                for process in loads.processes():
+                    os.kill(process, signal.SIGKILL)
         assert done == 20
-        assert len(loads.processes()) == ACTORS + 1
+        assert ACTORS < len(loads.processes()) <= 2 * ACTORS
         assert all(is_gone(process) for process in loads.processes()), "with the run"
     assert all(job.run.exists(task.part) for tasks in work for task in tasks)
 
