@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Run the command; exit code 2 and one line where another `pipeline` or `schemas` would be imported."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # until the command line has its own
+        signal.signal(number, _stop)
     for name in ("pipeline", "schemas"):
         found = find_spec(name)
         origin = found.origin if found else None
@@ -21,7 +27,29 @@ def main() -> None:
 
     from jobs.cli import main as command
 
-    command()
+    ended = [1]
+    atexit.register(_leave, ended)  # first, and so the last to be called
+    try:
+        command()
+    except SystemExit as end:
+        ended[0] = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+
+
+def _stop(number: int, _frame: object) -> None:
+    """Nothing has begun: end without a traceback of imports."""
+    os.write(2, b"relabel: interrupted\n")
+    os._exit(128 + number)
+
+
+def _leave(code: list[int]) -> None:
+    """End without taking the interpreter down: a thread of Arrow's that still lets go of a Python object would abort
+    the process after everything is done.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code[0])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pipeline.models import registry
 from pipeline.models.weights import resolve
 from pipeline.storage import Access, Store, StoredFile, split_uri
 from pipeline.storage.preflight import check_readable, check_writable
+from pipeline.words import plural
 
 if TYPE_CHECKING:
     from pipeline.adaptation import Adaptation
@@ -65,13 +66,13 @@ def adapt(
     check_readable(masks, access, "masks")
     store, file_name = split_uri(output, access)
     check_writable(store)
-    weights = resolve(model, checkpoint, access)
+    with console.err.doing("loading the model"):  # torch takes seconds to import
+        from pipeline import adaptation
+        from pipeline.models import load_model
+        from pipeline.refining.chunk import Inputs
 
-    from pipeline import adaptation  # torch takes seconds to import
-    from pipeline.models import load_model
-    from pipeline.refining.chunk import Inputs
-
-    with console.err.status("reading the masks"):
+        weights = resolve(model, checkpoint, access)
+    with console.err.doing("reading the masks"):
         listed: dict[str, StoredFile] = {file.path: file for file in Store(root, access).list()}
         planned = adaptation.sample(sources.scan(source, sources.SourceInput(masks, access, listed)), limit)
     loaded = load_model(model, weights, device, threads, spec.defaults.get("dtype", "float32"))
@@ -86,19 +87,28 @@ def adapt(
             regions=sources.find(source).semantic,
             on_image=lambda count: bar.advance(task, count),
         )
-    adapted = adaptation.adapt(loaded, examples, held_out=held_out, rank=rank, seed=seed, epochs=epochs)  # type: ignore[arg-type]
-    console.out.print(_say(adapted), markup=False)
+    with console.err.doing("training the adapter"):
+        adapted = adaptation.adapt(
+            loaded,  # type: ignore[arg-type]
+            examples,
+            held_out=held_out,
+            rank=rank,
+            seed=seed,
+            epochs=epochs,
+        )
+    console.out.tell(_say(adapted))
     if adapted.adapter is None:
-        console.err.print("relabel: no adapter written: it does not improve the choice on images it has not seen")
+        console.err.tell("relabel: no adapter written: it does not improve the choice on images it has not seen")
         raise typer.Exit(NO_GAIN)
     store.put(file_name, adapted.adapter)
-    console.out.print(f"wrote {output}; relabel run ... --adapter {output} uses it", markup=False)
+    console.out.offer(f"wrote {output}\nuse it: relabel run ... --adapter {output}")
 
 
 def _say(adapted: Adaptation) -> str:
     return (
-        f"fitted on {adapted.fitted_masks} masks; on the {adapted.held_out_masks} masks of {adapted.held_out_images} "
-        f"images held out, the chosen candidate's IoU with the coarse mask is {adapted.before:.4f} before and "
-        f"{adapted.after:.4f} after: gain {adapted.after - adapted.before:+.4f}, 95 % interval "
-        f"[{adapted.gain_low:+.4f}, {adapted.gain_high:+.4f}]; always the best candidate would be {adapted.best:.4f}"
+        f"fitted on {plural(adapted.fitted_masks, 'mask')}; on {plural(adapted.held_out_masks, 'mask')} of "
+        f"{plural(adapted.held_out_images, 'image')} held out, the chosen candidate's IoU with the coarse mask is "
+        f"{adapted.before:.4f} before and {adapted.after:.4f} after: gain {adapted.after - adapted.before:+.4f}, "
+        f"95 % interval [{adapted.gain_low:+.4f}, {adapted.gain_high:+.4f}]; choosing the best candidate every time "
+        f"would give {adapted.best:.4f}"
     )

@@ -18,6 +18,7 @@ from pipeline.configuration import read_config
 from pipeline.errors import RefusedError
 from pipeline.models import registry
 from pipeline.storage import Access
+from pipeline.words import plural
 
 if TYPE_CHECKING:
     from pipeline.speed.tune import Work
@@ -74,12 +75,13 @@ def bench(
     if not files:
         raise RefusedError(f"no JPEG or PNG in {photos}")
 
-    from pipeline.models import load_model
-    from pipeline.models.weights import resolve
-    from pipeline.speed.bench import Ceiling, against_ceiling, estimate
-    from pipeline.speed.bench import bench as measure
+    with console.err.doing("loading the model"):  # torch takes seconds to import
+        from pipeline.models import load_model
+        from pipeline.models.weights import resolve
+        from pipeline.speed.bench import Ceiling, against_ceiling, estimate
+        from pipeline.speed.bench import bench as measure
 
-    weights = resolve(method.model, checkpoint, Access())
+        weights = resolve(method.model, checkpoint, Access())
     encoded = [files[index % len(files)].read_bytes() for index in range(images)]
     if tuned:
         from pipeline.speed.tune import Work
@@ -98,7 +100,7 @@ def bench(
 
     from pipeline.models.ceiling import counted_tflop, matmul_tflops, peak_memory_mb, settle
 
-    with console.err.status("measuring"):
+    with console.err.doing("measuring"):
         result = measure(loaded, partial(settle, device), encoded, masks_per_image, method)
         ceiling = Ceiling(matmul_tflops(device, method.dtype), spec.encoder_tflop or counted_tflop(loaded))
     result |= against_ceiling(result, ceiling) | {"peak_memory_mb": peak_memory_mb(device)}
@@ -112,24 +114,26 @@ def bench(
 
 
 def _show(result: dict[str, Any]) -> None:
-    table = Table(title=f"{result['model']} · {result['images']} images · {result['masks']} masks")
-    for column in ("stage", "share", "seconds", "a second"):
+    table = Table(
+        title=f"{result['model']} · {plural(result['images'], 'image')} · {plural(result['masks'], 'mask')}",
+        title_justify="left",
+    )
+    for column in ("stage", "share", "seconds", "per second"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for name, stage in result["stages"].items():
         unit = "images" if name in ("load", "encode") else "prompts"
         table.add_row(name, f"{stage['share']:.0%}", f"{stage['seconds']:.2f}", f"{stage['per_s']:.1f} {unit}")
-    console.out.print(table)
-    console.out.print(
-        f"whole: {result['images_per_s']:.2f} images/s, {result['masks_per_s']:.2f} masks/s, one after the other; most "
-        f"time in {result['bound_by']}\nencoder: {result['encoder_tflops']:.3f} TFLOP/s, "
-        f"{result['encoder_share']:.0%} of the {result['ceiling_tflops']:.3f} that this device multiplies matrices at\n"
+    console.out.show(table)
+    console.out.tell(
+        f"whole: {result['images_per_s']:.2f} images/s, {result['masks_per_s']:.2f} masks/s, one image at a time; "
+        f"most of the time in {result['bound_by']}\nencoder: {result['encoder_tflops']:.3f} TFLOP/s, "
+        f"{result['encoder_share']:.0%} of the {result['ceiling_tflops']:.3f} of this device's matrix products\n"
         f"peak memory: {result['peak_memory_mb']:.0f} MB"
     )
     if guess := result.get("estimate"):
-        console.out.print(
-            f"{guess['images']} images on {guess['devices']} such devices: {guess['hours']:.1f} hours, "
-            f"cost {guess['cost']:.2f}"
-        )
+        images, devices = plural(guess["images"], "image"), plural(guess["devices"], "device")
+        price = f", cost {guess['cost']:,.2f}" if guess["cost"] else "; --price-per-hour adds what it costs"
+        console.out.tell(f"{images} on {devices} like this one: {guess['hours']:,.1f} hours{price}")
 
 
 def _tune(work: Work, as_json: bool) -> None:
@@ -146,11 +150,12 @@ def _tune(work: Work, as_json: bool) -> None:
         found.append(one)
         way, rate = one.way, one.failed or f"{one.images_per_s:.2f} images/s"
         share = f", {way.gpus:g} GPU each" if way.gpus else ""
-        console.err.print(f"{way.actors} actors of {way.threads} threads{share}, {way.chunks} chunks at once: {rate}")
+        actors = f"{plural(way.actors, 'actor')} of {plural(way.threads, 'thread')}{share}"
+        console.err.tell(f"{actors}, {plural(way.chunks, 'chunk')} at once: {rate}")
 
     best = tune(work, ways(work.device, cores(), gpus), told)
     if as_json:
         typer.echo(json.dumps({"best": best.way.operation(), "tried": [asdict(one) for one in found]}, indent=1))
     else:
-        console.err.print(f"fastest: {best.images_per_s:.2f} images/s; for a configuration file:")
+        console.err.tell(f"fastest: {best.images_per_s:.2f} images/s; for a configuration file:")
         typer.echo(yaml.safe_dump({"operation": best.way.operation()}, sort_keys=False).strip())

@@ -12,6 +12,7 @@ from pipeline.calibration.certificates import DEFAULT_CONFIDENCE, DEFAULT_IOUS, 
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri
 from pipeline.storage.preflight import check_writable
+from pipeline.words import plural
 from schemas.calibration import Calibration
 
 
@@ -57,9 +58,6 @@ def calibrate(
 
     Example: relabel calibrate s3://b/refined --ground-truth sample.json --output calibration.json
     """
-    from pipeline.calibration.fit import calibrate as fit  # scikit-learn and Ray take seconds to import
-    from pipeline.calibration.sample import read_corrections, read_sample
-
     access = Access(endpoint_url)
     if sum((verdicts, corrections, ground_truth is not None)) != 1:
         raise RefusedError("give one of --ground-truth FILE, --verdicts and --corrections")
@@ -67,7 +65,10 @@ def calibrate(
     if verdicts:
         _follow_verdicts(result, output, access)
         return
-    with console.err.status("reading and measuring masks"):
+    with console.err.doing("reading and measuring masks"):
+        from pipeline.calibration.fit import calibrate as fit  # scikit-learn takes seconds to import
+        from pipeline.calibration.sample import read_corrections, read_sample
+
         found = read_sample(result, ground_truth, access) if ground_truth else read_corrections(result, access)
     sample, base, method, gate = found
     fitted = fit(sample, base, method, gate, ious=tuple(iou or DEFAULT_IOUS), share=share, confidence=confidence)
@@ -76,14 +77,14 @@ def calibrate(
 
 
 def _follow_verdicts(result: str, output: str, access: Access) -> None:
-    from pipeline.calibration.verdicts import calibrate_by_verdicts  # as above
+    with console.err.doing("reading the verdicts"):
+        from pipeline.calibration.verdicts import calibrate_by_verdicts  # as above
 
-    found = calibrate_by_verdicts(result, access)
-    console.out.print(
+        found = calibrate_by_verdicts(result, access)
+    console.out.tell(
         f"{found.calibration_id}: the refined mask is kept where it is estimated {found.margin:+.3f} better; that "
-        f"agrees with {found.fitted_on['agreed']:.0%} of the {found.fitted_on['verdicts']} verdicts it was chosen on "
-        f"(before: {found.fitted_on['agreed_before']:.0%}); nothing is certified without ground truth",
-        markup=False,
+        f"agrees with {found.fitted_on['agreed']:.0%} of the {_number(found, 'verdict')} it was chosen on "
+        f"(before: {found.fitted_on['agreed_before']:.0%}); nothing is certified without ground truth"
     )
     _write(found, result, output, access)
 
@@ -91,17 +92,24 @@ def _follow_verdicts(result: str, output: str, access: Access) -> None:
 def _write(found: Calibration, result: str, output: str, access: Access) -> None:
     store, name = split_uri(output, access)
     store.put(name, found.model_dump_json(indent=1).encode())
-    console.out.print(f"wrote {output}\nuse it: relabel seal {result} --calibration {output}", markup=False)
+    console.out.offer(f"wrote {output}\nuse it: relabel seal {result} --calibration {output}")
+
+
+def _number(found: Calibration, what: str) -> str:
+    return plural(int(found.fitted_on[f"{what}s"]), what)
 
 
 def _show(found: Calibration) -> None:
     error = found.fitted_on["calibration_error"]
-    console.out.print(
-        f"{found.calibration_id}: expected calibration error {error:.3f} on {found.fitted_on['masks']} masks of "
-        f"{found.fitted_on['images']} images that it was not fitted to; the refined mask is kept where it is estimated "
-        f"{found.margin:+.3f} better; {found.lower_share:.0%} of the masks lie above quality_lower"
+    console.out.tell(
+        f"{found.calibration_id}: expected calibration error {error:.3f} on {_number(found, 'mask')} of "
+        f"{_number(found, 'image')} that it was not fitted to; the refined mask is kept where it "
+        f"is estimated {found.margin:+.3f} better; {found.lower_share:.0%} of the masks are better than quality_lower"
     )
-    table = Table(title=f"of the masks with quality >= q, at least {found.certificates[0].share:.0%} have IoU >= t")
+    table = Table(
+        title=f"of the masks with quality >= q, at least {found.certificates[0].share:.0%} have IoU >= t",
+        title_justify="left",
+    )
     for column in ("IoU t", "smallest q certified", "masks", "images", "observed"):
         table.add_column(column, justify="right")
     for wanted in sorted({one.iou for one in found.certificates}):
@@ -112,8 +120,8 @@ def _show(found: Calibration) -> None:
         else:
             cells = ["not certifiable", "-", "-", "-"]
         table.add_row(f"{wanted:.2f}", *cells)
-    console.out.print(table)
-    console.out.print(
+    console.out.show(table)
+    console.out.tell(
         f"all of them hold together with a confidence of {found.confidence:.0%}, each image counting once, for images "
         "like these, refined and sealed in the same way"
     )

@@ -53,7 +53,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"relabel {__version__}")
+        console.out.tell(f"relabel {__version__}")
         raise typer.Exit
 
 
@@ -92,7 +92,10 @@ def _refuse_secrets() -> None:
 def _unwind(number: int, _frame: Any) -> None:
     """End Ray, release the lease, remove temporary files; but what does not answer is not waited for."""
     word, code = ENDED_BY[number]
-    os.write(2, f"relabel: {word}; finished chunks are kept. Rerun the same command to resume\n".encode())
+    after_the_keys = "\n" if os.isatty(2) else ""  # the terminal has just shown ^C
+    os.write(
+        2, f"{after_the_keys}relabel: {word}; finished chunks are kept. Rerun the same command to resume\n".encode()
+    )
     overdue = threading.Timer(UNWIND_S, os._exit, (code,))
     overdue.daemon = True
     overdue.start()
@@ -108,12 +111,12 @@ def _say_wrong_use(error: Any) -> int:
     globbed = "unexpected extra arg" in told and command.endswith("refine")
     hint = " Quote a pattern, so that the shell leaves it as it is." if globbed else ""
     stop = "" if told.endswith((".", "?")) else "."
-    console.err.print(f"relabel: {told}{stop}{hint} `{command} --help` lists what there is.", markup=False)
+    console.err.tell(f"relabel: {told}{stop}{hint} `{command} --help` lists what there is.")
     return 2
 
 
 def _say(error: Exception, code: int) -> int:
-    console.err.print(f"relabel: {secrets.redacted(str(error))}", markup=False)
+    console.err.tell(f"relabel: {secrets.redacted(str(error))}")
     return code
 
 

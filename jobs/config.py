@@ -48,7 +48,7 @@ def config(
         typer.echo(to_yaml(read_config(config, preset, {"method": method}, Access())), nl=False)
         return
     for part, fields in PARTS.items():
-        console.out.print(_table(part, fields.model_fields))
+        console.out.show(_table(part, fields.model_fields))
 
 
 def _schema() -> dict[str, Any]:

@@ -1,6 +1,92 @@
 """Where the command line writes: results on stdout, everything else on stderr."""
 
-from rich.console import Console
+from __future__ import annotations
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.status import Status
+from rich.text import Text
+
+HANG = 2
+"""Columns by which what goes on in a further line is set in."""
+
+
+class Screen(Console):
+    """A console for text as it is: brackets and colons in it are no markup."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, emoji=False, soft_wrap=True, **options)
+
+    def tell(self, text: str) -> None:
+        """Print lines; on a terminal they break between words. Elsewhere a line stays one, for what reads it."""
+        self.print(Text(self.fitted(text)))
+
+    def fitted(self, text: str, hang: int = 0) -> str:
+        """Text as a terminal shows it best; as it is elsewhere. hang: what further lines are set in by, if more."""
+        if not self.is_terminal:
+            return text
+        return "\n".join(broken(line, self.width, hang) for line in text.split("\n"))
+
+    def show(self, shown: RenderableType) -> None:
+        """Print a table; on a terminal it fits in, with its title broken between words."""
+        self.print(shown, soft_wrap=not self.is_terminal)
+
+    def offer(self, text: str) -> None:
+        """Print lines that are there to be copied, commands and paths: never broken."""
+        self.print(Text(text))
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[Status]:
+        """Say what is going on: on a terminal at once and until the context ends, elsewhere once a minute."""
+        pulse = None if self.is_terminal else Pulse(what, self)
+        try:
+            with self.status(Text(what)) as status:
+                status.update(spinner="dots")  # which draws it now: imports may hold up the thread that draws
+                yield status
+        finally:
+            if pulse is not None:
+                pulse.stop()
+
+
+def broken(line: str, width: int, hang: int = 0) -> str:
+    """A line in several of at most `width` columns; a word that is longer, as a path may be, stays whole."""
+    indent = " " * max(hang, len(line) - len(line.lstrip()) + HANG)
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+
+
+class Pulse:
+    """A line a minute while nothing else is told, so that a log shows that the phase is alive."""
+
+    EVERY_S = 60.0
+
+    def __init__(self, phase: str, screen: Screen) -> None:
+        self._phase, self._screen = phase, screen
+        self._began = self._told = time.monotonic()
+        self._over = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def restart(self) -> None:
+        """Something else was told just now."""
+        self._told = time.monotonic()
+
+    def stop(self) -> None:
+        """The phase is over."""
+        self._over.set()
+
+    def _beat(self) -> None:
+        while not self._over.wait(max(0.1, self._told + self.EVERY_S - time.monotonic())):
+            if time.monotonic() - self._told >= self.EVERY_S:
+                self.restart()
+                self._screen.tell(f"{self._phase}: {self._told - self._began:.0f} s so far")
+
+
+out = Screen()
+err = Screen(stderr=True)

@@ -43,11 +43,11 @@ def _show(result: Path, pictures: Path) -> None:
     for image_uri in sorted(set(masks["image_uri"].to_pylist())):
         rows = [row for row in masks.to_pylist() if row["image_uri"] == image_uri]
         _picture(pictures / f"{Path(image_uri).stem}.png", DATA / "images" / image_uri, rows)
-    console.out.print(_table(masks))
-    console.out.print(
+    console.out.show(_table(masks))
+    console.out.tell(
         f"pictures: {pictures}/*.png (image, coarse, refined)\ndataset:  {result}/{layout.every_shard('masks')}"
     )
-    console.out.print(f"read it:  pipeline.open('{result}').masks(), or any Parquet reader (REFERENCE.md)")
+    console.out.tell(f"read it:  pipeline.open('{result}').masks(), or any Parquet reader (REFERENCE.md)")
 
 
 def _picture(path: Path, photo: Path, rows: list[dict[str, Any]]) -> None:
@@ -62,7 +62,7 @@ def _picture(path: Path, photo: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _table(masks: pa.Table) -> Table:
-    table = Table(title="what changed")
+    table = Table(title="what changed", title_justify="left")
     for name in ("image", "category", "decision"):
         table.add_column(name, no_wrap=True)
     for name in ("IoU with coarse", "area ratio", "quality"):

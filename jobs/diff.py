@@ -41,9 +41,10 @@ def diff(
 
     Example: relabel diff s3://bucket/refined@3 s3://bucket/refined --html changes.html
     """
-    from pipeline.comparison import page, show
-    from pipeline.comparison.compare import compare
-    from pipeline.comparison.sides import COARSE, find_side, is_plain
+    with console.err.doing("comparing"):
+        from pipeline.comparison import page, show  # they take a second to import
+        from pipeline.comparison.compare import compare
+        from pipeline.comparison.sides import COARSE, find_side, is_plain
 
     access = Access(endpoint_url)
     if after is None:
@@ -53,18 +54,18 @@ def diff(
     for uri in (html, json_out):
         if uri not in (None, STDOUT):
             check_writable(split_uri(str(uri), access)[0])
-    with console.err.status("comparing"):
+    with console.err.doing("comparing"):
         sides = find_side(before, access), find_side(after, access)
         found = compare(*sides, sample)
     figures = json.dumps(show.to_json(found), indent=1)
     if json_out == STDOUT:
         typer.echo(figures)
     else:
-        console.out.print(show.tables(found), markup=False)
+        console.out.show(show.tables(found))
         if json_out is not None:
             _write(json_out, figures, access)
     if html is not None:
-        with console.err.status("drawing examples"):
+        with console.err.doing("drawing examples"):
             drawn = page.page(found, *sides, images)
         _write(html, drawn, access)
 
@@ -72,4 +73,4 @@ def diff(
 def _write(uri: str, text: str, access: Access) -> None:
     store, name = split_uri(uri, access)
     store.put(name, text.encode())
-    typer.echo(f"wrote {uri}", err=True)
+    console.err.tell(f"wrote {uri}")

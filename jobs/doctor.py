@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from jobs import console
 from pipeline.storage import Access
+
+if TYPE_CHECKING:
+    from pipeline.doctor import Finding
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 WIDTH = 18
@@ -33,11 +38,27 @@ def doctor(
     from pipeline.doctor import diagnose  # imports pyarrow
 
     problems = 0
-    for finding in diagnose(output, Access(endpoint_url), address, with_ray=not no_ray):
+    for finding in _as_they_come(diagnose(output, Access(endpoint_url), address, with_ray=not no_ray)):
         problems += finding.state == "problem"
-        mark = f"[{COLOURS[finding.state]}]{finding.state:8}[/]"
-        console.out.print(f"{mark} [bold]{finding.check:{WIDTH}}[/] ", end="")
-        console.out.print(finding.found, markup=False)
-        if finding.do:
-            console.out.print(f"{'':9}{'':{WIDTH}} -> {finding.do}", markup=False)
+        _show(finding)
     raise typer.Exit(1 if problems else 0)
+
+
+def _as_they_come(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """What is found; a check of some seconds, as that of Ray, is seen to go on."""
+    while True:
+        with console.err.doing("checking"):
+            finding = next(findings, None)
+        if finding is None:
+            return
+        yield finding
+
+
+def _show(finding: Finding) -> None:
+    head = f"{finding.state:8} {finding.check:{WIDTH}} "
+    line = Text(console.out.fitted(head + finding.found, len(head)))
+    line.stylize(COLOURS[finding.state], 0, len(finding.state))
+    line.stylize("bold", len("problem  "), len(head))
+    console.out.print(line)
+    if finding.do:
+        console.out.tell(f"{'':{len(head)}}-> {finding.do}")

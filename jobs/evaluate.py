@@ -17,6 +17,7 @@ from pipeline.evaluation.paired import paired
 from pipeline.evaluation.precision import COCO_DETECTIONS
 from pipeline.storage import Access, split_uri
 from pipeline.storage.preflight import check_writable
+from pipeline.words import plural
 
 STDOUT = "-"
 
@@ -116,9 +117,9 @@ def evaluate(
         check_writable(split_uri(json_out, access)[0])
     tree: summary.Tree = {}
     if not only_detections:
-        with console.err.status("reading and pairing masks"):
+        with console.err.doing("reading and pairing masks"):
             pairs = paired(predictions, ground_truth, coarse, images, access, TruthIds(truth_ids, truth_source))
-        with console.err.status(f"measuring {len(pairs.pairs)} masks"):
+        with console.err.doing(f"measuring {plural(len(pairs.pairs), 'mask')}"):
             tree, measures = report.evaluate(pairs, replicates)
     shown: list[Any] = [] if only_detections else [show.tables(tree)]
     if detections:
@@ -128,7 +129,7 @@ def evaluate(
     _write(_as_json(tree, predictions, ground_truth, images), shown, json_out, access)
     if plots_to is not None:
         for path in plots.draw(tree, measures, plots_to):
-            typer.echo(f"wrote {path}", err=True)
+            console.err.tell(f"wrote {path}")
 
 
 def _detections(
@@ -139,7 +140,7 @@ def _detections(
     most: int,
 ) -> summary.Tree:
     wanted = None if images is None else read_image_list(images, access)
-    with console.err.status("measuring detections") as status:
+    with console.err.doing("measuring detections") as status:
         return compare.compare(files, given, wanted, access, most, lambda file: status.update(f"measuring {file}"))
 
 
@@ -149,7 +150,10 @@ def _write(figures: str, shown: list[Any], json_out: str | None, access: Access)
         typer.echo(figures)
         return
     for each in shown:
-        console.out.print(each, markup=False)  # names from the data are text, whatever brackets they hold
+        if isinstance(each, str):
+            console.out.tell(each)
+        else:
+            console.out.show(each)
     if json_out is not None:
         store, name = split_uri(json_out, access)
         store.put(name, figures.encode())

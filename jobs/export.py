@@ -18,6 +18,7 @@ from pipeline.exports.driver import export as run_export
 from pipeline.exports.types import Options
 from pipeline.storage import Access, Store
 from pipeline.storage.preflight import check_readable, check_writable
+from pipeline.words import plural
 
 PARALLEL_MASKS = 100_000
 DECISIONS = ("refined", "kept_coarse", "review", "corrected")
@@ -87,7 +88,7 @@ def export(
     target = Store(to, access)
     check_writable(target)
     photos = Store(images or result.manifest.images_root, access)
-    with console.err.status("exporting") as status:
+    with console.err.doing("exporting") as status:
         done = run_export(
             result,
             target,
@@ -96,14 +97,17 @@ def export(
             options,
             workers=workers or default_workers(result),
             overwrite=overwrite,
-            on_group=lambda count, total: status.update(f"exporting: {count} of {total} shards"),
+            on_group=lambda count, total: status.update(f"exporting: {count} of {plural(total, 'shard')}"),
         )
-    table = Table(title=f"{to} · {form} · generation {done.report['generation']} of {done.report['fingerprint']}")
+    table = Table(
+        title=f"{to} · {form} · generation {done.report['generation']} of {done.report['fingerprint']}",
+        title_justify="left",
+    )
     table.add_column("")
     table.add_column("count", justify="right")
     for what, number in [*done.report["counts"].items(), *(("lost: " + k, n) for k, n in done.report["lost"].items())]:
-        table.add_row(what, str(number))
-    console.out.print(table)
+        table.add_row(what, f"{number:,}")
+    console.out.show(table)
 
 
 def default_workers(result: Result) -> int:

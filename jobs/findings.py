@@ -9,6 +9,7 @@ import typer
 from jobs import console
 from pipeline.storage import Access, split_uri
 from pipeline.storage.preflight import check_writable
+from pipeline.words import plural
 
 
 def findings(
@@ -64,34 +65,37 @@ def findings(
 
     Example: relabel findings s3://bucket/refined --as-patches patches.json
     """
-    from pipeline.findings import by_model, show  # it takes a second to import
-    from pipeline.findings.find import Asked, find
-
     access = Access(endpoint_url)
     if as_patches is not None:
         check_writable(split_uri(as_patches, access)[0])
-    model = None
-    if with_model is not None:
-        model = by_model.model_for(with_model, checkpoint, access, device, threads)
+    with console.err.doing("looking at masks" if with_model is None else "loading the model"):
+        from pipeline.findings import by_model, show  # it takes a second to import
+        from pipeline.findings.find import Asked, find
+
+        model = None
+        if with_model is not None:
+            model = by_model.model_for(with_model, checkpoint, access, device, threads)
     asked = Asked(tuple(kind or ()), duplicate_iou, boxes, model, images)
-    with console.err.status("looking at masks") as status:
+    with console.err.doing("looking at masks") as status:
         looked = find(
             output,
             asked,
             access,
-            lambda images: status.update(f"looking at masks: {images:,} images"),
+            lambda images: status.update(f"looking at masks: {plural(images, 'image')}"),
         )
-    console.out.print(show.table(looked), markup=False)
-    typer.echo(f"kept in {output.rstrip('/')}/{looked.path}")
+    console.out.show(show.table(looked))
+    console.out.tell(f"kept in {output.rstrip('/')}/{looked.path}")
     if looked.unread:
-        typer.echo(f"{looked.unread} masks could not be read", err=True)
+        console.err.tell(f"{plural(looked.unread, 'mask')} could not be read")
     if looked.unseen:
-        typer.echo(
-            f"{looked.unseen} images were not shown to the model: they, or their masks, cannot be read", err=True
+        console.err.tell(
+            f"not shown to the model: {plural(looked.unseen, 'image')}, which cannot be read, or whose masks cannot"
         )
     if as_patches is not None:
         store, name = split_uri(as_patches, access)
         store.put(name, show.as_patches(looked.table, as_patches, min_certainty, accept_above))
-        typer.echo(
-            f"wrote {as_patches}: fill in `verdict` (yes or no), then: relabel patch {output} --from {as_patches}"
+        console.out.tell(
+            f"wrote {as_patches}: {'fill in `verdict` (yes or no), then' if looked.table.num_rows else 'empty'}"
         )
+        if looked.table.num_rows:
+            console.out.offer(f"apply it: relabel patch {output} --from {as_patches}")

@@ -16,6 +16,7 @@ from pipeline.planning.attempts import committed
 from pipeline.storage import Access, Store
 from pipeline.storage.documents import Switch, read_switch
 from pipeline.storage.lease import Patience, check_store, held, unguarded
+from pipeline.words import plural
 
 
 def gc(
@@ -46,12 +47,18 @@ def gc(
         raise RefusedError(f"{output} holds neither a plan nor a result: nothing of ours to remove")
     if not assume_exclusive:
         check_store(store)
-    hold = unguarded if assume_exclusive else partial(held, store, Patience(), console.err.print)
+    hold = unguarded if assume_exclusive else partial(held, store, Patience(), console.err.tell)
     retention = Retention(keep_generations, grace)
-    found = collect(store, hold, retention, other_methods=other_methods, dry_run=dry_run)
+    with console.err.doing("looking for what nothing names"):
+        found = collect(store, hold, retention, other_methods=other_methods, dry_run=dry_run)
     for name, who in found.spared.items():
-        console.err.print(f"kept: {name} is being refined ({'; '.join(who)})", markup=False)
+        console.err.tell(f"kept: {name} is being refined ({'; '.join(who)})")
     for one in found.garbage:
-        typer.echo(f"{one.path}: {one.why}, {one.bytes} bytes")
+        console.out.tell(f"{one.path}: {one.why}, {plural(one.bytes, 'byte')}")
+    if not found.garbage:
+        console.out.tell("nothing to remove")
+        return
     total = sum(one.bytes for one in found.garbage)
-    typer.echo(f"{'would remove' if dry_run else 'removed'} {len(found.garbage)} files, {total / 1e6:.1f} MB")
+    console.out.tell(
+        f"{'would remove' if dry_run else 'removed'} {plural(len(found.garbage), 'file')}, {total / 1e6:.1f} MB"
+    )

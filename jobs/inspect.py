@@ -10,6 +10,7 @@ import typer
 from jobs import console
 from jobs.options import ConfigUri, EndpointUrl, Ignore, ImagesUri, MasksUri, MaxUnread, SourceName
 from pipeline.errors import RefusedError
+from pipeline.words import plural
 
 if TYPE_CHECKING:
     from pipeline.inspection.look import Asked, Found
@@ -66,7 +67,7 @@ def inspect(
     )
     if sample:
         _check_output(asked, output)
-    with console.err.status("reading the masks"):
+    with console.err.doing("reading the masks"):
         found = look(asked)
     written = _write(found, output, access, settings.operation.max_unread) if found.seen else []
     if as_json:
@@ -74,7 +75,7 @@ def inspect(
     else:
         said = lines(found, settings.operation.max_unread)
         for line in [*said, *(f"wrote {uri}" for uri in written)]:
-            console.out.print(line, markup=False)
+            console.out.tell(line)
     if found.refused is not None:
         raise RefusedError(found.refused)
     raise typer.Exit(3 if found.unread > settings.operation.max_unread else 0)
@@ -100,7 +101,7 @@ def _write(found: Found, output: str, access: Access, max_unread: int) -> list[s
     from pipeline.storage import Store
 
     store, pictures = Store(output, access), views(found.seen)
-    title = f"{found.masks_uri} ({found.source}), {len(pictures)} of {found.images} images"
+    title = f"{found.masks_uri} ({found.source}), {len(pictures)} of {plural(found.images, 'image')}"
     store.put(PNG, contact_sheet(title, pictures))
     store.put(HTML, page(found, pictures, max_unread).encode())
     return [f"{output.rstrip('/')}/{name}" for name in (PNG, HTML)]

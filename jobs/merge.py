@@ -83,16 +83,17 @@ def merge(
         for uri, source, name in zip((first, second), (first_source, second_source), called, strict=True)
     )
     asked = Asked(own, other, absolute(images), key, _classes(classes, access), only_known, only_first_images)
-    with console.err.status("merging"):
+    with console.err.doing("merging"):
         done = make(asked, target, path, access)
-    for scan in done.scans:
-        for line in scan_table.lines(scan):
-            console.err.print(line, markup=False)
+    for name, scan in zip(called, done.scans, strict=True):
+        title, *rest = scan_table.lines(scan)
+        for line in (f"{name}: {title}", *rest):
+            console.err.tell(line)
     for line in lines(done, asked):
-        typer.echo(line)
+        console.out.tell(line)
     for example in done.examples:
-        typer.echo(f"cannot be read: {example}", err=True)
-    typer.echo(f"wrote {output}")
+        console.err.tell(f"cannot be read: {example}")
+    console.out.tell(f"wrote {output}")
     unread = done.unread + sum(scan["unread"] for scan in done.scans)
     raise typer.Exit(3 if unread > (max_unread or 0) else 0)
 

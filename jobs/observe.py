@@ -26,14 +26,16 @@ class Watch:
     operation: Operation
     log: JsonLog | None
     metrics: RunMetrics | None
+    draw: progress.Drawing
 
     def sealed(self, manifest: Manifest, output: str) -> None:
         """Say how it ended, and let the metrics be scraped once more: the process is about to end."""
         if self.log:
             self.log.sealed(manifest)
         else:
+            self.draw.end()
             progress.summary(manifest, output)
-            console.out.print(f"relabel files {output} lists its shards; relabel status {output} tells how far it is")
+            console.out.offer(f"shards: relabel files {output}\naudit:  relabel report {output}")
         if self.metrics:
             self.metrics.sealed(manifest)
             self.metrics.linger(self.operation.metrics_linger_s)
@@ -49,7 +51,7 @@ def watch(operation: Operation) -> Iterator[Watch]:
         if metrics:
             listeners.insert(0, metrics.on_event)
         try:
-            yield Watch(everybody(*listeners), operation, log, metrics)
+            yield Watch(everybody(*listeners), operation, log, metrics, draw)
         except RelabelError as error:
             if log:
                 log.event("error", level="error", kind=type(error).__name__, message=str(error))

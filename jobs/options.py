@@ -6,10 +6,12 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from jobs import console
 from pipeline import sources
 from pipeline.errors import REASONS, RefusedError
 from pipeline.models import MODELS
 from pipeline.refiners import REFINERS
+from pipeline.words import plural
 from schemas.manifest import Scanned
 from schemas.presets import PRESETS, RETIRED
 
@@ -83,7 +85,7 @@ RefinerName = Annotated[
 def _warned_of(preset: str) -> str:
     """The preset, as it was given; of one that is retired stderr says why."""
     if preset in RETIRED:
-        typer.echo(f"preset {preset} is still taken, but retired: {RETIRED[preset]}", err=True)
+        console.err.tell(f"preset {preset} is still taken, but retired: {RETIRED[preset]}")
     return preset
 
 
@@ -174,10 +176,9 @@ def unread_code(scan: Scanned | None, max_unread: int) -> int:
     unread = scan.unread if scan else 0
     if unread <= max_unread:
         return 0
-    typer.echo(
-        f"relabel: {unread} files or entries of the input were not read; they are named above and in "
-        f'{scan.path if scan else "scans"}; --ignore "PATTERN" says that it is meant',
-        err=True,
+    console.err.tell(
+        f"relabel: {plural(unread, 'file or entry', 'files or entries')} of the input not read; named above and in "
+        f'{scan.path if scan else "scans"}; --ignore "PATTERN" says that it is meant'
     )
     return 3
 

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from jobs import console
 from jobs.review import MAX_SAID, hold_of
 from pipeline.storage import Access
+from pipeline.words import plural
 
 
 def patch(
@@ -33,21 +35,23 @@ def patch(
 
     Example: relabel patch s3://bucket/refined --from patches.json
     """
-    from pipeline.corrections.patch import patch as keep  # it takes a second to import
-
     access = Access(endpoint_url)
-    done = keep(output, patches, name, access, hold_of(output, access, assume_exclusive))
+    with console.err.doing("comparing with the result"):
+        from pipeline.corrections.patch import patch as keep  # it takes a second to import
+
+        done = keep(output, patches, name, access, hold_of(output, access, assume_exclusive))
     if done.name:
         said = ", ".join(f"{count} {action}" for action, count in done.counts.items())
-        typer.echo(f"{done.name}: {said}; kept in {output.rstrip('/')}/{done.path}")
+        console.out.tell(f"{done.name}: {said}; kept in {output.rstrip('/')}/{done.path}")
     if done.judged:
-        typer.echo(f"kept {done.judged} verdicts on findings")
+        console.out.tell(f"kept {plural(done.judged, 'verdict')} on findings")
     if done.rejected or done.unjudged:
-        typer.echo(f"not applied: {done.rejected} with the verdict no, {done.unjudged} findings without a verdict")
+        unjudged = plural(done.unjudged, "finding")
+        console.out.tell(f"not applied: {done.rejected} with the verdict no, {unjudged} without a verdict")
     for line in done.refused[:MAX_SAID]:
-        typer.echo(f"not taken: {line}", err=True)
+        console.err.tell(f"not taken: {line}")
     if len(done.refused) > MAX_SAID:
-        typer.echo(f"not taken: and {len(done.refused) - MAX_SAID} more", err=True)
+        console.err.tell(f"not taken: and {len(done.refused) - MAX_SAID} more")
     if done.name:
-        typer.echo(f"apply it: relabel seal {output}\ntake it back: relabel review {output} --undo {done.name}")
+        console.out.offer(f"apply it: relabel seal {output}\ntake it back: relabel review {output} --undo {done.name}")
     raise typer.Exit(3 if done.refused else 0)

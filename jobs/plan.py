@@ -34,6 +34,7 @@ from jobs.options import (
     unread_code,
 )
 from pipeline.errors import RefusedError
+from pipeline.words import plural
 
 if TYPE_CHECKING:
     from pipeline.request import Request
@@ -144,7 +145,10 @@ def plan(
         checksum=checksum,
         images_inventory=images_inventory,
     )
-    device_gpus = _gpus(request, gpus, machines) if estimate else 0
+    device_gpus = 0
+    if estimate:
+        with console.err.doing("looking for GPUs"):
+            device_gpus = _gpus(request, gpus, machines)
 
     store, run_store = request.stores()
     if not request.config.operation.assume_exclusive:
@@ -202,26 +206,42 @@ def _measure(request: Request, tasks: Any, sample: int, gpus: int, devices: int,
 
 
 def _show(result: dict[str, Any]) -> None:
-    console.out.print(f"planned: {result['images']} images with {result['masks']} masks in {result['chunks']} chunks")
+    console.out.tell(f"planned: {_counted(result)} in {plural(result['chunks'], 'chunk')}")
     if not (guess := result.get("estimate")):
         return
     took, gpu = guess["sample"], guess["device"] == "gpu"
-    what = "GPU" if gpu else f"machine of {guess['machine']['cores']} cores"
+    cores = plural(guess["machine"]["cores"], "core")
+    devices = plural(guess["devices"], "GPU" if gpu else "machine") + " like this one" + ("" if gpu else f" ({cores})")
     each = ", ".join(f"{name} {1000 * took[f'{name}_s_per_image']:.0f} ms" for name in ("fetch", "decode", "refine"))
-    console.out.print(
-        f"measured: {took['images']} images with {took['masks']} masks of {took['groups']} chunks; an image: {each}\n"
-        f"pending: {guess['images']} images with {guess['masks']} masks on {guess['devices']} x {what} like this one: "
+    console.out.tell(
+        f"measured: {_counted(took)} of {plural(took['groups'], 'chunk')}; an image takes: {each}\n"
+        f"pending: {_counted(guess)} on {devices}: "
         f"{guess['images_per_s']:.2f} images/s, {_time(guess['hours'])} "
         f"({_time(guess['hours_low'])} to {_time(guess['hours_high'])})\n"
-        f"cost: {guess['device_hours']:.2f} {'GPU' if gpu else 'machine'}-hours, {guess['cost']:.2f} "
-        f"({guess['cost_low']:.2f} to {guess['cost_high']:.2f})"
+        f"cost: {_amount(guess['device_hours'])} {'GPU' if gpu else 'machine'}-hours{_price(guess)}"
     )
     if gpu:
-        console.out.print(f"each GPU needs {guess['cores_per_gpu']:.1f} CPU cores that decode for it")
-    console.out.print(
-        "planning, start-up and sealing are not included; the interval is that of the sample (about 95 %)"
-    )
+        console.out.tell(f"each GPU needs {guess['cores_per_gpu']:.1f} CPU cores that decode for it")
+    console.out.tell("planning, start-up and sealing are not included; the interval is that of the sample (about 95 %)")
+
+
+def _counted(counts: dict[str, Any]) -> str:
+    return f"{plural(counts['images'], 'image')} with {plural(counts['masks'], 'mask')}"
+
+
+def _price(guess: dict[str, Any]) -> str:
+    """What it costs, where a price was given."""
+    if not guess["price_per_device_hour"]:
+        return "; --price-per-gpu-hour or --price-per-machine-hour turns them into money"
+    return f", {_amount(guess['cost'])} ({_amount(guess['cost_low'])} to {_amount(guess['cost_high'])})"
+
+
+def _amount(number: float) -> str:
+    """Two decimals, or two digits of what is less."""
+    return f"{number:,.2f}" if number >= 0.1 else f"{number:.2g}"
 
 
 def _time(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+    units = (("hours", 1), ("minutes", 60), ("seconds", 3600))
+    name, number = next(((name, number) for name, number in units if hours * number >= 1), units[-1])
+    return f"{hours * number:.1f} {name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from jobs import console
+from jobs.console import Pulse
 from pipeline.calibration.apply import DRIFT_LIMIT
 from pipeline.errors import REASONS
 from pipeline.planning.increment import Planned
@@ -37,6 +37,7 @@ from pipeline.progress.events import (
     Waiting,
 )
 from pipeline.sources import scan_table
+from pipeline.words import plural
 from schemas.manifest import Manifest
 
 MAX_EXAMPLES = 10
@@ -65,7 +66,7 @@ class Drawing:
             Refined: self._refined,
             Retrying: self._retrying,
             Sealing: self._sealing,
-            Waiting: lambda event: console.err.print(event.message),
+            Waiting: lambda event: console.err.tell(event.message),
         }
         draw[type(event)](event)
 
@@ -82,7 +83,7 @@ class Drawing:
         """Begin a phase: a bar on a terminal, where it moves by itself; elsewhere a line a minute."""
         self.end()
         if not console.err.is_terminal:
-            self._pulse = Pulse(phase)
+            self._pulse = Pulse(phase, console.err)
         self._bar = Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal)
         self._task = self._bar.add_task("", total=total, **fields)
         self._bar.start()
@@ -93,33 +94,37 @@ class Drawing:
 
     def _planning(self, event: Planning) -> None:
         if event.images == 0:
-            console.err.print("plan: reading the input")
-            self._begin("plan", SpinnerColumn(), TextColumn("{task.completed} images read"), total=None)
+            console.err.tell("plan: reading the input")
+            self._begin("plan", SpinnerColumn(), TextColumn("images read: {task.completed:,.0f}"), total=None)
         self._update(event.images)
 
     def _covered(self, event: Covered) -> None:
         self.end()
         for line in scan_table.lines(event.scan):
-            console.err.print(line, markup=False)
+            console.err.tell(line)
 
     def _planned(self, event: Planned) -> None:
         self.end()
-        new = f"{event.images} new or changed images with {event.masks} masks in {event.chunks} chunks"
-        console.err.print(f"plan: {new}; {event.unchanged} images were planned before")
+        before = f"{plural(event.unchanged, 'image')} {'was' if event.unchanged == 1 else 'were'} planned before"
+        if not event.images:
+            console.err.tell(f"plan: nothing new; {before}")
+            return
+        new, masks = plural(event.images, "new or changed image"), plural(event.masks, "mask")
+        console.err.tell(f"plan: {new} with {masks} in {plural(event.chunks, 'chunk')}; {before}")
 
     def _starting(self, event: Starting) -> None:
         what = f"connecting to Ray at {event.address}" if event.address else "starting Ray"
-        console.err.print(f"{what}, which takes a few seconds")
+        console.err.tell(f"{what}, which takes a few seconds")
         self._begin(what, SpinnerColumn(), TextColumn(f"{what}, {{task.elapsed:.0f}} s"), total=None)
 
     def _refining(self, event: Refining) -> None:
         self._rates, self._told = _Rates(event.images), 0
         if not event.images:
-            console.err.print("refine: nothing pending")
+            console.err.tell("refine: nothing pending")
             return
         low, high = event.actors
         actors = str(low) if low == high else f"{low} to {high}"
-        console.err.print(f"refine: {event.images} images with {actors} model actors")
+        console.err.tell(f"refine: {plural(event.images, 'image')} with {actors} model actor{'s' * (high > 1)}")
         self._begin(
             "refine",
             SpinnerColumn(),
@@ -135,57 +140,31 @@ class Drawing:
         rates = self._rates
         rates.add(event)
         for example in event.examples[: max(0, MAX_EXAMPLES - self._told)]:
-            console.err.print(f"failed: {example}", markup=False)
+            console.err.tell(f"failed: {example}")
             self._told += 1
-        self._update(rates.images, doing=f"{rates.masks_per_s:.1f} masks/s · {rates.failures} failed")
+        self._update(rates.images, doing=f"{rates.masks_per_s:.1f} masks/s · {plural(rates.failures, 'failed row')}")
         if not console.err.is_terminal and rates.due():
-            console.err.print(rates.line())
+            console.err.tell(rates.line())
         if self._pulse is not None:
             self._pulse.restart()
 
     def _refined(self, event: Refined) -> None:
         self.end()
         if self._rates.total:
-            console.err.print(self._rates.line())
+            console.err.tell(self._rates.line())
         if event.spent.chunks:
             for line in event.spent.lines():
-                console.err.print(line)
+                console.err.tell(line)
 
     def _retrying(self, event: Retrying) -> None:
-        what = "no failed row" if event.round is None else f"round {event.round}, {event.images} images left"
-        console.err.print(f"retry: {what}")
+        what = "no failed row" if event.round is None else f"round {event.round}, {plural(event.images, 'image')} left"
+        console.err.tell(f"retry: {what}")
 
     def _sealing(self, event: Sealing) -> None:
         if event.done == 0:
             columns = (SpinnerColumn(), TextColumn("sealing"), BarColumn(), MofNCompleteColumn(), TextColumn("chunks"))
             self._begin("seal", *columns, total=event.chunks)
         self._update(event.done)
-
-
-class Pulse:
-    """A line a minute while nothing else is told, so that a log shows that the phase is alive."""
-
-    EVERY_S = 60.0
-
-    def __init__(self, phase: str) -> None:
-        self._phase = phase
-        self._began = self._told = time.monotonic()
-        self._over = threading.Event()
-        threading.Thread(target=self._beat, daemon=True).start()
-
-    def restart(self) -> None:
-        """Something else was told just now."""
-        self._told = time.monotonic()
-
-    def stop(self) -> None:
-        """The phase is over."""
-        self._over.set()
-
-    def _beat(self) -> None:
-        while not self._over.wait(max(0.1, self._told + self.EVERY_S - time.monotonic())):
-            if time.monotonic() - self._told >= self.EVERY_S:
-                self.restart()
-                console.err.print(f"{self._phase}: {self._told - self._began:.0f} s so far")
 
 
 @contextmanager
@@ -226,34 +205,36 @@ class _Rates:
     def line(self) -> str:
         elapsed = time.monotonic() - self._started
         left = elapsed / max(1, self.images) * (self.total - self.images)
+        more = f"so far, {left:.0f} s left" if left else "in all"
         return (
-            f"refine: {self.images} of {self.total} images, {self.masks} masks, {self.masks_per_s:.1f} masks/s, "
-            f"{self.failures} failed, {elapsed:.0f} s so far, {left:.0f} s left"
+            f"refine: {self.images:,} of {plural(self.total, 'image')}, {plural(self.masks, 'mask')}, "
+            f"{self.masks_per_s:.1f} masks/s, {plural(self.failures, 'failed row')}, {elapsed:.0f} s {more}"
         )
 
 
 def summary(manifest: Manifest, output: str) -> None:
     """The table at the end of a run or seal."""
     counts = manifest.counts
-    table = Table(title=f"{output} · generation {manifest.generation} of {manifest.fingerprint}")
+    table = Table(title=f"{output} · generation {manifest.generation} of {manifest.fingerprint}", title_justify="left")
     for column in ("", "count", "what it means"):
         table.add_column(column, justify="right" if column == "count" else "left")
-    table.add_row("images ok", str(counts.images.get("ok", 0)), f"of {manifest.planned.images} planned")
+    table.add_row("images ok", f"{counts.images.get('ok', 0):,}", f"of {manifest.planned.images:,} planned")
     for reason, number in counts.image_reasons.items():
-        table.add_row(f"  failed: {reason}", str(number), REASONS[reason])
+        table.add_row(f"  failed: {reason}", f"{number:,}", REASONS[reason])
+    table.add_section()
     for decision, meaning in DECISIONS.items():
         if number := counts.decisions.get(decision, 0):
-            table.add_row(f"masks {decision}", str(number), meaning)
+            table.add_row(f"masks {decision}", f"{number:,}", meaning)
+    table.add_section()
     for reason, number in counts.mask_reasons.items():
-        table.add_row(f"  {reason}", str(number), REASONS[reason])
-    console.out.print(table)
+        table.add_row(f"  because {reason}", f"{number:,}", REASONS[reason])
+    console.out.show(table)
     if drift := manifest.drift:
         named = ", ".join(f"{name} ({index:.2f})" for name, index in drift.items())
-        console.err.print(
+        console.err.tell(
             f"relabel: scores have drifted from what calibration {manifest.calibration_id} was fitted to; its "
             f"qualities may be off: {named} (population stability index; above {DRIFT_LIMIT} counts). "
-            "`relabel calibrate` fits one to your data",
-            markup=False,
+            "`relabel calibrate` fits one to your data"
         )
 
 

@@ -19,6 +19,7 @@ from pipeline.refiners import REFINERS
 from pipeline.sources import named_files
 from pipeline.sources.named_files import ImageMasks
 from pipeline.storage import Access
+from pipeline.words import plural
 from schemas.config import Config
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def refine(
     found = named_files.match(image, mask)
     targets = list(_targets(found.pairs, output, picture, picture_format.lstrip("."), several))
     _check(targets)
-    with console.err.status("loading the model"):
+    with console.err.doing("loading the model"):
         refine_all = _loaded(resolved, checkpoint, adapter, device)
     if not several:
         [outcome] = _refined(targets[0], resolved, refine_all)
@@ -101,7 +102,7 @@ def refine(
     _print_unread("mask", found.unread)
     _print_unread("image", [(path, "no mask of that name") for path in found.without_masks])
     told = ", ".join(f"{number} {decision}" for decision, number in counts.items())
-    console.out.print(f"{counts.total()} masks of {len(targets)} images: {told}; in {output}", markup=False)
+    console.out.tell(f"{plural(counts.total(), 'mask')} of {plural(len(targets), 'image')}: {told}; in {output}")
     if counts["failed"] or found.unread:
         raise typer.Exit(3)
 
@@ -126,6 +127,9 @@ def _check(targets: list[Target]) -> None:
     for path in written:
         if path.resolve() in inputs:
             raise RefusedError(f"{path} would be written over an input: choose another --output or --picture")
+    pictures = {target.picture for target in targets}
+    if both := next((path for target in targets for path in target.outputs if path in pictures), None):
+        raise RefusedError(f"{both} would be both a mask and a picture: choose another --output or --picture")
     if twice := next((path for path, number in Counter(written).items() if number > 1), None):
         raise RefusedError(f"{twice} would be written twice: two inputs differ in their suffix alone; rename one")
     for target in targets:
@@ -148,15 +152,15 @@ def _refine_each(targets: list[Target], resolved: Config, refine_all: RefineAll)
             done = _refined(target, resolved, refine_all)
         except RowError as error:
             counts["failed"] += len(target.outputs)
-            console.err.print(f"failed: {target.pair.image}: {error}", markup=False)
+            console.err.tell(f"failed: {target.pair.image}: {error}")
             continue
         for path, outcome in zip(target.outputs, done, strict=True):
             if isinstance(outcome, RowError):
                 counts["failed"] += 1
-                console.err.print(f"failed: {outcome}", markup=False)
+                console.err.tell(f"failed: {outcome}")
             else:
                 counts[outcome.decision.decision] += 1
-                console.out.print(f"{path}: {_told(outcome)}", markup=False)
+                console.out.tell(f"{path}: {_told(outcome)}")
     return counts
 
 
@@ -192,9 +196,9 @@ def _read_mask(path: Path, size_hw: tuple[int, int]) -> Mask | MaskError:
 
 def _print_unread(what: str, unread: list[tuple[str, str]]) -> None:
     for path, why in unread[:UNREAD_SHOWN]:
-        console.err.print(f"{what} not used: {path}: {why}", markup=False)
+        console.err.tell(f"{what} not used: {path}: {why}")
     if len(unread) > UNREAD_SHOWN:
-        console.err.print(f"and {len(unread) - UNREAD_SHOWN} more {what}s not used")
+        console.err.tell(f"and {plural(len(unread) - UNREAD_SHOWN, f'more {what}')} not used")
 
 
 def _told(outcome: Outcome) -> str:
@@ -211,10 +215,9 @@ def _quality(outcome: Outcome) -> str:
 
 def _print_scores(outcome: Outcome, output: Path) -> None:
     scores = outcome.scores
-    console.out.print(
+    console.out.tell(
         f"{outcome.decision.decision} ({outcome.decision.reason}): {output}\n"
         f"IoU of refined and coarse {scores['coarse_iou']:.3f}, area {scores['area_ratio']:.2f} times, "
         f"predicted IoU {scores['predicted_iou']:.3f}, stability {scores['stability']:.3f}, "
-        f"{_quality(outcome)} (calibration {outcome.calibration_id})",
-        markup=False,
+        f"{_quality(outcome)} (calibration {outcome.calibration_id})"
     )

@@ -30,12 +30,12 @@ def report(
 
     Example: relabel report s3://bucket/refined --to report.html
     """
-    from pipeline.report.page import report as make  # keeps `relabel --help` quick
-
     access = Access(endpoint_url)
     store, name = split_uri(to, access)
     check_writable(store)
-    with console.err.status("reading the result and drawing a sample of it"):
+    with console.err.doing("reading the result and drawing a sample of it"):
+        from pipeline.report.page import report as make  # keeps `relabel --help` quick
+
         html = make(output, access=access, ground_truth=ground_truth, images_root=images, per_stratum=sample).encode()
     store.put(name, html)
-    typer.echo(f"wrote {to} ({len(html) / 1e6:.1f} MB); its verdicts come back with: relabel review {output} FILE")
+    console.out.offer(f"wrote {to} ({len(html) / 1e6:.1f} MB)\nbring its verdicts home: relabel review {output} FILE")

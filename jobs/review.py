@@ -10,6 +10,7 @@ import typer
 from jobs import console
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store
+from pipeline.words import plural
 
 if TYPE_CHECKING:
     from pipeline.corrections.bring import Given
@@ -106,35 +107,40 @@ def hold_of(output: str, access: Access, assume_exclusive: bool) -> Hold:
         return unguarded
     store = Store(output, access)
     check_store(store)
-    return partial(held, store, Patience(), lambda message: console.err.print(message, markup=False))
+    return partial(held, store, Patience(), console.err.tell)
 
 
 def _verdicts(output: str, verdicts: str, access: Access) -> None:
-    from pipeline.review.verdicts import review as keep
+    with console.err.doing("comparing with the result"):
+        from pipeline.review.verdicts import review as keep  # it takes a second to import
 
-    kept = keep(output, verdicts, access)
+        kept = keep(output, verdicts, access)
     said = ", ".join(f"{count} {name}" for name, count in kept.taken.items())
-    typer.echo(f"kept {sum(kept.taken.values())} verdicts ({said}) in {output.rstrip('/')}/{kept.path}")
+    console.out.tell(f"kept {plural(sum(kept.taken.values()), 'verdict')} ({said}) in {output.rstrip('/')}/{kept.path}")
     if kept.stale:
-        typer.echo(f"left out {kept.stale}: the result no longer holds those masks as they were seen", err=True)
+        console.err.tell(f"left out {kept.stale}: the result no longer holds those masks as they were seen")
 
 
 def _bring(output: str, given: Given, access: Access, hold: Hold) -> None:
     from pipeline.corrections.bring import bring
 
-    with console.err.status("comparing with the result"):
+    with console.err.doing("comparing with the result"):
         kept = bring(output, given, access, hold)
     said = ", ".join(f"{count} {action}" for action, count in kept.counts.items())
-    typer.echo(f"{kept.name}: {said}, in {kept.images} images; kept in {output.rstrip('/')}/{kept.path}")
+    console.out.tell(
+        f"{kept.name}: {said}, in {plural(kept.images, 'image')}; kept in {output.rstrip('/')}/{kept.path}"
+    )
     if kept.new:
-        typer.echo(f"new categories: {', '.join(kept.new)}")
+        console.out.tell(f"new categories: {', '.join(kept.new)}")
     if kept.twice:
-        typer.echo(f"{kept.twice} images come twice in the file: the last of each counts", err=True)
+        console.err.tell(
+            f"{plural(kept.twice, 'image')} listed more than once in the file: the last entry of each counts"
+        )
     for line in kept.unread[:MAX_SAID]:
-        typer.echo(f"not taken: {line}", err=True)
+        console.err.tell(f"not taken: {line}")
     if len(kept.unread) > MAX_SAID:
-        typer.echo(f"not taken: and {len(kept.unread) - MAX_SAID} more", err=True)
-    typer.echo(f"apply it: relabel seal {output}\ntake it back: relabel review {output} --undo {kept.name}")
+        console.err.tell(f"not taken: and {len(kept.unread) - MAX_SAID} more")
+    console.out.offer(f"apply it: relabel seal {output}\ntake it back: relabel review {output} --undo {kept.name}")
     raise typer.Exit(3 if kept.unread else 0)
 
 
@@ -149,13 +155,13 @@ def _list(output: str, access: Access) -> None:
             if one.without_effect
             else ""
         )
-        typer.echo(f"{one.name}: {one.state}: {said}{lost}")
+        console.out.tell(f"{one.name}: {one.state}: {said}{lost}")
     if not found:
-        typer.echo("no corrections")
+        console.out.tell("no corrections")
 
 
 def _undo(output: str, name: str, access: Access, hold: Hold) -> None:
     from pipeline.dataset import overlays
 
     overlays.undo(Store(output, access), name, hold)
-    typer.echo(f"{name} counts no more. `relabel seal {output}` takes it out of the result")
+    console.out.tell(f"{name} counts no more. `relabel seal {output}` takes it out of the result")

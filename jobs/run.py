@@ -38,6 +38,7 @@ from jobs.options import (
 )
 from pipeline.calibration.files import NAMED
 from pipeline.storage.paths import absolute
+from pipeline.words import plural
 from schemas.manifest import Counts
 
 
@@ -191,5 +192,8 @@ def _exit_code(counts: Counts, max_failed_share: float) -> int:
     failed, rows = counts.failed, counts.rows
     if failed <= max_failed_share * rows:
         return 0
-    console.err.print(f"relabel: done, but {failed} of {rows} rows failed ({failed / rows:.2%}); reasons above")
+    console.err.tell(
+        f"relabel: done, but {failed} of {plural(rows, 'row')} failed ({failed / rows:.2%}; images and masks): "
+        "the table above says why, and --retry-failed tries them again"
+    )
     return 3

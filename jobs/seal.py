@@ -65,4 +65,4 @@ def seal(
         sealed = reseal(Store(absolute(output), access), wanted, draw, method=method, assume_exclusive=assume_exclusive)
     progress.summary(sealed.manifest, output)
     if not sealed.changed:
-        console.out.print("nothing changed: the current generation is already this one")
+        console.out.tell("nothing changed: the current generation is already this one")

@@ -16,6 +16,7 @@ from pipeline.output.status import RunStatus, read_status
 from pipeline.planning.scans import current_scan, read_scan
 from pipeline.sources import scan_table
 from pipeline.storage import Access, Store
+from pipeline.words import plural
 
 COUNTS = ("planned", "done", "failed", "pending", "sealed")
 MAX_FAILURES = 10
@@ -30,25 +31,28 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Planned, done, failed, pending and sealed: images and masks of every method run on this output."""
-    found = read_status(output, Access(endpoint_url))
+    with console.err.doing("reading the output"):
+        found = read_status(output, Access(endpoint_url))
     if as_json:
         console.out.print_json(json.dumps([vars(entry) for entry in found]))
         return
-    console.out.print(output, markup=False)
+    console.out.tell(output)
     for entry in found:
-        console.out.print(_table(entry))
+        console.out.show(_table(entry))
     for entry in found:
         for who in entry.refining:
-            console.out.print(f"{entry.fingerprint} is being refined: {who}", markup=False)
+            console.out.tell(f"{entry.fingerprint} is being refined: {who}")
     store = Store(output, Access(endpoint_url))
     if scan := read_scan(store, current_scan(store)):
         for line in scan_table.lines(scan):
-            console.out.print(line, markup=False)
-    failed = failures(open_result(output, Access(endpoint_url))) if read_current(store) else []
+            console.out.tell(line)
+    with console.err.doing("looking for failed rows"):
+        failed = failures(open_result(output, Access(endpoint_url))) if read_current(store) else []
     for failure in failed[:MAX_FAILURES]:
-        console.out.print(str(failure), markup=False)
+        console.out.tell(str(failure))
     if len(failed) > MAX_FAILURES:
-        console.out.print(f"failed: {len(failed) - MAX_FAILURES} more kinds; `detail` in the shards tells of each row")
+        more = plural(len(failed) - MAX_FAILURES, "more kind")
+        console.out.tell(f"failed: {more}; the column `detail` of the shards says why each row failed")
 
 
 def _table(entry: RunStatus) -> Table:
@@ -58,7 +62,7 @@ def _table(entry: RunStatus) -> Table:
     table = Table(title=f"method {entry.fingerprint}: {sealed}{current}", title_justify="left")
     table.add_column("")
     for name in COUNTS:
-        table.add_column(name, justify="right")
+        table.add_column("of them failed" if name == "failed" else name, justify="right")
     for at, what in enumerate(("images", "masks")):
         table.add_row(what, *(f"{getattr(entry, name)[at]:,}" for name in COUNTS))
     return table

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from jobs import console
 from pipeline.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -22,41 +22,47 @@ def train_lite(
     data: Annotated[list[Path], typer.Argument(help="Folders with gt.json (COCO, RLE) and images/, one or several.")],
     output: Annotated[Path, typer.Argument(help="Folder for checkpoint, weights and curves; resumed if it has one.")],
     *,
-    device: Annotated[str, typer.Option(help="cpu or cuda; a run may go on on another one.")] = "cpu",
-    steps: Annotated[int | None, typer.Option(help="Length of the schedule in steps: repeats exactly.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda; a run may be resumed on another one.")] = "cpu",
+    steps: Annotated[
+        int | None, typer.Option(help="Length of the schedule in steps; the same steps give the same weights.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Length of the schedule in minutes of work.")] = None,
     init: Annotated[
         Path | None, typer.Option(help="Weights (safetensors) to start from instead of ImageNet's.")
     ] = None,
     head_rate: Annotated[
-        float, typer.Option(help="Peak learning rate of all but the backbone (its own: 1e-4).")
+        float, typer.Option(help="Peak learning rate of all layers but the backbone, whose own is 1e-4.")
     ] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     processes: Annotated[int, typer.Option(help="Single-threaded processes that share each step; CPUs only.")] = 2,
-    workers: Annotated[int, typer.Option(help="Of each process, that make examples; 0: the process itself.")] = 1,
+    workers: Annotated[int, typer.Option(help="Workers per process that prepare examples; 0: the process itself.")] = 1,
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded images, shared by processes and runs.")] = None,
-    photo_limit: Annotated[int | None, typer.Option(help="Images of each folder that are used, at most.")] = None,
+    photo_limit: Annotated[int | None, typer.Option(help="Use at most so many images of each folder.")] = None,
 ) -> None:
     """Train the embedded model `lite` from ImageNet weights, or resume the last run.
 
-    While a file OUTPUT/pause exists, it sleeps.
-    """
-    from pipeline.models import check_device
-    from pipeline.models.lite.training.config import TrainConfig, of_device
-    from pipeline.models.lite.training.data import has_truth
-    from pipeline.models.lite.training.loop import train
+    Training sleeps while a file OUTPUT/pause exists.
 
+    Example: relabel train-lite train/ weights/ --minutes 60
+    """
     if (steps is None) == (minutes is None):
         raise RefusedError("give the length of the schedule: either --steps or --minutes")
+    with console.err.doing("reading the data"):  # torch takes seconds to import
+        from pipeline.models import check_device
+        from pipeline.models.lite.training.config import TrainConfig, of_device
+        from pipeline.models.lite.training.data import check_parts, has_truth
+        from pipeline.models.lite.training.loop import train
+
     check_device(device)
     for folder in data:
         if not has_truth(folder):
             raise RefusedError(f"{folder / 'gt.json'} does not exist: point DATA at a folder with gt.json and images/")
+    check_parts(data)
     output.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with (
         (output / "curve.jsonl").open("a") as curve,
-        Progress(*columns, console=Console(stderr=True), disable=not Console(stderr=True).is_terminal) as bar,
+        Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as bar,
     ):
         task = bar.add_task("starting", total=1.0)
 
@@ -64,8 +70,8 @@ def train_lite(
             curve.write(json.dumps(_line(event)) + "\n")
             curve.flush()
             if event.validation is not None:
-                bar.console.print(f"step {event.step}: {_say(event.validation._asdict())}")
-            text = f"step {event.step} side {event.side} mask loss {event.mask_loss:.3f}"
+                console.err.tell(f"step {event.step}: {_say(event.validation._asdict())}")
+            text = f"step {event.step}, side {event.side}, mask loss {event.mask_loss:.3f}"
             bar.update(task, completed=event.progress, description=text)
 
         config = TrainConfig(
@@ -85,7 +91,7 @@ def train_lite(
             photo_limit=photo_limit,
         )
         weights = train(config, report)
-    Console(stderr=True).print(f"weights: {weights}")
+    console.err.offer(f"weights: {weights}\nuse them: relabel run ... --checkpoint {weights}")
 
 
 def _line(event: Event) -> dict[str, float | dict[str, float]]:
@@ -96,4 +102,4 @@ def _line(event: Event) -> dict[str, float | dict[str, float]]:
 
 
 def _say(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    return ", ".join(f"{name.replace('_', ' ').replace('iou', 'IoU')} {value:.3f}" for name, value in values.items())

@@ -73,12 +73,13 @@ def value(
     Example: relabel value s3://bucket/refined --ground-truth s3://bucket/truth.json
     --test split.json:B --cache trainings/ --json worth.json
     """
-    from pipeline.dataset import open_result  # torch takes seconds to import
-    from pipeline.dataset.samples import Photos
-    from pipeline.evaluation.inputs import TruthIds, read_truth
-    from pipeline.value import features as networks
-    from pipeline.value import figures, objects, trials
-    from pipeline.value.lessons import Settings
+    with console.err.doing("loading the network"):  # torch takes seconds to import
+        from pipeline.dataset import open_result
+        from pipeline.dataset.samples import Photos
+        from pipeline.evaluation.inputs import TruthIds, read_truth
+        from pipeline.value import features as networks
+        from pipeline.value import figures, objects, trials
+        from pipeline.value.lessons import Settings
 
     access = Access(endpoint_url)
     result = open_result(output, access)
@@ -87,11 +88,12 @@ def value(
     kept = Store(cache, access) if cache else None
     if kept is not None:
         check_writable(kept)
-    network = networks.load(features, threads)
+    with console.err.doing("loading the network"):
+        network = networks.load(features, threads)
     truths = read_truth(ground_truth, access, TruthIds(truth_ids, truth_source))
     tested, learned = objects.images_of(truths, test, train, access)
     chosen = objects.choose(result, truths, tested, learned, limit)
-    with console.err.status("looking at images") as status:
+    with console.err.doing("looking at images") as status:
         windows = list(objects.seen(chosen, Photos.of(result, images)))
         given = trials.material(windows, network, lambda count: status.update(f"features of {count:,} windows"))
         found = trials.run(
@@ -108,9 +110,9 @@ def value(
     if json_out == STDOUT:
         typer.echo(written)
         return
-    console.out.print(figures.table(told), markup=False)
+    console.out.show(figures.table(told))
     for line in figures.notes(told):
-        typer.echo(line)
+        console.out.tell(line)
     if json_out is not None:
         store, name = split_uri(json_out, access)
         store.put(name, written.encode())

@@ -16,6 +16,7 @@ from pipeline.storage import Access
 from pipeline.verify.check import verify as verify_output
 from pipeline.verify.files import Report
 from pipeline.verify.sample import Share, verify_share
+from pipeline.words import plural
 
 
 def verify(
@@ -72,11 +73,11 @@ def _part(text: str) -> tuple[int, int]:
 
 def _print(report: Report) -> None:
     for finding in report.findings:
-        typer.echo(f"{finding.kind}: {finding.path}: {finding.detail}")
+        console.out.tell(f"{finding.kind}: {finding.path}: {finding.detail}")
     for note in report.notes:
-        typer.echo(f"note: {note}")
+        console.out.tell(f"note: {note}")
     parts = [
-        f"{name} {numbers['images']} images, {numbers['masks']} masks"
+        f"{name} {plural(numbers['images'], 'image')}, {plural(numbers['masks'], 'mask')}"
         for name, numbers in (
             ("planned", report.planned),
             ("done", report.done),
@@ -84,5 +85,5 @@ def _print(report: Report) -> None:
             ("pending", report.pending),
         )
     ]
-    verdict = f"{len(report.findings)} findings" if report.findings else "sound"
-    typer.echo(f"{verdict}: {report.output}, {report.files} files; {'; '.join(parts)}")
+    verdict = plural(len(report.findings), "finding") if report.findings else "sound"
+    console.out.tell(f"{verdict}: {report.output}, {plural(report.files, 'file')}; {'; '.join(parts)}")

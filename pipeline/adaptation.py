@@ -29,6 +29,7 @@ from pipeline.refining import chunk
 from pipeline.refining.chunk import Inputs
 from pipeline.sources import PlannedImage
 from pipeline.storage import StoredFile
+from pipeline.words import plural
 from schemas.config import Method
 
 FETCH_THREADS = 8
@@ -136,7 +137,9 @@ def adapt(
     unseen[np.random.default_rng(seed).permutation(images)[: round(held_out * images)]] = True
     fit, test = examples.of(~unseen), examples.of(unseen)
     if not len(fit.image) or len(np.unique(test.image)) < 2:
-        raise RefusedError(f"{images} images are too few: some must be held out, to see whether the choice improves")
+        raise RefusedError(
+            f"{plural(images, 'image')} with masks are too few: some are held out, to see whether the choice improves"
+        )
     note = {"fitted_masks": str(len(fit.image)), "held_out_masks": str(len(test.image))}
     adapter = train(model, fit.ranking, rank=rank, seed=seed, note=note, epochs=epochs)
     before, after = chosen(model, test.ranking, None), chosen(model, test.ranking, adapter)

@@ -24,6 +24,7 @@ from pipeline.storage import Access, Store
 from pipeline.storage.atomic import TEMPORARY_PREFIX
 from pipeline.storage.lease import check_store
 from pipeline.storage.preflight import check_writable
+from pipeline.words import plural
 from schemas import layout
 
 GIB = 1 << 30
@@ -242,5 +243,5 @@ def ray(address: str | None) -> Finding:
     if answers != [0, 1, 2, 3]:
         return Finding("ray", "problem", f"its tasks answered {answers}")
     took = time.monotonic() - started
-    found = f"{nodes} node{'s' * (nodes != 1)}, {has['CPU']:g} CPUs, {has['GPU']:g} GPUs; a task came back"
-    return Finding("ray", "ok", f"{found} after {took:.0f} s")
+    found = ", ".join([plural(nodes, "node"), *(plural(round(has[what]), what) for what in ("CPU", "GPU"))])
+    return Finding("ray", "ok", f"{found}; a task came back after {took:.0f} s")

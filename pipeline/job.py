@@ -50,7 +50,8 @@ def run(request: Request, on_event: OnEvent = nobody) -> Sealed:
         needs_cluster = bool(tasks or retries) or len(planned.chunks) > SEALED_ALONE_CHUNKS
         cluster = connect() if needs_cluster else None
         with request.in_use() if needs_cluster else nullcontext():
-            refine(tasks, request, cluster, on_event)
+            if tasks or not retries:
+                refine(tasks, request, cluster, on_event)
             if tasks:
                 retries = retry_tasks(request, planned, on_event)
             if retries:

@@ -41,7 +41,7 @@ UNCHANGED_SINCE = {"none": 3, "grabcut": 3, "dense-crf": 3, "cascadepsp": 3, "to
 """Refiners that a later METHOD_VERSION did not change, by the version that their results still bear."""
 
 
-LATER = ("min_region_px", "per_category")
+LATER = ("min_region_px", "per_category", "box_trials")
 """Keys of a method that are hashed and written where they are given alone: others are called what they always were."""
 
 
@@ -79,6 +79,9 @@ class Method(_Frozen):
     colour_vote: float = Field(
         default=0.0, ge=0, description="logits that colours add or take (for small objects: the coarse mask); 0: none"
     )
+    box_trials: int = Field(
+        default=0, ge=0, le=100, description="further answers, to boxes pushed outward at random, that vote; 0: none"
+    )
     split_regions: bool = Field(default=False, description="refine each region of a mask by itself, then merge them")
     exclusive: bool = Field(default=False, description="masks of an image do not overlap: the highest logit wins")
     encode_batch: int = Field(default=4, ge=1, description="images per encoder pass; vit_*: 8")
@@ -99,9 +102,11 @@ class Method(_Frozen):
     def _some_prompt(self) -> Method:
         for recipe in (Recipe(), *self.per_category.values()):
             own = {"use_points": self.use_points, "use_box": self.use_box, "use_mask": self.use_mask}
-            own |= recipe.of_method()
+            own |= {"box_trials": self.box_trials} | recipe.of_method()
             if not (own["use_points"] or own["use_box"] or own["use_mask"]):
                 raise ValueError("at least one of use_points, use_box and use_mask must be true")
+            if own["box_trials"] and not own["use_box"]:
+                raise ValueError("box_trials push the box that a mask is prompted with: they need use_box")
         if self.exclusive and (self.per_category or self.min_region_px):
             raise ValueError("exclusive masks are refined together: no per_category, and no min_region_px")
         return self

@@ -21,6 +21,7 @@ class Recipe(BaseModel):
     use_box: bool | None = Field(default=None, description="as in method")
     use_mask: bool | None = Field(default=None, description="as in method")
     elastic_threshold: float | None = Field(default=None, ge=0, lt=1, description="as in method")
+    box_trials: int | None = Field(default=None, ge=0, le=100, description="as in method")
     split_regions: bool | None = Field(default=None, description="as in method")
 
     @model_serializer(mode="wrap")

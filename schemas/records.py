@@ -21,6 +21,7 @@ SCORES: list[tuple[str, pa.DataType]] = [
     ("expected_iou", pa.float32()),  # of the refined mask, if the model's probabilities are right
     ("coarse_expected_iou", pa.float32()),  # the same for the coarse mask
     ("look_iou", pa.float32()),  # mean IoU of the refined mask with each look's own answer (1 when there was one)
+    ("trial_iou", pa.float32()),  # mean IoU of what trials of the box voted for with their answers; null without
     ("outline_logit", pa.float32()),  # mean distance of the logits from 0 beside the refined outline: how sharp it is
     ("colour_iou", pa.float32()),  # IoU of the refined mask with what colours alone say; null where they were not asked
     ("coarse_colour_iou", pa.float32()),  # the same for the coarse mask
@@ -233,7 +234,7 @@ def widen(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table
 
 
-LATER = frozenset(("member", "detail", "crowd", "extra"))
+LATER = frozenset(("member", "detail", "crowd", "extra", "trial_iou"))
 """Columns and fields that files of earlier versions lack."""
 
 

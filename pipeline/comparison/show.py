@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipeline.comparison.compare import Difference, Example
 from pipeline.comparison.measure import BINS, SAME, STATES, Tally
+from pipeline.words import plural
 
 MOST_CATEGORIES = 20
 MOST_EXAMPLES = 5
@@ -41,7 +42,7 @@ def sentences(found: Difference) -> list[str]:
         "a crowd on one side only": found.recrowded,
         "whose images have another size": found.resized,
     }
-    lines += [f"{count:,} masks {what}" for what, count in notes.items() if count]
+    lines += [f"{plural(count, 'mask')} {what}" for what, count in notes.items() if count]
     if found.failed.total():
         lines.append(
             f"failed rows, which have no mask: {found.failed['before']:,} before, {found.failed['after']:,} after"
@@ -116,7 +117,8 @@ def _example(one: Example) -> dict[str, Any]:
 
 def _table(title: str, groups: list[tuple[str, Tally]], kind: str) -> Table:
     table = Table(
-        title=title if len(groups) <= MOST_CATEGORIES else f"{title} (the {MOST_CATEGORIES} that differ most)"
+        title_justify="left",
+        title=title if len(groups) <= MOST_CATEGORIES else f"{title} (the {MOST_CATEGORIES} that differ most)",
     )
     table.add_column(kind)
     for head in HEADS:

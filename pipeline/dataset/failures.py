@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from pipeline.dataset.result import Result
+from pipeline.words import plural
 
 
 class Failure(NamedTuple):
@@ -20,7 +21,8 @@ class Failure(NamedTuple):
     example: str
 
     def __str__(self) -> str:
-        return f"failed: {self.rows} {self.kind} ({self.reason}), e.g. {self.example}"
+        example = f"e.g. {self.example}" if self.rows > 1 else self.example
+        return f"failed: {plural(self.rows, self.kind.removesuffix('s'))} ({self.reason}), {example}"
 
 
 def failures(result: Result) -> list[Failure]:

@@ -15,6 +15,7 @@ from pipeline.dataset.filter_expression import Where, as_expression
 from pipeline.errors import JobError, RefusedError
 from pipeline.storage import Access, Store
 from pipeline.storage.documents import REBUILD, read_current, read_manifest, read_pointed, run_store
+from pipeline.words import plural
 from schemas import layout
 from schemas.manifest import Manifest
 from schemas.records import IMAGES, MASKS
@@ -70,7 +71,9 @@ class Result:
         counts = self.manifest.counts
         decisions = ", ".join(f"{number} {decision}" for decision, number in counts.decisions.items() if number)
         sealed = self.manifest.sealed
-        return f"Result({self.store.uri!r}: {sealed.images} images, {sealed.masks} masks: {decisions})"
+        return (
+            f"Result({self.store.uri!r}: {plural(sealed.images, 'image')}, {plural(sealed.masks, 'mask')}: {decisions})"
+        )
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the totals, and the first masks."""

@@ -7,15 +7,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.errors import RefusedError
+from pipeline.errors import JobError, RefusedError
 from pipeline.storage import Store
 from schemas import layout
 from schemas.config import Config, Gate, parse_config
 
 
 def method_of(run: Store) -> Config:
-    """The configuration that a run wrote beside its parts."""
-    return parse_config(run.read(layout.CONFIG).decode("utf-8"))
+    """The configuration that a run wrote beside its parts. Raises JobError where it is gone."""
+    try:
+        return parse_config(run.read(layout.CONFIG).decode("utf-8"))
+    except FileNotFoundError:
+        rewritten = "`relabel run` with the arguments it had writes it again"
+        raise JobError(f"{run.uri}/{layout.CONFIG} is gone; {rewritten}") from None
 
 
 def merged(gate: Mapping[str, Any], overrides: Mapping[str, Any]) -> Gate:

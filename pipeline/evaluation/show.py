@@ -14,6 +14,7 @@ from rich.text import Text
 from pipeline.evaluation.bootstrap import Figure
 from pipeline.evaluation.report import ALL
 from pipeline.evaluation.summary import Tree
+from pipeline.words import plural
 
 SIDE_NAMES = {"coarse": "coarse", "refined": "refined", "mask": "label", "oracle": "oracle"}
 METRIC_NAMES = {"mean_iou": "IoU", "cumulative_iou": "cum. IoU", "boundary_iou": "bIoU", "boundary_accuracy": "mBA"}
@@ -49,7 +50,8 @@ def _prose(text: str) -> Text:
 def _accounts(counts: Tree, everyone: Tree) -> str:
     """One paragraph: where every annotation went."""
     lines = [
-        f"{counts['measured']} of {counts['ground_truth']} annotations measured, on {everyone['images']} images.",
+        f"{counts['measured']} of {plural(counts['ground_truth'], 'annotation')} measured, on "
+        f"{plural(everyone['images'], 'image')}.",
     ]
     if counts["left_out"]:
         zero = points(everyone["mean_iou_left_out_as_zero"])
@@ -59,10 +61,12 @@ def _accounts(counts: Tree, everyone: Tree) -> str:
     if counts["not_asked"]:
         lines.append(f"Nothing to compare with: {_listed(counts['not_asked'])}.")
     if counts["without_truth"]:
-        lines.append(f"{counts['without_truth']} predictions have no annotation in the ground truth: not looked at.")
+        lines.append(
+            f"Not looked at: {plural(counts['without_truth'], 'prediction')} without an annotation in the ground truth."
+        )
     if counts["other_image"]:
         lines.append(
-            f"Warning: {counts['other_image']} pairs have images of different file names; do the ids belong together?"
+            f"Warning: {plural(counts['other_image'], 'pair')} of images with other file names; do the ids fit?"
         )
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ from pipeline.corrections.patch_file import NO, YES
 from pipeline.dataset.findings import RIGHT
 from pipeline.findings.find import Looked, open_findings
 from pipeline.findings.kinds import ADD, CLASS, KINDS
+from pipeline.words import plural
 
 EXAMPLES = 2
 _CARRIED = ("action", "image_id", "mask_id", "category", "rle", "finding_id", "kind", "other_mask_id", "other_category")
@@ -20,7 +21,9 @@ _CARRIED = ("action", "image_id", "mask_id", "category", "rle", "finding_id", "k
 
 def table(looked: Looked) -> Table:
     """How many of each kind, and the most certain ones."""
-    shown = Table(title=f"findings in {looked.masks:,} masks on {looked.images:,} images")
+    shown = Table(
+        title=f"findings in {plural(looked.masks, 'mask')} on {plural(looked.images, 'image')}", title_justify="left"
+    )
     shown.add_column("kind")
     for head in ("found", "not judged"):
         shown.add_column(head, justify="right")

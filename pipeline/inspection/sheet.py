@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.inspection.views import FAILED_RGB, Picture, View, drawn
+from pipeline.words import plural
 
 TILE_PX = 300
 CAPTION_PX = 46
@@ -68,7 +69,7 @@ def _caption(image: View) -> list[tuple[str, tuple[int, int, int]]]:
     """Up to three lines: the path; size and masks; what is odd, red where something would fail."""
     size = "" if image.size_hw is None else f"{image.size_hw[1]}x{image.size_hw[0]}, "
     masks = len(image.masks) + len(image.lost)
-    lines = [(image.image_uri, INK), (f"{size}{masks} mask{'' if masks == 1 else 's'}", QUIET)]
+    lines = [(image.image_uri, INK), (f"{size}{plural(masks, 'mask')}", QUIET)]
     notes = "; ".join(note.partition(": ")[0] for note in image.notes)
     return [*lines, (notes, FAILED_RGB if image.failed else QUIET)] if notes else lines
 

@@ -11,6 +11,7 @@ from pipeline.inspection.look import Found
 from pipeline.inspection.oddities import Oddity, oddities
 from pipeline.sources import scan_table
 from pipeline.sources.coverage import READ
+from pipeline.words import plural
 
 MAX_SIZES = 6
 MAX_CATEGORIES = 25
@@ -43,7 +44,8 @@ def verdict(found: Found, max_unread: int) -> str:
         return f"planning would REFUSE this: {found.refused}{hint}"
     all_of_it = "this sample" if found.cut else "all of it"
     if found.unread > max_unread:
-        return f"planning would leave {found.unread} files or entries UNREAD, more than --max-unread {max_unread}"
+        unread = plural(found.unread, "file or entry", "files or entries")
+        return f"planning would leave {unread} UNREAD, more than --max-unread {max_unread}"
     return f"planning would accept {all_of_it}: {plural(found.images, 'image')} with {plural(found.masks, 'mask')}"
 
 
@@ -121,9 +123,5 @@ def _what_was_read(scan: Mapping[str, Any]) -> list[str]:
 
 
 def _example(tally: Mapping[str, Any]) -> str:
-    return f" ({tally['names'][0]})" if tally["names"][0] else ""
-
-
-def plural(count: int, what: str) -> str:
-    """As `1 image`, `2 images`."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    several = "e.g. " if tally["count"] > 1 else ""
+    return f" ({several}{tally['names'][0]})" if tally["names"][0] else ""

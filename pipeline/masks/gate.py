@@ -21,8 +21,9 @@ Scores = Mapping[str, Any]
 
 
 STABLE = 0.5
-"""Of `stability`, `iteration_iou` and `look_iou`, where nothing was calibrated: below it the model's own answers do not
-hold together, and what it says of its mask is no ground to take it. SAM itself drops proposals below 0.95."""
+"""Of `stability` and the agreement of rounds, looks and trials, where nothing was calibrated: below it the model's own
+answers do not hold together, and what it says of its mask is no ground to take it. SAM itself drops proposals below
+0.95."""
 
 
 class Quality(NamedTuple):
@@ -75,8 +76,8 @@ def decide(scores: Scores, quality: Quality, gate: Gate, margin: float, calibrat
 
 
 def _falls_apart(scores: Scores) -> bool:
-    """Whether small changes of threshold, round or view make another mask of it; what is not known does not count."""
-    found = (scores.get(name) for name in ("stability", "iteration_iou", "look_iou"))
+    """Whether small changes of threshold, round, view or box make another mask; what is not known does not count."""
+    found = (scores.get(name) for name in ("stability", "iteration_iou", "look_iou", "trial_iou"))
     return any(value is not None and value < STABLE for value in found)
 
 

@@ -1,4 +1,5 @@
-"""Several views of one object, and their fusion: the whole image, a crop around the object, their mirror images.
+"""Several views of one object, and their fusion: the whole image, a crop around the object, their mirror images; and
+several answers to one view, which vote.
 
 A crop shows the model the object at its full resolution (as BPR and CascadePSP do for boundaries); a mirror image is
 the same evidence seen by other weights. Where views agree their mean is better than each, and how far they agree tells
@@ -25,18 +26,23 @@ SMALLEST_MARGIN_PX = 8
 NO_CLOSER_SHARE = 0.9
 """A crop whose long side is a larger share of the image's would show nothing closer, and is not taken."""
 
+PUSHED_SHARE = 0.1  # of the side that a box is pushed along
+PUSHED_MOST = 1 / 64  # of the image's longer side: 10 of COCO's 640 pixels
+PUSHED_SEED = 2024
+
 Scores = dict[str, float]
 
 
 class View(NamedTuple):
     """The model's answer to one view. `logits` (mask_side, mask_side) float32 in the square of `frame`, which shows
-    `window` of the image, mirrored or not."""
+    `window` of the image, mirrored or not. trial_iou: where trials voted for them, how far they agreed (`voted`)."""
 
     window: Window
     frame: Frame
     mirrored: bool
     logits: FloatArray
     predicted_iou: float
+    trial_iou: float | None = None
 
 
 class Judged(NamedTuple):
@@ -59,6 +65,21 @@ def object_window(box_xyxy: tuple[int, int, int, int], size_hw: tuple[int, int],
     if max(right - left, bottom - top) > NO_CLOSER_SHARE * max(height, width):
         return None
     return left, top, right, bottom
+
+
+def pushed_boxes(box_xyxy: tuple[int, int, int, int], size_hw: tuple[int, int], trials: int) -> FloatArray:
+    """Boxes around a tight box (inclusive), each side pushed outward at random: (trials, 4) float32 image pixels.
+
+    A side moves by the absolute value of a normal deviate, whose standard deviation is the smaller of PUSHED_SHARE of
+    the box and PUSHED_MOST of the image (as in COCO-ReM), but not past the border of an image (H, W). The same box has
+    the same ones, and of many trials the first are those of few.
+    """
+    draws = np.random.RandomState([PUSHED_SEED, *box_xyxy])  # numpy keeps this generator's stream as it is
+    sides = np.array([box_xyxy[2] - box_xyxy[0] + 1, box_xyxy[3] - box_xyxy[1] + 1])
+    spread = np.minimum(PUSHED_SHARE * sides, PUSHED_MOST * max(size_hw))
+    outward = np.abs(draws.standard_normal((trials, 4))) * np.concatenate([-spread, spread])
+    last = np.tile(np.array(size_hw[::-1]) - 1, 2)
+    return np.asarray(np.clip(box_xyxy + outward, 0, last), np.float32)
 
 
 def judged_on(
@@ -96,6 +117,17 @@ def cut(values: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.uint8]:
 def mirrored(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """(H, W) or (H, W, 3) `values`, left and right exchanged."""
     return np.ascontiguousarray(values[:, ::-1])
+
+
+def voted(answers: FloatArray) -> tuple[FloatArray, float]:
+    """What several answers to one view come to, and how far they agree: the mean IoU of its mask with theirs.
+
+    answers: (T, mask_side, mask_side) float32 logits. Their median, (mask_side, mask_side) float32, is above 0 where
+    most of them are: it stands for the majority of their masks, and can be fused with other views.
+    """
+    median = np.asarray(np.median(answers, axis=0), np.float32)
+    vote = (median > 0).astype(np.uint8)
+    return median, float(np.mean([iou(vote, (answer > 0).astype(np.uint8)) for answer in answers]))
 
 
 def fuse(views: Sequence[View], canvas: Canvas) -> tuple[FloatArray, list[Mask]]:
@@ -138,7 +170,8 @@ def evidence(
     either = coarse | refined
     around = box_around(either, margin_px=round(AROUND_RATIO * max(cv2.boundingRect(either)[2:])))
     probability = np.asarray(1 / (1 + np.exp(-np.clip(fused[around], -30, 30))), np.float32)
-    return {
+    of_trials = {} if views[0].trial_iou is None else {"trial_iou": views[0].trial_iou}
+    return of_trials | {
         "predicted_iou": float(np.mean([np.clip(view.predicted_iou, 0, 1) for view in views])),
         "stability": float(np.mean([stability(view.logits) for view in views])),
         "expected_iou": expected_iou(refined[around], probability),

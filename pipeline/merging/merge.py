@@ -19,6 +19,7 @@ from pipeline.sources.fields import as_int, as_list
 from pipeline.storage import Access, Store
 from pipeline.storage.disk_table import scratch_folder
 from pipeline.storage.listing import listing
+from pipeline.words import plural
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def lines(done: Merged, asked: Asked) -> Iterator[str]:
     only = f"{done.images[asked.first.name]:,} only in {asked.first.name}, {done.images[asked.second.name]:,} only in "
     yield f"images: {done.images['both']:,} in both, {only}{asked.second.name}"
     if done.left_images:
-        yield f"left out: {done.left_images:,} images that {asked.first.name} does not have"
+        yield f"left out: {plural(done.left_images, 'image')} that {asked.first.name} does not have"
     for outcome, said in OUTCOMES.items():
         if done.pairs[outcome]:
             yield f"classes in images, {outcome}: {done.pairs[outcome]:,} ({said.format(**names)})"

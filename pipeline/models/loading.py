@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import cv2
 
 from pipeline.errors import RefusedError
 from pipeline.models import registry
+from pipeline.models.hardware import has_c_compiler, runs_triton
 from pipeline.models.protocol import Model
 from pipeline.models.registry import ModelSpec, Runtime
 from pipeline.models.weights import Weights, cache_folder, local_path
@@ -58,7 +58,7 @@ def check_usable(spec: ModelSpec, runtime: Runtime, *, adapted: bool = False) ->
     if runtime.compiled and (runtime.device == "cpu" or not spec.compilable):
         which = registry.names_where(lambda one: one.compilable)
         raise RefusedError(f"operation.compile is for {which} on GPUs, not for {spec.name} on {runtime.device}")
-    if runtime.compiled and not any(shutil.which(name) for name in (os.environ.get("CC") or "cc", "gcc", "clang")):
+    if runtime.compiled and not has_c_compiler():
         raise RefusedError("operation.compile needs a C compiler (cc, gcc or clang) and none was found: install gcc")
     if adapted and not spec.adaptable:
         raise RefusedError(f"model {spec.name} has no IoU head for an adapter")
@@ -124,12 +124,14 @@ def execution_class(
 ) -> str:
     """Device model, torch version, dtype, threads, compiled: in one class the same inputs give the same bytes.
 
-    library: another one that computes, by the name of its distribution.
+    On GPUs also whether our own kernels run (`hardware.runs_triton`). library: another one that computes, by the name
+    of its distribution.
     """
     import torch  # takes seconds; commands that need no model do without
 
-    processor = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_model()
-    more = f"; {library} {version(library)}" if library else ""
+    on_gpu = device.startswith("cuda")
+    processor = torch.cuda.get_device_name() if on_gpu else _cpu_model()
+    more = f"; {library} {version(library)}" if library else "; triton" if on_gpu and runs_triton() else ""
     return f"{processor}; torch {torch.__version__}; {dtype}; {threads} threads{'; compiled' * compiled}{more}"
 
 

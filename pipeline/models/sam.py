@@ -99,8 +99,12 @@ class SamModel:
         self._std = torch.tensor(spec.normalisation.std, device=self._device)
 
     def _own_encoder(self, dtype: torch.dtype, compiled_batch: int | None) -> Encode:
-        encoder = FastEncoder(self._sam.image_encoder.to(self._device), dtype)
-        return CompiledEncoder(encoder, compiled_batch) if compiled_batch else encoder
+        own = self._sam.image_encoder.to(self._device)
+        return (
+            CompiledEncoder(FastEncoder(own, dtype, "folded"), compiled_batch)
+            if compiled_batch
+            else FastEncoder(own, dtype)
+        )
 
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> SamEmbedding:

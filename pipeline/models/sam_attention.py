@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from segment_anything.modeling.image_encoder import get_rel_pos
 from torch import Tensor, nn
 
+from pipeline.models.hardware import runs_triton
 from pipeline.models.sam_linear import Linear
 
 BIAS_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28}
@@ -17,11 +18,18 @@ SCORES_AT_ONCE = 1 << 22
 MANY_TOKENS = 1024
 ROWS_AT_ONCE = 4  # of the queries of many tokens
 
-Attention = Literal["bias", "folded", "flex"]
-"""How relative positions enter: as a bias of the scores; folded into queries and keys, which is the same sum; or added
-to each score within the kernel (torch's flex_attention: for tokens of a whole image, folded in windows)."""
-ATTENTION: dict[str, Attention] = {"cpu": "bias", "cuda": "folded"}
+Attention = Literal["bias", "folded", "flex", "fused"]
+"""How relative positions enter: as a bias of the scores; folded into queries and keys, which is the same sum; added to
+each score within the kernel (torch's flex_attention: for tokens of a whole image, folded in windows); or in a kernel of
+our own, which spares every copy as well (`sam_attention_fused.py`: bfloat16 and float16, GPUs)."""
 WIDTH_MULTIPLE = 8  # of channels, for the fused kernels
+
+
+def attention_on(device: torch.device, dtype: torch.dtype) -> Attention:
+    """The fastest way of those that a device has."""
+    if device.type == "cpu":
+        return "bias"
+    return "fused" if dtype != torch.float32 and runs_triton() else "folded"
 
 
 class AttentionLayer(nn.Module):
@@ -43,13 +51,21 @@ class AttentionLayer(nn.Module):
         if self._kind == "folded":  # the scores' scale is applied to all channels, and positions are not to be scaled
             rows, columns = (axis * rows.shape[-1] ** 0.5 for axis in (rows, columns))
             self.register_buffer("_places", places_of(side, rows.shape[-1]).to(rows.device, dtype))
-        self.register_buffer("_rows", rows.to(dtype))  # (side, side, C): query row, key row
+        if self._kind == "fused":
+            rows, columns = (torch.cat([axis[0].flip(0)[:-1], axis[:, 0]]) for axis in (rows, columns))
+        # (side, side, C): query row, key row; fused: (2 * side - 1, C), query minus key from -(side - 1) on
+        self.register_buffer("_rows", rows.to(dtype))
         self.register_buffer("_columns", columns.to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, h, w, C) -> (B, h, w, C)."""
         count, height, width, channels = x.shape
         qkv = self._qkv(x)
+        if self._kind == "fused":
+            from pipeline.models.sam_attention_fused import attend  # Triton comes with torch for GPUs alone
+
+            side = self._window or height
+            return self._out(attend(qkv, self._qkv.bias, self._rows, self._columns, self._heads, side))
         if not self._window:
             by_head = qkv.view(count, height * width, 3, self._heads, -1).permute(2, 0, 3, 1, 4).contiguous()
             return self._out(self._attend(by_head, height, width).transpose(1, 2).reshape(x.shape))

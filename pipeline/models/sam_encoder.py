@@ -5,23 +5,24 @@ What segment_anything/modeling/image_encoder.py computes, with its weights, but
 - the (heads, 4096, 4096) scores of an image are never in memory: attention is torch's fused kernel, or on CPUs in
   bfloat16 two products, for a block of queries at a time;
 - relative positions are a bias on CPUs; on GPUs, where a bias is traffic and shuts out the fastest kernels, they are
-  more channels of queries and keys (`sam_attention.py`);
+  more channels of queries and keys, or all of attention is one kernel (`sam_attention.py`);
 - windows that stick out of the image's grid are padded after the projections, not before: a padded token's are the
   biases, and nothing is projected back for it;
 - the MLP's wide middle layer is computed for a block of tokens at a time on CPUs, where it would not fit a cache, and
   in bfloat16 with its GELU in one call;
-- matrix products in `dtype`; the residual stream, layer norms and the neck stay float32.
+- matrix products in `dtype`, on GPUs convolutions as well; the residual stream and layer norms stay float32.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
-from pipeline.models.sam_attention import ATTENTION, Attention, AttentionLayer
+from pipeline.models.sam_attention import Attention, AttentionLayer, attention_on
 from pipeline.models.sam_linear import MLP_TOKENS, Float8Linear, Linear
 
 
@@ -50,18 +51,27 @@ class FastEncoder(nn.Module):
         super().__init__()
         device = encoder.pos_embed.device
         self._patch, self._neck = encoder.patch_embed.proj, encoder.neck
+        if device.type != "cpu":
+            self._patch, self._neck = copy.deepcopy((self._patch, self._neck))
+            for layer in (self._patch, *self._neck):
+                if isinstance(layer, nn.Conv2d):
+                    layer.to(dtype).to(memory_format=torch.channels_last)
         self._position = encoder.pos_embed
         grid = encoder.pos_embed.shape[1]
-        attention = attention or ATTENTION[device.type]
+        attention = attention or attention_on(device, dtype)
         self.blocks = nn.ModuleList(_Block(block, grid, dtype, attention, float8) for block in encoder.blocks)
         self.to(device)
         self.device = device
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self._patch(images).permute(0, 2, 3, 1).contiguous() + self._position  # or each layer norm would copy it
+        patches = self._patch(images.to(self._patch.weight.dtype)).permute(0, 2, 3, 1)
+        x = patches.contiguous() + self._position  # or each layer norm would copy it
         for block in self.blocks:
             x = block(x)
-        return self._neck(x.permute(0, 3, 1, 2))
+        x = x.permute(0, 3, 1, 2)
+        for layer in self._neck:
+            x = layer(x.to(layer.weight.dtype))
+        return x
 
 
 class _Block(nn.Module):

@@ -16,6 +16,7 @@ from pipeline.sources import SOURCES
 from pipeline.sources.coverage import IGNORED, IMAGES, MASKS, READ, UNREAD, Coverage, kind_of
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, SourceInput
 from pipeline.storage import StoredFile
+from pipeline.words import plural
 
 Content = dict[str, Any]
 
@@ -68,8 +69,8 @@ def check_prune(coverage: Coverage, max_unread: int) -> None:
     """Raise RefusedError where pruning would drop images because their masks could not be read."""
     if (unread := coverage.count(MASKS, UNREAD)) > max_unread:
         raise RefusedError(
-            f"--prune would drop the images of {unread} files or entries that could not be read "
-            f"({_first_of(coverage, UNREAD)}); mend them, or say --ignore or --max-unread"
+            f"--prune would drop the images of {plural(unread, 'file or entry', 'files or entries')} that cannot "
+            f"be read ({_first_of(coverage, UNREAD)}); mend them, or say --ignore or --max-unread"
         )
 
 

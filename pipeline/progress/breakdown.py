@@ -17,7 +17,7 @@ FETCHING = 0.5
 STARTING = 0.5
 
 ADVICE = {
-    "start-up": "starting took most of the time; a larger dataset would not notice",
+    "start-up": "starting took most of the time, which a larger dataset would hardly notice",
     "model": "more actors (or GPUs) would make it faster, nothing else would",
     "storage": "actors waited for images, and loading for files: a nearer store or more operation.fetch_threads",
     "loading": "actors waited for images to be decoded: more CPU cores would make it faster",
@@ -96,9 +96,11 @@ class Breakdown(NamedTuple):
 
     def lines(self) -> list[str]:
         """Two lines for people."""
-        spent = ", ".join(f"{name} {getattr(self, f'{name}_s'):.1f}" for name in ("fetch", "decode", "refine", "write"))
+        spent = ", ".join(
+            f"{name} {getattr(self, f'{name}_s'):.1f} s" for name in ("fetch", "decode", "refine", "write")
+        )
         return [
-            f"refine: {self.wall_s:.1f} s, {self.start_up_s:.1f} of them start-up; seconds of all workers: {spent}; "
+            f"refine: {self.wall_s:.1f} s, {self.start_up_s:.1f} s of them start-up; all workers together: {spent}; "
             f"actors busy {self.actors_busy:.0%}, waiting {self.wait_s:.1f} s",
             f"refine: bound by {self.bound_by}: {ADVICE[self.bound_by]}",
         ]

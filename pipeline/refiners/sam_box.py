@@ -10,7 +10,7 @@ from pipeline.refiners.types import RefinedMask, RefineImage
 from schemas.config import Method
 
 PROMPTS = {"use_points": False, "use_box": True, "use_mask": False, "elastic_threshold": 0.0}
-ONE_LOOK = {"iterations": 1, "crop_ratio": 0.0, "mirror": False, "colour_vote": 0.0}
+ONE_LOOK = {"iterations": 1, "crop_ratio": 0.0, "mirror": False, "colour_vote": 0.0, "box_trials": 0}
 
 
 def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> list[list[RefinedMask]]:

@@ -4,8 +4,9 @@ Written from the paper's description; see `prompts.py` for the prompts and their
 for all of its masks. Masks go through the decoder together, in decoder batches of `decode_batch` prompts, over the
 images of an encoder batch; a decoder batch's composition depends on the chunk alone, never on timing.
 
-Past the paper: the model may see further views, the mirror image and a crop around the object (`masks/views.py`), and
-the image's colors may vote (`colour.py`); the refined mask is where the mean of all answers says so.
+Past the paper: answers to boxes that are pushed outward may vote, the model may see further views, the mirror image
+and a crop around the object (`masks/views.py`), and the image's colors may vote (`colour.py`); the refined mask is
+where the mean of all answers says so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pipeline.masks.binary import Rle
 from pipeline.masks.canvas import JUDGED_CELLS, Patch, canvas_of, field_to_mask, patch_of_logits, patch_of_spans
 from pipeline.masks.frames import FloatArray, Frame
 from pipeline.masks.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
-from pipeline.masks.views import View, cut, mirrored, object_window
+from pipeline.masks.views import View, cut, mirrored, object_window, pushed_boxes, voted
 from pipeline.models import Asked, MaskModel, Pending, PromptBatch, frame_for, input_for
 from pipeline.refiners.background import Overlapped
 from pipeline.refiners.types import RefinedMask, RefineImage
@@ -46,6 +47,7 @@ class _Instance:
     logits: FloatArray
     predicted_iou: float
     rounds: int = 0
+    trial_iou: float | None = None
 
     @property
     def settled(self) -> bool:
@@ -74,6 +76,8 @@ def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> l
                         results[start + instance.image].append(result)
                     continue
                 instances = _refine_together(batch, instances)
+                if method.box_trials:
+                    instances = _voted(batch, instances)
                 for instance, views in zip(instances, _further_views(batch, instances), strict=True):
                     image = images_of_batch[instance.image]
                     previous = instance.previous if instance.rounds > 1 else None
@@ -116,8 +120,8 @@ def _decoder_batches(images: Sequence[RefineImage], size: int) -> Iterator[list[
 
 
 def _leaves_it_to(model: MaskModel, method: Method) -> bool:
-    """Whether a model refines by itself. Boxes that grow and crops are made of what it answers, and so here."""
-    return model.looks and not method.elastic_threshold and not method.crop_ratio
+    """Whether a model refines by itself. What is made of its answers (boxes that grow, votes, crops) is made here."""
+    return model.looks and not (method.elastic_threshold or method.crop_ratio or method.box_trials)
 
 
 def _looked_at(batch: _Batch, instances: list[_Instance]) -> Pending:
@@ -166,13 +170,8 @@ def _as_if_iterated(instance: _Instance, iterations: int) -> _Instance:
 
 
 def _iterate(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
-    """One round of prompt, decode, select. Raises JobError when the model is broken: that is no fault of an image."""
-    candidates = batch.model.predict(batch.embedding, _prompt_batch(batch, instances))
-    if not (np.isfinite(candidates.predicted_iou).all() and np.isfinite(candidates.logits).all()):
-        raise JobError(NOT_FINITE)
-    rows = np.arange(len(instances))
-    best = candidates.predicted_iou.argmax(axis=1)
-    logits, predicted_iou = candidates.logits[rows, best], candidates.predicted_iou[rows, best]
+    """One round of prompt, decode, select."""
+    logits, predicted_iou = _answers(batch, _prompt_batch(batch, instances))
     return [
         replace(
             instance,
@@ -184,6 +183,45 @@ def _iterate(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
         )
         for row, instance in enumerate(instances)
     ]
+
+
+def _answers(batch: _Batch, prompts: PromptBatch) -> tuple[FloatArray, FloatArray]:
+    """The most confident candidates of N prompts: logits (N, mask_side, mask_side) and predicted IoU (N,).
+
+    Raises JobError when the model is broken: that is no fault of an image.
+    """
+    candidates = batch.model.predict(batch.embedding, prompts)
+    if not (np.isfinite(candidates.predicted_iou).all() and np.isfinite(candidates.logits).all()):
+        raise JobError(NOT_FINITE)
+    rows, best = np.arange(len(prompts)), candidates.predicted_iou.argmax(axis=1)
+    return candidates.logits[rows, best], candidates.predicted_iou[rows, best]
+
+
+def _voted(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
+    """Each instance as it and its trials vote: answers to the last round's prompts, but with the box pushed outward."""
+    trials = batch.method.box_trials
+    prompts = _prompt_batch(batch, [replace(instance, current=instance.previous) for instance in instances])
+    together = max(1, batch.method.decode_batch // trials)
+    voters: list[tuple[FloatArray, FloatArray]] = []
+    for start in range(0, len(instances), together):
+        some = instances[start : start + together]
+        boxes = [i.frame.box_to_prompt(pushed_boxes(i.previous.box_xyxy, i.frame.size_hw, trials)) for i in some]
+        asked = prompts.take(np.repeat(np.arange(start, start + len(some)), trials))
+        logits, predicted_iou = _answers(batch, replace(asked, boxes_xyxy=np.concatenate(boxes)))
+        voters += zip(np.split(logits, len(some)), np.split(predicted_iou, len(some)), strict=True)
+    return [_elected(instance, *answers) for instance, answers in zip(instances, voters, strict=True)]
+
+
+def _elected(instance: _Instance, logits: FloatArray, predicted_iou: FloatArray) -> _Instance:
+    """An instance after the vote: logits (T, mask_side, mask_side) and predicted IoU (T,) of its trials."""
+    median, trial_iou = voted(np.stack([instance.logits, *logits]))
+    return replace(
+        instance,
+        current=patch_of_logits(median, instance.frame),
+        logits=median,
+        predicted_iou=float(np.mean([instance.predicted_iou, *predicted_iou])),
+        trial_iou=trial_iou,
+    )
 
 
 def _prompt_batch(batch: _Batch, instances: list[_Instance]) -> PromptBatch:
@@ -222,7 +260,8 @@ def _further_views(batch: _Batch, instances: list[_Instance]) -> list[list[View]
     views = []
     for instance in instances:
         height, width = instance.frame.size_hw
-        views.append([View((0, 0, width, height), instance.frame, False, instance.logits, instance.predicted_iou)])
+        whole = View((0, 0, width, height), instance.frame, False, instance.logits, instance.predicted_iou)
+        views.append([whole._replace(trial_iou=instance.trial_iou)])
     if batch.method.mirror:
         for own, answer in zip(views, _mirrored(batch, instances), strict=True):
             own.append(own[0]._replace(mirrored=True, logits=answer.logits, predicted_iou=answer.predicted_iou))

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.dataset.failures import Failure
 from pipeline.sources import scan_table
+from pipeline.words import plural
 
 MAX_FAILURES = 20
 
@@ -24,7 +25,9 @@ def section(scan: Mapping[str, Any], failed: Sequence[Failure]) -> str:
     )
     heads = "<tr><th scope=col>Reason</th><th scope=col>One of them</th><th scope=col class=n>Count</th></tr>"
     listed = f'<div class="scroll"><table><thead>{heads}</thead><tbody>{rows}</tbody></table></div>' if rows else ""
-    more = f"<p class=note>and {len(failed) - MAX_FAILURES} more kinds</p>" if len(failed) > MAX_FAILURES else ""
+    more = (
+        f"<p class=note>and {plural(len(failed) - MAX_FAILURES, 'more kind')}</p>" if len(failed) > MAX_FAILURES else ""
+    )
     return (
         '<section id="input" aria-labelledby="t-input"><h2 id="t-input">Input</h2><div class="panel">'
         f"<pre>{escape(table)}</pre>{listed}{more}</div></section>"

@@ -22,6 +22,7 @@ from pipeline.report.gallery import gallery
 from pipeline.report.survey import STRATA, Category, Survey, survey
 from pipeline.review.verdicts import judged
 from pipeline.storage import Access
+from pipeline.words import plural
 from schemas.manifest import Counts
 
 DECISIONS = {
@@ -131,14 +132,14 @@ def _totals(result: Result, found: Survey, truth: risk.Truth | None) -> str:
     known = sum(category.quality_known for category in found.categories.values())
     mean = sum(category.quality_sum for category in found.categories.values()) / known if known else None
     tiles = [
-        (f"{found.masks:,}", "masks", f"on {images:,} images"),
+        (f"{found.masks:,}", "masks", f"on {plural(images, 'image')}"),
         (_share(counts.decisions.get("refined", 0), found.masks), "refined", "the model’s mask was taken"),
         (_share(_kept(counts.decisions), found.masks), "kept coarse", "the gate held the model’s mask back"),
         (_share(counts.decisions.get("failed", 0), found.masks), "failed", "no mask to train on"),
         (DASH if mean is None else f"{mean:.3f}", "mean quality", "estimated IoU with the truth"),
     ]
     if truth is not None:
-        told = f"true IoU; {truth.coarse_iou:.3f} as it came in, {truth.masks:,} masks"
+        told = f"true IoU; {truth.coarse_iou:.3f} as it came in, {plural(truth.masks, 'mask')}"
         tiles.append((f"{truth.mask_iou:.3f}", "mean IoU", told))
     drawn = "".join(
         f"<li><strong>{escape(value)}</strong><span class=name>{escape(name)}</span><small>{escape(what)}</small></li>"

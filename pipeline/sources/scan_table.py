@@ -8,10 +8,14 @@ from typing import Any
 from pipeline.sources.coverage import IGNORED, IMAGES, MASKS, ODD, READ, UNNAMED, UNREAD
 from pipeline.sources.names import AS_THEY_ARE, NameRule
 from pipeline.sources.pairing import RULES
+from pipeline.words import plural
 
 FEW = 0.5
 """A share of matched names below it is said loudly."""
 MAX_SHOWN = 12
+UNITS = ("file or entry", "files and entries")
+NAMES = {"names of images": "image names in the masks"}
+"""What was matched, as it is kept, and as it is said."""
 STATES = {
     READ: "read",
     UNREAD: "NOT read",
@@ -26,13 +30,13 @@ def lines(scan: Mapping[str, Any]) -> list[str]:
     found = [f"coverage ({scan['source']}): {_sum(scan, MASKS)}; {_sum(scan, IMAGES)}"]
     for what, (matched, names) in scan["matches"].items():
         few = "  ONLY " if matched < FEW * names else "  "
-        found.append(f"{few}{matched} of {names} {what} are those of images")
+        found.append(f"{few}{matched} of {names} {NAMES.get(what, what)} belong to an image")
     found += [f"  {rule}" for rule in _rules(scan["rules"])]
     shown = [tally for tally in scan["found"] if tally["state"] != READ]
     shown.sort(key=lambda tally: (list(STATES).index(tally["state"]), -tally["count"]))
     found += [f"  {_line(tally)}" for tally in shown[:MAX_SHOWN]]
     if len(shown) > MAX_SHOWN:
-        found.append(f"  and {len(shown) - MAX_SHOWN} more kinds")
+        found.append(f"  and {plural(len(shown) - MAX_SHOWN, 'more kind')}")
     found += [f"  masks: {_categories(scan['categories'])}"] if scan["categories"] else []
     return found
 
@@ -42,9 +46,14 @@ def _sum(scan: Mapping[str, Any], root: str) -> str:
         state: sum(tally["count"] for tally in scan["found"] if (tally["root"], tally["state"]) == (root, state))
         for state in (READ, UNREAD, IGNORED, UNNAMED)
     }
-    names = {READ: "planned" if root == IMAGES else "read", **{k: v for k, v in STATES.items() if k != READ}}
-    said = ", ".join(f"{count} {names[state]}" for state, count in counts.items() if count)
+    said = ", ".join(_total(root, state, count) for state, count in counts.items() if count)
     return f"--{root} {said or 'not listed'}"
+
+
+def _total(root: str, state: str, count: int) -> str:
+    if state == READ:
+        return f"{count:,} planned" if root == IMAGES else f"{plural(count, *UNITS)} read"
+    return f"{count:,} {'without a mask' if state == UNNAMED else STATES[state]}"
 
 
 def _line(tally: Mapping[str, Any]) -> str:
@@ -68,4 +77,6 @@ def _rules(rules: Mapping[str, Any]) -> Iterator[str]:
 def _categories(categories: Sequence[Mapping[str, Any]]) -> str:
     ranked = sorted(categories, key=lambda one: (-one["masks"], one["category_id"]))
     said = [f"{one['masks']} of {one['category'] or 'category {}'.format(one['category_id'])}" for one in ranked[:8]]
-    return ", ".join([*said, *([f"and {len(ranked) - 8} more categories"] if len(ranked) > 8 else [])])
+    return ", ".join(
+        [*said, *([f"and {plural(len(ranked) - 8, 'more category', 'more categories')}"] if len(ranked) > 8 else [])]
+    )

@@ -93,12 +93,21 @@ def scan(
     """
     import pyarrow.dataset as ds  # it imports pandas, which takes longer than all else that a command needs
 
-    fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
+    fragment = ds.ParquetFileFormat().make_fragment(_readable(file))
     if rows is None:
         return fragment.to_table(schema=schema, columns=columns, filter=where)
     groups, first_row = _groups_of(fragment.metadata, rows)
     table = fragment.subset(row_group_ids=groups).to_table(schema=schema, columns=columns)
     return table.slice(rows.start - first_row, len(rows))
+
+
+def _readable(file: BinaryIO) -> pa.NativeFile:
+    """A local file without Python in between: Arrow's threads may let go of it while the interpreter already ends, and
+    a thread of theirs that then waits for Python aborts the process.
+    """
+    if isinstance(file, io.BufferedReader) and isinstance(file.name, str):
+        return pa.OSFile(file.name)
+    return pa.PythonFile(file, mode="r")
 
 
 class Ranges(io.RawIOBase):

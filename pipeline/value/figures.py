@@ -16,6 +16,7 @@ from pipeline.evaluation.show import interval, points
 from pipeline.value.features import CIRCULAR
 from pipeline.value.lessons import COARSE, FILTERED, REFINED, TITLES, WEIGHTED
 from pipeline.value.trials import Trials
+from pipeline.words import plural
 
 COMPARED = ((REFINED, COARSE), (WEIGHTED, REFINED), (FILTERED, REFINED))
 Tree = dict[str, Any]
@@ -68,8 +69,8 @@ def as_json(figures: Tree) -> Any:
 def table(figures: Tree) -> Table:
     """In points of 100, with 95 % intervals."""
     title = (
-        f"IoU with {figures['tested']:,} true masks on {figures['images']:,} images that were not learned from; mean "
-        f"of {figures['seeds']} seeds, {figures['steps']:,} steps each"
+        f"IoU with {figures['tested']:,} true masks on {plural(figures['images'], 'image')} not learned from; "
+        f"mean of {plural(figures['seeds'], 'seed')}, {plural(figures['steps'], 'step')} each"
     )
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.add_column("learned from labels")

@@ -27,6 +27,7 @@ from pipeline.evaluation.pairing import Truth
 from pipeline.masks import binary
 from pipeline.masks.binary import Mask, Rle
 from pipeline.storage import Access
+from pipeline.words import plural
 from schemas.records import MASKS
 
 MARGIN = 0.25  # of a box's sides, around it
@@ -104,7 +105,7 @@ def images_of(
         tested = {names.get(given, given) for given in read_image_list(test, access)}
     learned = set() if train is None else {names.get(given, given) for given in read_image_list(train, access)}
     if both := sorted(tested & learned):
-        raise RefusedError(f"{len(both)} images are to be learned from and tested on, {both[0]} for one")
+        raise RefusedError(f"to be learned from and tested on at once: {plural(len(both), 'image')}, {both[0]} for one")
     return frozenset(tested), frozenset(learned)
 
 

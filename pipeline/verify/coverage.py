@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.sources.coverage import IGNORED, UNNAMED, UNREAD
 from pipeline.verify.files import Check
+from pipeline.words import plural
 from schemas import layout, records
 from schemas.manifest import Manifest
 
@@ -31,7 +32,9 @@ def check_scans(check: Check, manifest: Manifest) -> None:
     if scan["unread"] != named.unread:
         check.report.add("accounting", path, f"says {scan['unread']} unread, the manifest {named.unread}")
     if scan["unread"]:
-        check.report.notes.append(f"{scan['unread']} files or entries of the input were not read: {unread}")
+        check.report.notes.append(
+            f"{plural(scan['unread'], 'file or entry', 'files or entries')} of the input not read: {unread}"
+        )
     names = check.fetch(unread, scan["unread_sha256"])
     if names is not None:
         _check_names(check, unread, names, scan)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import JobError
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.documents import find_seal, parse, read_current, run_store
+from pipeline.words import plural
 from schemas import layout
 from schemas.config import ConfigError, fingerprint, fingerprints, is_whole, parse_config
 from schemas.manifest import Manifest
@@ -235,7 +236,9 @@ def check_extra(check: Check, manifest: Manifest, chunk_ids: Collection[str]) ->
     if others:
         check.report.notes.append(f"results of other methods are not checked: {', '.join(sorted(others))}")
     if leftovers:
-        check.report.notes.append(f"{leftovers} files of an interrupted run; the next run or `relabel gc` removes them")
+        check.report.notes.append(
+            f"{plural(leftovers, 'file')} left by an interrupted run; the next run or `relabel gc` removes what is left"
+        )
 
 
 def _check_review(check: Check, path: str, sha256: str) -> None:

@@ -34,6 +34,7 @@ from pipeline.verify.check import check_shards, chunk_rows, count
 from pipeline.verify.files import Check, Current, Report, check_manifest
 from pipeline.verify.increments import check_marker, check_small_files
 from pipeline.verify.overlays import check_overlays
+from pipeline.words import plural
 from schemas import layout
 from schemas.manifest import Manifest, Shard, ShardGroup
 
@@ -129,7 +130,7 @@ def chosen_of(pairs: Sequence[_Pair], share: Share) -> list[_Pair]:
 def statement(checked: int, pairs: int, report: Report, manifest: Manifest) -> str:
     """What the check of some of the pairs tells of all."""
     found = sum(report.done.values()) + sum(report.failed.values()), manifest.counts.rows
-    what = f"checked {checked} of {pairs} pairs of shards, {found[0]} of {found[1]} rows"
+    what = f"checked {checked} of {plural(pairs, 'pair')} of shards, {found[0]} of {plural(found[1], 'row')}"
     if report.findings or not checked:
         return what
     limits = "Totals, and files that nothing names, were not looked at"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,8 @@ from pipeline.refiners import RefineImage
 from schemas.config import Method
 
 MASKS_PER_IMAGE = 7
+THREADS = 1
+"""Of torch and OpenCV, as `threads_per_actor` is by default: chunks side by side are what uses the cores."""
 SIZES = {"0.5 MP": (612, 816), "12 MP": (3000, 4000)}
 SMALL_SIZES = {"0.2 MP": (384, 512), "0.5 MP": (612, 816)}
 SMALL = "vit_small"  # stands for the others where --small is given
@@ -90,14 +91,9 @@ def checkpoint(model: str, device: str) -> Iterator[Path]:
         yield path
 
 
-def threads(device: str) -> int:
-    """All cores beside a GPU; one in a rehearsal, whose cores others use too."""
-    return 1 if device == "cpu" else os.cpu_count() or 1
-
-
 def load(model: str, path: Path | None, device: str, dtype: torch.dtype, batch: int | None = None) -> Any:
     """As load_model, without hashing the file; every model under the same settings of torch."""
-    prepare(threads(device))
+    prepare(THREADS)
     if model == "lite":
         return LiteModel(None, device, dtype)
     assert path is not None

@@ -39,11 +39,14 @@ MIN_MASK_PX, MIN_IOU = 60, 0.35
 PACK_BYTES, TRAVEL_BYTES = 40_000_000, 64 << 20
 RETURNED_FILES, RETURNED_BYTES = 8, 16 << 20
 LACKING = ("segment-anything", "pycocotools", "fsspec", "pyyaml")  # on a machine that has torch and its like
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+WITH_THEIR_NEEDS = ("pydantic",)
+PYTHON = "3.12"
 WEIGHTS = Path("pipeline/models/weights/lite.safetensors")
 
 
-def make(folders: Sequence[Path], output: Path, images: int, network_images: int, cache: Path | None) -> None:
+def make(
+    folders: Sequence[Path], output: Path, images: int, network_images: int, python: str, cache: Path | None
+) -> None:
     """Write the pack; `network_images` of each fold train the network whose answers are carried."""
     photos = [small(photo) for photo in balanced(load_all(folders, {"fit", "val"}, cache=cache), images)]
     photos = [photo for photo in photos if photo.masks]
@@ -66,7 +69,7 @@ def make(folders: Sequence[Path], output: Path, images: int, network_images: int
     compact = json.dumps(truth, separators=(",", ":")).encode()
     (output / "gt.json.gz").write_bytes(gzip.compress(compact, mtime=0))
     shutil.copyfile(WEIGHTS, output / "lite.safetensors")
-    wheels(output / "wheels")
+    wheels(output / "wheels", python)
     write_images(photos, output / "images", PACK_BYTES - size_of(output))
     counted = Counter(photo.source for photo in photos)
     print(json.dumps({"images": len(photos), "masks": len(truth["annotations"]), "sources": counted}))
@@ -115,12 +118,12 @@ def webp(photo: Photo, quality: int) -> bytes:
     return cv2.imencode(".webp", photo.image[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
 
 
-def wheels(folder: Path) -> None:
-    """Of every Python in PYTHONS, since the machine's is not known; those for all Pythons once."""
-    for python in PYTHONS:
-        target = ["--python-version", python, "--platform", "manylinux2014_x86_64", "--dest", str(folder)]
-        words = ["download", "--quiet", "--no-deps", "--only-binary=:all:", *target, *LACKING]
-        subprocess.run([sys.executable, "-m", "pip", *words], check=True)
+def wheels(folder: Path, python: str) -> None:
+    """Of a Python of version `python`, on Linux and x86-64."""
+    target = ["--python-version", python, "--platform", "manylinux2014_x86_64", "--dest", str(folder)]
+    for words in (["--no-deps", *LACKING], WITH_THEIR_NEEDS):
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", *target, *words]
+        subprocess.run(command, check=True)
 
 
 def size_of(folder: Path) -> int:
@@ -155,6 +158,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/gpu-pack"))
     parser.add_argument("--images", type=int, default=2600)
     parser.add_argument("--network-images", type=int, default=400, help="of each fold, to train the network with")
+    parser.add_argument("--python", default=PYTHON, help=f"version of the machine's (default: {PYTHON})")
     parser.add_argument("--cache", type=Path, help="folder for decoded images")
     parser.add_argument("--check-returned", type=Path, metavar="FOLDER", help="only check what came back")
     options = parser.parse_args()
@@ -162,7 +166,7 @@ def main() -> None:
         problems = too_much_returned(options.check_returned)
     else:
         if options.data:
-            make(options.data, options.output, options.images, options.network_images, options.cache)
+            make(options.data, options.output, options.images, options.network_images, options.python, options.cache)
         problems = too_large(options.output)
         print(json.dumps({"pack_bytes": size_of(options.output)}))
     if problems:

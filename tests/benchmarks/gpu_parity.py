@@ -19,14 +19,14 @@ from pipeline.models.ceiling import matmul_tflops
 from pipeline.models.lite.training.data import prompt_arrays, stack
 from pipeline.refiners import REFINERS
 from tests.benchmarks.gpu import Clock, Options, Row
-from tests.benchmarks.gpu_models import CoarseLike, checkpoint, load, method, official, scenes, threads
+from tests.benchmarks.gpu_models import THREADS, CoarseLike, checkpoint, load, method, official, scenes
 
 
 def device(options: Options, _: Clock) -> Iterator[Row]:
     """Names and versions, then the ceilings for products of matrices."""
-    prepare(threads(options.device))
+    prepare(THREADS)
     yield {
-        "execution": execution_class(options.device, threads(options.device)),
+        "execution": execution_class(options.device, THREADS),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "driver": _driver() if options.device == "cuda" else None,
@@ -57,7 +57,7 @@ def parity(options: Options, _: Clock) -> Iterator[Row]:
 def _of_model(model: str, path: Path | None, options: Options) -> Iterator[Row]:
     image = scenes((480, 640), 1, 512 if model == "lite" else 1024)[0]
     reference = load(model, path, "cpu", torch.float32)
-    torch.set_num_threads(threads(options.device))
+    torch.set_num_threads(1 if options.small else os.cpu_count() or 1)
     expected_features, expected, prompts = _answer(reference, image)
     del reference
     ways: list[tuple[torch.dtype, int | None]] = [(torch.float32, None), (torch.bfloat16, None)]

@@ -6,13 +6,11 @@ The encoder and the whole run under the same settings, so that "of_encoder_alone
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,25 +25,15 @@ from pipeline.refiners import REFINERS, RefineImage
 from pipeline.refining.busy_time import SingleThreadProxy
 from schemas.config import Method
 from tests.benchmarks.gpu import Clock, Options, Row
-from tests.benchmarks.gpu_models import (
-    SIZES,
-    SMALL_SIZES,
-    SPECS,
-    CoarseLike,
-    checkpoint,
-    coarse_like,
-    method,
-    official,
-    scenes,
-)
+from tests.benchmarks.gpu_models import SPECS, CoarseLike, checkpoint, coarse_like, method, official
 from tests.benchmarks.gpu_parity import free
+from tests.benchmarks.gpu_whole import pictures, side_by_side, whole
 
 BATCHES = (8, 1, 16, 4)  # the first is the method's, that the whole is held against
 SMALL_BATCHES = (2, 1)
-CHUNK_IMAGES = (8, 2)  # of the smaller and of the larger photographs
 AT_ONCE = (4, 8, 1)
-CHUNKS_AT_LEAST = 16
-KERNELS = 15
+ACTORS, SMALL_ACTORS = (2, 4), (2,)  # processes on one device
+KERNELS = 25
 SLICES = 20  # of a model's time, for one way through the images
 
 
@@ -58,37 +46,48 @@ def rates(options: Options, clock: Clock) -> Iterator[Row]:
             dtype = torch.float32 if options.small else torch.bfloat16
             for batch in (None, 8) if options.compiled and options.device == "cuda" else (None,):
                 plain = coarse_like(model, path, options.device, dtype, batch)
-                loaded = SingleThreadProxy(lambda of=plain: of)
-                for row in _of_model(model, plain, loaded, options, ends - time.monotonic()):
+                for row in _of_model(model, path, plain, dtype, options, ends - time.monotonic()):
                     yield {"model": model, "compiled": batch is not None, **row}
                     if time.monotonic() > ends:
                         break
-                del plain, loaded
+                del plain
                 free(options.device)
 
 
 def _of_model(
-    model: str, plain: CoarseLike, loaded: SingleThreadProxy, options: Options, seconds: float
+    model: str, path: Path, plain: CoarseLike, dtype: torch.dtype, options: Options, seconds: float
 ) -> Iterator[Row]:
-    piece, alone = seconds / SLICES, {}
-    for batch in SMALL_BATCHES if options.small else BATCHES:
-        row = _encoder(model, loaded, options.device, batch, piece)
-        alone[batch] = row["images_per_s"]
-        yield row
-    yield from _variants(plain, options.device, SMALL_BATCHES[0] if options.small else BATCHES[0], piece)
-    of_method = method(model)
-    sizes = SMALL_SIZES if options.small else SIZES
-    names = list(sizes)
-    counts = (1, 1) if options.small else CHUNK_IMAGES
-    small, large = (scenes(sizes[name], count, loaded.input_side) for name, count in zip(names, counts, strict=True))
-    yield _decoder(loaded, options.device, 4 if options.small else of_method.decode_batch, piece)
-    encoder = next(iter(alone.values()))
-    yield {"size": names[0], **_whole(loaded, small, of_method, 4, options.device, 2 * piece, encoder)}
-    yield {"size": names[0], **_profiled(plain, small, of_method, options.device)}
-    yield {"size": names[1], **_whole(loaded, large, of_method, 4, options.device, 3 * piece, encoder)}
-    yield {"size": names[1], **_profiled(plain, large, of_method, options.device)}
-    for at_once, (size, images) in itertools.product(AT_ONCE[1:], zip(names, (small, large), strict=True)):
-        yield {"size": size, **_whole(loaded, images, of_method, at_once, options.device, 2 * piece, encoder)}
+    device, piece, of_method = options.device, seconds / SLICES, method(model)
+    loaded = SingleThreadProxy(lambda: plain)
+    batches, actors = (SMALL_BATCHES, SMALL_ACTORS) if options.small else (BATCHES, ACTORS)
+    images = pictures(options.small, loaded.input_side)
+    smaller, larger = images
+    first = _encoder(model, loaded, device, batches[0], piece)
+    alone = first["images_per_s"]
+    yield first
+    yield from _profiles(plain, images[smaller], of_method, options, smaller)
+
+    def beside(row: Row) -> Row:
+        return {**row, "of_encoder_alone": round(row["images_per_s"] / alone, 3)}
+
+    def of(size: str, at_once: int) -> Row:
+        return {"size": size, **beside(whole(loaded, images[size], of_method, at_once, device, 2 * piece))}
+
+    def by(size: str, count: int) -> Row:
+        return {"size": size, **beside(side_by_side(model, path, dtype, device, size, count, AT_ONCE[0], 2 * piece))}
+
+    yield of(smaller, AT_ONCE[0])
+    for count in actors:
+        yield by(smaller, count)
+    yield from _variants(plain, device, batches[0], piece)
+    yield of(larger, AT_ONCE[0])
+    yield by(larger, actors[-1])
+    for at_once, size in itertools.product(AT_ONCE[1:], images):
+        yield of(size, at_once)
+    for batch in batches[1:]:
+        yield _encoder(model, loaded, device, batch, piece)
+    yield _decoder(loaded, device, 4 if options.small else of_method.decode_batch, piece)
+    yield from _profiles(plain, images[larger], of_method, options, larger)
 
 
 def _encoder(model: str, loaded: SingleThreadProxy, device: str, batch: int, seconds: float) -> Row:
@@ -113,11 +112,14 @@ def _variants(plain: CoarseLike, device: str, batch: int, seconds: float) -> Ite
         "bias": lambda: fast("bias"),
     }
     if device == "cuda":
-        ways |= {
-            "folded, graph": lambda: GraphedEncoder(fast("folded"), batch, 1024),
+        ways = {
+            "fused": lambda: fast("fused"),
+            "fused, graph": lambda: GraphedEncoder(fast("fused"), batch, 1024),
+            "fused, compiled": lambda: CompiledEncoder(fast("fused"), batch),
             "folded, compiled": lambda: CompiledEncoder(fast("folded"), batch),
+            "fused, 8 bits, compiled": lambda: CompiledEncoder(fast("fused", float8=True), batch),
             "flex, compiled": lambda: CompiledEncoder(fast("flex"), batch),
-            "folded, 8 bits, compiled": lambda: CompiledEncoder(fast("folded", float8=True), batch),
+            **ways,
         }
     for name, make in ways.items():
         row: Row = {"part": "encoder variant", "variant": name, "batch": batch}
@@ -125,10 +127,12 @@ def _variants(plain: CoarseLike, device: str, batch: int, seconds: float) -> Ite
             with torch.inference_mode():
                 encode = make()
                 each = _repeat(lambda run=encode: run(images), device, seconds / 2) / batch  # type: ignore[misc]
-            yield row | {"images_per_s": round(1 / each, 3), "ms_per_image": round(1000 * each, 2)}
+                told = profiled(lambda run=encode: run(images), device)  # type: ignore[misc]
+            yield row | {"images_per_s": round(1 / each, 3), "ms_per_image": round(1000 * each, 2)} | told
             del encode
         except Exception as error:  # what it says is what this is for
             yield row | {"error": " ".join(str(error).split())[:300]}
+        torch._dynamo.reset()  # what is compiled of one way would count as another's again
         free(device)
 
 
@@ -160,71 +164,41 @@ def _repeat(work: Callable[[], object], device: str, seconds: float) -> float:
     return statistics.median(spent)
 
 
-def _whole(
-    loaded: SingleThreadProxy,
-    images: Sequence[RefineImage],
-    of_method: Method,
-    at_once: int,
-    device: str,
-    seconds: float,
-    encoder_images_per_s: float,
-) -> Row:
-    """Chunks of `images`, `at_once` side by side: CHUNKS_AT_LEAST of them if the time allows, and until it is over."""
-    REFINERS["samrefiner"].run(loaded, images, of_method)
-    settle(device)
-    started, cpu, lock, done = time.perf_counter(), time.process_time(), threading.Lock(), 0
-
-    def take() -> bool:
-        nonlocal done
-        with lock:
-            elapsed = time.perf_counter() - started
-            if elapsed > 2 * seconds or (done >= CHUNKS_AT_LEAST and elapsed > seconds):
-                return False
-            done += 1
-            return True
-
-    def work() -> None:
-        while take():
-            REFINERS["samrefiner"].run(loaded, images, of_method)
-
-    with ThreadPoolExecutor(at_once) as pool:
-        for finished in [pool.submit(work) for _ in range(at_once)]:
-            finished.result()
-    settle(device)
-    elapsed, count = time.perf_counter() - started, done * len(images)
-    return {
-        "part": "whole",
-        "chunks_at_once": at_once,
-        "chunks": done,
-        "steady": done >= CHUNKS_AT_LEAST,
-        "images_per_s": round(count / elapsed, 3),
-        "masks_per_s": round(sum(len(i.coarse) for i in images) * done / elapsed, 2),
-        "of_encoder_alone": round(count / elapsed / encoder_images_per_s, 3),
-        "cpu_ms_per_image": round(1000 * (time.process_time() - cpu) / max(1, count), 1),
-        "cpus": os.cpu_count(),
-        "peak_gib": round(peak_memory_mb(device) / 1024, 2),
+def _profiles(
+    plain: CoarseLike, images: Sequence[RefineImage], of_method: Method, options: Options, size: str
+) -> Iterator[Row]:
+    """Of one chunk, and of the encoder alone."""
+    on_gpu = options.device == "cuda"
+    squares = [np.full((1024, 1024, 3), 9 * place, np.uint8) for place in range(len(images))]
+    works: dict[str, Callable[[], object]] = {
+        "chunk": lambda: REFINERS["samrefiner"].run(plain, images, of_method),
+        "encoder": lambda: plain.encode(squares),
     }
+    for name, work in works.items():
+        row = {"part": "profile", "of": name, "size": size, "images": len(images)}
+        yield row | {"waits": _waits(work) if on_gpu else None} | profiled(work, options.device)
 
 
-def _profiled(model: CoarseLike, images: Sequence[RefineImage], of_method: Method, device: str) -> Row:
-    """One chunk in this thread, the only one that the profiler sees whole.
+def profiled(work: Callable[[], object], device: str) -> Row:
+    """Once, in this thread, the only one that the profiler sees whole: the KERNELS that take most time.
 
-    The KERNELS that take most time, and how often the CPU waited for the device.
+    busy_of_wall: how long the device computed, over how long it took.
     """
-    waits = _waits(lambda: REFINERS["samrefiner"].run(model, images, of_method)) if device == "cuda" else None
+    work()
+    settle(device)
     started = time.perf_counter()
     with torch.profiler.profile() as profile:
-        REFINERS["samrefiner"].run(model, images, of_method)
+        work()
         settle(device)
-    wall = time.perf_counter() - started
-    field = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-    found = sorted(profile.key_averages(), key=lambda entry: -getattr(entry, field))
-    total = sum(getattr(entry, field) for entry in found) or 1.0
-    kernels = [
-        {"name": e.key[:80], "calls": e.count, "share": round(getattr(e, field) / total, 4)} for e in found[:KERNELS]
-    ]
-    busy = round(total / 1e6 / wall, 3)
-    return {"part": "profile", "images": len(images), "waits": waits, "busy_of_wall": busy, "kernels": kernels}
+    wall_us = 1e6 * (time.perf_counter() - started)
+    on_gpu = device == "cuda"
+    kind = torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
+    field = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    spent = [(getattr(entry, field), entry) for entry in profile.key_averages() if entry.device_type == kind]
+    total = sum(us for us, _ in spent)
+    most = sorted(spent, key=lambda pair: -pair[0])[:KERNELS]
+    kernels = [{"name": e.key[:80], "calls": e.count, "ms": round(us / 1000, 3)} for us, e in most]
+    return {"busy_ms": round(total / 1000, 2), "busy_of_wall": round(total / wall_us, 3), "kernels": kernels}
 
 
 def _waits(work: Callable[[], Any]) -> int:

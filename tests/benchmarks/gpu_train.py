@@ -17,7 +17,7 @@ from pipeline.models.lite.training.data import has_truth
 from pipeline.models.lite.training.loop import train as train_lite
 from tests.benchmarks.gpu import Clock, Options, Row
 
-LEFT_FOR_THE_END_S = 20
+LEFT_FOR_THE_END_S = 5
 SMALL_PHOTOS, SMALL_CROPS = 40, 4
 STARTING_WEIGHTS = "lite.safetensors"
 
@@ -52,20 +52,22 @@ def train(options: Options, clock: Clock) -> Iterator[Row]:
 
 
 def _config(options: Options, minutes: float) -> TrainConfig:
-    """Everything on the device, on a CPU too; the correction of the predicted IoU is left for later, on a CPU."""
+    """Everything on the device, on a CPU too. What a CPU would do meanwhile is left for later: validation, and the
+    correction of the predicted IoU. All crops have the side in use: after smaller ones alone, whole photographs come
+    out worse than before."""
     cv2.setNumThreads(1)
-    settings = {"report_every": 20, "validations": 3, **of_device("cuda")}
+    settings = {"report_every": 20, "validations": 0, **of_device("cuda")}
     if options.device == "cpu":
         settings |= {"bf16": False, "report_every": 5}
     if options.small:
-        settings |= {"images": SMALL_CROPS, "photo_limit": SMALL_PHOTOS, "validations": 1}
+        settings |= {"images": SMALL_CROPS, "photo_limit": SMALL_PHOTOS}
     return TrainConfig(
         [options.pack],
         Path("build/gpu-train"),
         minutes=minutes,
         device=options.device,
         init=options.pack / STARTING_WEIGHTS,
-        large_side_from=1.0,
+        large_side_from=0.0,
         checkpoint_s=60,
         fits_iou=False,
         **settings,

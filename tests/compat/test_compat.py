@@ -83,7 +83,7 @@ def has_the_shards(stored: Stored, before: Stored, described: dict[str, Any]) ->
 
 def as_it_was(shard: pa.Table) -> str:
     """SHA-256 of a shard of masks as commit 917d5b7 would have written it: without the columns added since."""
-    schema = pa.schema([field for field in MASKS if field.name not in ("detail", "crowd", "extra")])
+    schema = pa.schema([field for field in MASKS if field.name not in ("detail", "crowd", "extra", "trial_iou")])
     rows = [{name: row[name] for name in schema.names} for row in shard.to_pylist()]
     return hashlib.sha256(parquet_bytes(pa.Table.from_pylist(rows, schema), ROW_GROUP_ROWS)).hexdigest()
 

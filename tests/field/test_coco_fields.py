@@ -221,7 +221,7 @@ def test_a_name_that_is_missing_among_others_is_named(tmp_path: Path) -> None:
     assert outcome.images["p0.jpg"]["status"] == "ok"
     assert outcome.images["images/p1.jpg"]["detail"] == "the folder has p1.jpg, the file names images/p1.jpg"
     assert outcome.images["x.jpg"]["detail"] == "--images has no x.jpg"
-    assert any("ONLY 1 of 4 names of images" in line for line in lines(outcome.scan))
+    assert any("ONLY 1 of 4 image names in the masks" in line for line in lines(outcome.scan))
     assert outcome.said("unnamed", "images") == {"no mask belongs to it": ["p1.jpg"]}
     assert any(line.endswith(" no mask belongs to it (p1.jpg)") for line in lines(outcome.scan))
 

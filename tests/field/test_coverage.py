@@ -193,7 +193,7 @@ def test_the_table_says_what_matters(tmp_path: Path) -> None:
     for number in range(3):
         put(masks / f"lost{number}.png", MASK)
     said = "\n".join(lines(run(images, masks, tmp_path / "out").scan))
-    assert "--masks 4 read, 2 NOT read" in said
+    assert "--masks 4 files and entries read, 2 NOT read" in said
     assert "ONLY 1 of 4 mask files" in said
     assert "masks: 4 of category 1" in said
 

@@ -26,10 +26,16 @@ except SystemExit:
 print("\\n" + json.dumps(sorted(name for name in sys.modules if "." not in name)))
 """
 
+UNTIL_IT_SPEAKS = """
+from jobs import console
+console.Screen.doing = lambda screen, what: sys.exit(sys.modules.update(spoke=sys))
+"""
 
-def imported_by(*arguments: str) -> set[str]:
-    """The packages that a command line has imported when it ends."""
-    command = [sys.executable, "-c", SCRIPT, json.dumps(arguments)]
+
+def imported_by(*arguments: str, until: str = "") -> set[str]:
+    """The packages that a command line has imported when it ends. until: what makes it end earlier."""
+    command = [sys.executable, "-c", SCRIPT.replace("from jobs import cli\n", f"from jobs import cli\n{until}")]
+    command.append(json.dumps(arguments))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
@@ -51,6 +57,27 @@ def test_the_first_line_of_planning_comes_before_torch_and_ray(command: str, tmp
     (tmp_path / "masks.json").write_text('{"images": [], "annotations": []}')
     given = ["--images", str(DEMO / "images"), "--masks", f"{tmp_path}/masks.json", "--output", f"{tmp_path}/out"]
     assert not imported_by(command, *given) & SLOW
+
+
+IN = ("--images", str(DEMO / "images"), "--masks", str(DEMO / "coarse.json"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("adapt", *IN, "--output", "{here}/a.safetensors"),
+        ("bench",),
+        ("calibrate", "{here}/out", "--ground-truth", "truth.json", "--output", "{here}/c.json"),
+        ("plan", *IN, "--output", "{here}/out", "--estimate"),
+        ("train-lite", "{here}/data", "{here}/out", "--steps", "1"),
+        ("value", "{here}/out", "--ground-truth", "truth.json"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_takes_seconds_to_import_is_imported_behind_a_spinner(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    imported = imported_by(*(word.format(here=tmp_path) for word in arguments), until=UNTIL_IT_SPEAKS)
+    assert "spoke" in imported
+    assert not imported & SLOW
 
 
 def test_refine_reads_its_arguments_before_torch() -> None:

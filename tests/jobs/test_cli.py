@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import pipeline
 from pipeline.dataset import open_result
 from pipeline.masks import binary
 from schemas.records import MASKS
-from tests.conftest import DEMO, Cli, Demo
+from tests.conftest import DEMO, ROOT, Cli, Demo
 
 PHOTOS, COARSE = DEMO / "images", DEMO / "coarse.json"
 HOSTILE_REASONS = {
@@ -205,3 +207,35 @@ def test_png_masks(tmp_path: Path, relabel: Cli) -> None:
     found = {Path(row["source_mask_id"]).name: row for row in open_result(str(tmp_path / "out")).masks().to_pylist()}
     assert sorted(found, key=int) == [str(a["id"]) for a in content["annotations"]]
     assert found["1"]["coarse_rle"]["size"] == [found["1"]["height"], found["1"]["width"]]
+
+
+ENDING = """
+import atexit, sys
+from jobs import __main__, cli
+
+class Global:
+    def __del__(self):
+        print("the interpreter was taken down")
+
+def command():
+    atexit.register(print, "cleaned up")
+    sys.stdout.write("done; ")
+    sys.exit(3)
+
+kept = Global()
+cli.main = command
+__main__.main()
+"""
+
+
+def test_the_process_ends_after_its_clean_up_without_taking_python_down() -> None:
+    """Arrow's threads abort a process whose interpreter ends while they let go of Python's objects."""
+    done = subprocess.run([sys.executable, "-c", ENDING], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "done; cleaned up\n", "")
+
+
+def test_a_command_that_is_interrupted_while_it_imports_shows_no_traceback() -> None:
+    script = "import builtins, os, signal, sys; from jobs import __main__; sys.meta_path.insert(0, type('Late', (), {"
+    script += "'find_spec': lambda *_: os.kill(os.getpid(), signal.SIGINT)})); __main__.main()"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "relabel: interrupted\n")

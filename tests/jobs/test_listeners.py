@@ -81,7 +81,7 @@ def test_people_get_a_line_for_each_step_and_no_bar_is_left(capsys: pytest.Captu
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert lines[:5] == [
         "plan: reading the input",
-        "plan: 5 new or changed images with 9 masks in 1 chunks; 2 images were planned before",
+        "plan: 5 new or changed images with 9 masks in 1 chunk; 2 images were planned before",
         "waiting for another run",
         "connecting to Ray at ray:6379, which takes a few seconds",
         "refine: 5 images with 1 to 2 model actors",
@@ -89,7 +89,7 @@ def test_people_get_a_line_for_each_step_and_no_bar_is_left(capsys: pytest.Captu
     assert lines[5].startswith("refine: 5 of 5 images, 9 masks, ")
     assert "4 failed" in lines[5]
     assert lines[6].startswith("refine: 2.0 s, ")
-    assert lines[8:11] == ["retry: round 1, 1 images left", "retry: no failed row", "refine: nothing pending"]
+    assert lines[8:11] == ["retry: round 1, 1 image left", "retry: no failed row", "refine: nothing pending"]
 
 
 def test_a_log_shows_that_a_silent_phase_is_alive(

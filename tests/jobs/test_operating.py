@@ -131,7 +131,7 @@ def test_gc_lists_and_removes(broken: Path, tmp_path: Path, relabel: Cli) -> Non
     assert f"{orphan.relative_to(output)}: no kept generation lists it" in listed.stdout
     assert orphan.exists()
     assert relabel("verify", output).returncode == 1
-    assert "removed 1 files" in relabel("gc", output).stdout
+    assert "removed 1 file," in relabel("gc", output).stdout
     assert not orphan.exists()
     assert relabel("verify", output).returncode == 0
     assert relabel("gc", tmp_path / "nothing").returncode == 2

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.plan import _show
 from pipeline.planning.increment import read_plan
+from pipeline.speed import estimate
 from pipeline.storage import Store
 from tests.conftest import DEMO, Cli
 
@@ -19,8 +21,8 @@ def test_plan_then_estimate(tmp_path: Path, relabel: Cli) -> None:
     planned = read_plan(Store(str(tmp_path / "out")))
     assert (planned.increments, planned.images) == (1, 5)
 
-    estimate = ["--estimate", "--sample", "3", "--machines", "4", "--price-per-machine-hour", "2"]
-    again = relabel(*arguments, *estimate, "--json")
+    measured = ["--estimate", "--sample", "3", "--machines", "4", "--price-per-machine-hour", "2"]
+    again = relabel(*arguments, *measured, "--json")
     assert again.returncode == 0, again.stderr
     assert "5 images were planned before" in again.stderr
     found = json.loads(again.stdout)["estimate"]
@@ -40,3 +42,15 @@ def test_what_cannot_be_measured_here_is_refused(tmp_path: Path, relabel: Cli) -
     assert done.returncode == 2
     assert "no GPU here to measure" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_small_estimate_is_said_in_units_in_which_it_is_not_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    groups = [estimate.Group(images=1, masks=1, fetch_s=0.001, decode_s=0.01, refine_s=0.2)]
+    guess = estimate.project(groups, 1, 1, estimate.Machine(cores=2, gpus=0, threads=1), 1, price_per_hour=0.4)
+    _show({"images": 1, "masks": 1, "chunks": 1, "estimate": guess})
+    said = capsys.readouterr().out
+    for words in ("planned: 1 image with 1 mask in 1 chunk\n", "on 1 machine like this one (2 cores)", "seconds"):
+        assert words in said
+    assert "0.00 " not in said
+    _show({"images": 1, "masks": 1, "chunks": 1, "estimate": guess | {"price_per_device_hour": 0.0}})
+    assert "--price-per-machine-hour" in capsys.readouterr().out

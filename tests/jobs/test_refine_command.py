@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from jobs import cli, console
@@ -49,7 +48,7 @@ def refine(monkeypatch: pytest.MonkeyPatch) -> Refine:
     def run(*arguments: str | Path) -> Result:
         told = io.StringIO()
         for name in ("out", "err"):
-            monkeypatch.setattr(console, name, Console(file=told, soft_wrap=True, highlight=False))
+            monkeypatch.setattr(console, name, console.Screen(file=told))
         done = CliRunner().invoke(cli.app, ["refine", *map(str, arguments)])
         if isinstance(done.exception, RelabelError):
             raise done.exception
@@ -125,6 +124,7 @@ def test_a_gif_for_one_image(folders: Path, tmp_path: Path, refine: Refine) -> N
     [
         ("photos/coffee.jpg", "masks/coffee.png", ["--output", "masks/coffee.png"], "written over an input"),
         ("photos", "masks", ["--output", "masks"], "written over an input"),
+        ("photos", "masks", ["--output", "new", "--picture", "new"], "both a mask and a picture"),
         ("photos", "masks", ["--output", "x", "--picture", "y", "--picture-format", "bmp"], "has to end in one of"),
         ("photos", "nowhere", ["--output", "x"], "cannot read the mask nowhere"),
         ("photos/*.tiff", "masks", ["--output", "x"], "no image at photos/*.tiff"),

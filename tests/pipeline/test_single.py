@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import pipeline
+from pipeline.configuration import resolve
 from pipeline.errors import RefusedError
+from pipeline.masks import binary
+from pipeline.masks.gate import UNCALIBRATED
 from pipeline.models.loading import pick_device
 from schemas.config import Gate
 from tests.conftest import DEMO
@@ -39,6 +42,18 @@ def test_a_gate_that_never_trusts_keeps_the_coarse_mask() -> None:
     assert outcome.decision.kept == "coarse"
     assert np.array_equal(outcome.mask, eye())
     assert outcome.kept_quality == outcome.quality.coarse
+
+
+def test_trials_of_a_box_vote_the_same_way_always_and_are_judged_without_a_calibration() -> None:
+    method = resolve("fast", "method: {box_trials: 2}").method
+    [first], [again] = (pipeline.refine_with_scores(PHOTO, eye(), method=method, threads=1) for _ in range(2))
+    assert np.array_equal(first.refined, again.refined)
+    assert first.scores == again.scores
+    assert 0.5 < first.scores["trial_iou"] <= 1
+    assert first.calibration_id == UNCALIBRATED
+    [plain] = pipeline.refine_with_scores(PHOTO, eye(), method=resolve("fast").method, threads=1)
+    assert "trial_iou" not in plain.scores
+    assert binary.iou(first.refined, plain.refined) > 0.9
 
 
 def test_an_adapter_that_is_none_is_refused(tmp_path: Path) -> None:

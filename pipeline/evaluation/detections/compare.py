@@ -15,6 +15,7 @@ from pipeline.evaluation.detections.precision import average_precision
 from pipeline.evaluation.precision import COCO_DETECTIONS
 from pipeline.evaluation.show import points
 from pipeline.storage import Access
+from pipeline.words import plural
 
 KINDS = ("mask", "boundary")
 Tree = dict[str, Any]
@@ -68,7 +69,7 @@ def table(tree: Tree) -> Table:
     """Mask AP, boundary AP and place of each file, for each annotation; in points of 100."""
     names = list(tree["annotations"])
     objects = ", ".join(f"{name} {tree['annotations'][name]['objects']:,}" for name in names)
-    title = f"Detections on {tree['images']:,} images (objects: {objects}): AP, boundary AP, place"
+    title = f"Detections on {plural(tree['images'], 'image')} (objects: {objects}): AP, boundary AP, place"
     shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.add_column("detections", overflow="fold")
     for name in names:
@@ -92,7 +93,7 @@ def notes(tree: Tree) -> list[str]:
         if of["left_out"]
     ]
     said += [
-        f"{name}: {of['unreadable']:,} masks could not be read, and are not there"
+        f"{name}: left out {plural(of['unreadable'], 'mask')} that cannot be read"
         for name, of in tree["annotations"].items()
         if of["unreadable"]
     ]

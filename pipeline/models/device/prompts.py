@@ -16,6 +16,10 @@ PROMPTED_SIDE = 192
 """Cells: as fine as the model's answer for all but objects that fill the image. Distances take time by its cube."""
 
 
+DISTANCES_AT_ONCE = {"cpu": 1, "cuda": 1 << 28}
+"""Numbers in memory. On GPUs a column at a time is a thousand kernels, each of which reads and writes everything."""
+
+
 class Shown(NamedTuple):
     """What of a method says how masks are shown to the model (schemas.config.Method)."""
 
@@ -72,10 +76,15 @@ def distance(inside: Tensor, border_counts: bool) -> Tensor:
         padded = torch.nn.functional.pad(inside, (1, 1, 1, 1))
         return distance(padded, border_counts=False)[:, 1:-1, 1:-1]
     squared = _along_columns(inside).square()
-    places = torch.arange(inside.shape[2], device=inside.device, dtype=torch.float32)
+    width = inside.shape[2]
+    places = torch.arange(width, device=inside.device, dtype=torch.float32)
+    away = (places[:, None] - places).square()
     best = torch.full_like(squared, float("inf"))
-    for column in range(inside.shape[2]):  # lower envelope of parabolas, one from each column
-        torch.minimum(best, squared[:, :, column : column + 1] + (places - column).square(), out=best)
+    step = max(1, DISTANCES_AT_ONCE[inside.device.type] // (best.numel() or 1))
+    for first in range(0, width, step):  # lower envelope of parabolas, one from each column
+        some = slice(first, first + step)
+        several = squared[:, :, some, None] + away[some]
+        torch.minimum(best, several[:, :, 0] if step == 1 else several.amin(2), out=best)
     return best.sqrt_()
 
 

@@ -188,7 +188,7 @@ def _reduced(pictures: Pictures, begin: Tensor, cells: Sequence[Tensor], step: T
         )
         parts.append(pictures.squares[image, rows[:, :, None], columns[:, None, :]].short())
     total = parts[0] + parts[1] + parts[2] + parts[3]
-    return ((total + 2) // 4).permute(0, 3, 1, 2).float()  # as OpenCV rounds
+    return ((total + 2) // 4).permute(0, 3, 1, 2).contiguous().float()  # as OpenCV rounds
 
 
 def _contrast(masks: Tensor, colours: Tensor, everywhere: Tensor, seen: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def test_the_command_shows_and_writes_all_of_it(pair: tuple[Result, Result], tmp
     for said in (
         "0 same, 2 changed, 2 added, 1 removed",
         "2 in both, 1 only after",
-        "1 masks of another class",
+        "1 mask of another class",
         "wolf",
     ):
         assert said in done.stdout

@@ -142,7 +142,7 @@ def test_the_command_adds_nothing_by_itself(output: Path, tmp_path: Path) -> Non
     given = ("findings", output, "--with-model", "lite", "--device", "cpu", "--threads", "1")
     done = relabel(*given, "--as-patches", patches, "--accept-above", "0")
     assert done.exit_code == 0, done.output
-    assert "1 images were not shown to the model" in done.output
+    assert "not shown to the model: 1 image" in done.output
     content = json.loads(patches.read_text())
     added = [one for one in content["patches"] if one["action"] == "add"]
     assert added

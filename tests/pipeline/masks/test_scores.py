@@ -110,7 +110,9 @@ def test_where_neither_mask_is_trusted_the_better_one_is_kept_for_review() -> No
 
 
 @pytest.mark.parametrize(
-    "change", [{"stability": 0.0}, {"iteration_iou": 0.2}, {"look_iou": 0.4}], ids=["stability", "rounds", "looks"]
+    "change",
+    [{"stability": 0.0}, {"iteration_iou": 0.2}, {"look_iou": 0.4}, {"trial_iou": 0.3}],
+    ids=["stability", "rounds", "looks", "trials"],
 )
 def test_without_a_calibration_answers_that_fall_apart_keep_the_coarse_mask(change: dict[str, float]) -> None:
     sure = Quality(0.2, 0.9)

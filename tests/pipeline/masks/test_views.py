@@ -10,7 +10,7 @@ from pipeline.configuration import resolve
 from pipeline.masks import binary
 from pipeline.masks.canvas import Canvas
 from pipeline.masks.frames import Frame, resize_to_input
-from pipeline.masks.views import View, cut, evidence, fuse, mirrored, object_window
+from pipeline.masks.views import View, cut, evidence, fuse, mirrored, object_window, pushed_boxes, voted
 from pipeline.refiners import REFINERS, RefineImage, load_side
 from pipeline.refiners.colour import colour_cut, vote
 from schemas.config import Method
@@ -68,6 +68,35 @@ def test_where_views_disagree_the_mask_is_less_certain() -> None:
     assert sharper["outline_logit"] == pytest.approx(2 * evidence(sure, own, fused, WHOLE, mask, mask)["outline_logit"])
     single = evidence(sure[:1], own[:1], fused, WHOLE, mask, mask)
     assert single["look_iou"] == 1.0
+
+
+def test_boxes_are_pushed_outward_the_same_ones_always() -> None:
+    size_hw = (480, 640)
+    tight = (100, 50, 399, 89)
+    boxes = pushed_boxes(tight, size_hw, 500)
+    outward = (boxes - tight) * [-1, -1, 1, 1]
+    assert outward.min() >= 0
+    half_normal = np.sqrt(2 / np.pi)
+    assert outward.mean(axis=0) == pytest.approx(half_normal * np.array([10, 4, 10, 4]), rel=0.1)  # 1/64, a tenth
+    np.testing.assert_array_equal(pushed_boxes(tight, size_hw, 3), boxes[:3])
+    assert boxes[0] == pytest.approx([91.74166, 46.480515, 409.22528, 91.95131], abs=1e-4)  # with any numpy
+    assert not np.array_equal(pushed_boxes((100, 50, 399, 90), size_hw, 3), boxes[:3])
+    at_the_border = pushed_boxes((0, 0, 639, 479), size_hw, 5)
+    np.testing.assert_array_equal(at_the_border, [[0, 0, 639, 479]] * 5)
+
+
+def test_a_vote_is_the_majority_of_the_masks() -> None:
+    whole = (0, 0, 200, 120)
+    small, large = view(box(20, 30, 70, 60), whole), view(box(20, 30, 95, 60), whole, logit=40.0)
+    median, agreed = voted(np.stack([small.logits, small.logits, small.logits, large.logits, large.logits]))
+    assert ((median > 0) == (small.logits > 0)).all()  # however sure the others are
+    assert agreed == pytest.approx((3 + 2 * 50 / 75) / 5, abs=0.05)
+    assert voted(np.stack([small.logits] * 3))[1] == 1.0
+    for told, trial_iou in (({}, None), ({"trial_iou": agreed}, agreed)):
+        views = [small._replace(trial_iou=trial_iou), small]
+        fused, own = fuse(views, WHOLE)
+        found = evidence(views, own, fused, WHOLE, own[0], own[0])
+        assert {name: value for name, value in found.items() if name == "trial_iou"} == told
 
 
 def test_colours_find_the_edge_that_the_logits_leave_open() -> None:
@@ -140,9 +169,8 @@ def test_crops_without_the_original_pixels_are_a_mistake() -> None:
 
 def test_sam_box_shows_boxes_alone_once() -> None:
     model = FakeModel()
-    [[result, _]] = REFINERS["sam-box"].run(
-        model, [photo(SIZE_HW)], Method(refiner="sam-box", iterations=4, mirror=True)
-    )
+    method = Method(refiner="sam-box", iterations=4, mirror=True, box_trials=3)
+    [[result, _]] = REFINERS["sam-box"].run(model, [photo(SIZE_HW)], method)
     [shown] = model.shown
     assert (shown.points_xy, shown.mask_logits, shown.coarse) == (None, None, None)
     assert shown.boxes_xyxy is not None

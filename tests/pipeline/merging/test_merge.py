@@ -138,7 +138,7 @@ def test_coco_and_lvis(tmp_path: Path, pair: tuple[Path, Path, Path]) -> None:
 def test_what_the_first_does_not_know_can_be_left(tmp_path: Path, pair: tuple[Path, Path, Path]) -> None:
     content, said = merged(tmp_path, pair, "--only-known", "--only-first-images")
     assert {name for name, _, _ in taken(content)} == {"val/a.jpg", "val/b.jpg", "val/c.jpg"}
-    assert "left out: 1 images that coco does not have" in said
+    assert "left out: 1 image that coco does not have" in said
     assert "left out, classes that coco does not have: yeti" in said
 
 

@@ -149,9 +149,10 @@ def test_a_mask_that_vanishes_stays_as_it_was_when_it_did() -> None:
     assert result.scores["iteration_iou"] == 1.0
 
 
-def test_boxes_that_grow_are_left_to_numpy() -> None:
+@pytest.mark.parametrize("given", [{"elastic_threshold": 0.1}, {"box_trials": 2}], ids=["elastic", "trials"])
+def test_boxes_that_grow_and_votes_are_left_to_numpy(given: dict[str, Any]) -> None:
     images = [photo(0, (120, 160))]
-    method = Method(iterations=2, elastic_threshold=0.1)
+    method = Method(iterations=2, **given)
     assert refine(Looking(), images, method) == refine(FakeModel(), images, method)
 
 

@@ -9,11 +9,15 @@ from safetensors.torch import save_file
 from segment_anything import SamPredictor, sam_model_registry
 
 from pipeline.errors import RefusedError
+from pipeline.masks import binary
 from pipeline.masks.frames import Frame, resize_to_input
+from pipeline.masks.views import pushed_boxes
 from pipeline.models import PromptBatch, load_model, weights
 from pipeline.models.registry import VIT_B
 from pipeline.models.sam import SamModel
+from pipeline.refiners import RefineImage, samrefiner
 from pipeline.storage import Access
+from schemas.config import Method
 from tests.pipeline.models_fixture import tiny_sam
 
 
@@ -74,6 +78,27 @@ def test_agrees_with_sam_predictor(state: dict[str, torch.Tensor], checkpoint: P
     cropped = model.features(embedding, 1)
     assert cropped.shape == (256, 64, 40)
     np.testing.assert_allclose(cropped, features[:, :64, :40], atol=1e-4)
+
+
+def test_trials_of_boxes_are_answers_to_them(checkpoint: Path) -> None:
+    """Each trial's answer is that to its box alone, and the vote is theirs."""
+    model = SamModel(VIT_B, checkpoint, "")
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    coarse = np.zeros((60, 90), np.uint8)
+    coarse[20:45, 30:70] = 1
+    image = RefineImage(resize_to_input(pixels, 1024), Frame((60, 90), 1024), [binary.encode(coarse)])
+    [[tried]] = samrefiner.refine(model, [image], Method(iterations=1, use_points=False, use_mask=False, box_trials=4))
+    boxes = np.array([(30, 20, 69, 44), *pushed_boxes((30, 20, 69, 44), (60, 90), 4)])
+    prompts = PromptBatch(np.zeros(5, np.int64), None, None, image.frame.box_to_prompt(boxes), None, None)
+    answers = model.predict(model.encode([image.pixels]), prompts)
+    best = answers.predicted_iou.argmax(axis=1)
+    chosen = answers.logits[np.arange(5), best]
+    majority = ((chosen > 0).sum(axis=0) > 2).astype(np.uint8)
+    agreed = np.mean([binary.iou(majority, (one > 0).astype(np.uint8)) for one in chosen])
+    assert tried.scores["trial_iou"] == pytest.approx(agreed, abs=1e-3)
+    assert tried.scores["predicted_iou"] == pytest.approx(
+        np.clip(answers.predicted_iou.max(axis=1).mean(), 0, 1), abs=1e-4
+    )
 
 
 def test_loads_from_a_uri_through_the_cache(checkpoint: Path, tmp_path: Path) -> None:

@@ -90,6 +90,38 @@ def test_a_mask_that_fills_its_box_has_no_negative_point(images: list[RefineImag
     assert model.shown[0].point_labels.tolist() == [[1, -1], [1, 0], [1, 0]]
 
 
+def test_trials_push_the_box_alone_and_share_decoder_passes(images: list[RefineImage]) -> None:
+    model = FakeModel()
+    method = Method(iterations=1, encode_batch=3, decode_batch=7, box_trials=3)
+    refined = refine(model, images, method)
+    plain, *trials = model.shown
+    asked = [[0, 0, 1, 2, 2, 2], [0] * 6, [1] * 3 + [2] * 3, [2] * 6]
+    assert [shown.image_index.tolist() for shown in model.shown] == asked
+    joined = np.concatenate([shown.boxes_xyxy for shown in trials])
+    outward = (joined - np.repeat(plain.boxes_xyxy, 3, axis=0)) * [-1, -1, 1, 1]
+    assert outward.min() >= 0
+    assert (outward.max(axis=1) > 0).sum() == 15  # all but those of the mask that fills its image
+    for name in ("points_xy", "point_labels", "mask_logits", "coarse"):
+        together = np.concatenate([getattr(shown, name) for shown in trials])
+        np.testing.assert_array_equal(together, np.repeat(getattr(plain, name), 3, axis=0))
+    scores = [result.scores["trial_iou"] for of_image in refined for result in of_image]
+    assert scores == [1.0] * 6  # as the model looks at masks and at no box
+
+
+def test_trials_of_boxes_change_what_boxes_alone_find(images: list[RefineImage]) -> None:
+    """The model fills the box: most of the pushed ones are larger."""
+    boxes = {"iterations": 1, "use_points": False, "use_mask": False}
+    plain, tried = (refine(FakeModel(), images, Method(**boxes, box_trials=trials)) for trials in (0, 4))
+    for of_image, of_other in zip(plain, tried, strict=True):
+        for one, other in zip(of_image, of_other, strict=True):
+            assert binary.area(other.rle) >= binary.area(one.rle)
+            assert "trial_iou" not in one.scores
+            assert 0.5 < other.scores["trial_iou"] <= 1
+    assert tried != plain
+    alone = [refine(FakeModel(), [image], Method(**boxes, box_trials=4))[0] for image in images]
+    assert alone == tried  # whatever is beside a mask
+
+
 def test_published_paper_grows_boxes_and_trusts_grown_masks_less() -> None:
     pixels = np.full((100, 200, 3), 200, np.uint8)
     image = given(pixels, [disc((100, 200), (50, 100), 20)])  # all pixels look alike: the box grows on every side

@@ -18,6 +18,7 @@ from pipeline.refining.ways import ways
 from pipeline.storage import Access
 from schemas.config import ConfigError, Method, fingerprint, parse_config, to_yaml
 from schemas.records import LOADED, SCORES
+from tests.fakes import FakeModel
 
 TEXT = """
 method:
@@ -32,8 +33,9 @@ method:
 
 
 def test_a_method_without_recipes_is_called_what_it_always_was() -> None:
-    assert {"min_region_px", "per_category"}.isdisjoint(Method().model_dump())
-    assert fingerprint(Method()) == fingerprint(Method(min_region_px=0, per_category={}))
+    assert {"min_region_px", "per_category", "box_trials"}.isdisjoint(Method().model_dump())
+    assert fingerprint(Method()) == fingerprint(Method(min_region_px=0, per_category={}, box_trials=0))
+    assert fingerprint(Method(box_trials=4)) not in (fingerprint(Method()), fingerprint(Method(box_trials=5)))
     given = resolve("default", TEXT)
     assert len({fingerprint(one) for one in (Method(), Method(min_region_px=1), given.method)}) == 3
     assert parse_config(to_yaml(given)) == given
@@ -47,6 +49,8 @@ def test_a_method_without_recipes_is_called_what_it_always_was() -> None:
         ("method: {per_category: {bowl: {use_pionts: false}}}", "did you mean use_points"),
         ("method: {per_category: {bowl: {use_points: false, use_box: false, use_mask: false}}}", "at least one of"),
         ("method: {exclusive: true, min_region_px: 3}", "exclusive masks are refined together"),
+        ("method: {box_trials: 4, use_box: false}", "they need use_box"),
+        ("method: {box_trials: 4, per_category: {bowl: {use_box: false}}}", "they need use_box"),
         ("method: {per_category: [bowl]}", "method.per_category"),
     ],
 )
@@ -68,6 +72,8 @@ def test_ways_depend_on_the_categories_that_are_there() -> None:
     assert ways(method, reversed(names)) == found
     assert ways(method, ["sky"]) == []
     assert ways(Method(), names) == [(Method(), None)]
+    text = "method: {box_trials: 4, per_category: {bowl: {use_box: false, box_trials: 0}}}"
+    assert [own.box_trials for own, _ in ways(resolve("default", text).method, names)] == [4, 0]
 
 
 def square(size: int, at: tuple[int, int] = (4, 4)) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -90,6 +96,35 @@ def test_small_islands_and_holes_go_from_large_masks() -> None:
     assert (without_small(pieces * 1, 3) == pieces).all()
 
 
+def part_mask(name: str, coarse: binary.Rle) -> dict[str, Any]:
+    """A mask of a part that is not refined yet."""
+    return {
+        **dict.fromkeys(score for score, _ in SCORES),
+        **dict.fromkeys(("mask_id", "source_mask_id", "category"), name),
+        "category_id": 1,
+        "coarse_rle": coarse,
+        "refined_rle": None,
+        "reason": None,
+        "crowd": False,
+    }
+
+
+def test_what_trials_say_is_in_the_part() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (683, 1024, 3)).astype(np.uint8)
+    row = {"image_id": "a", "image_uri": "a", "height": 40, "width": 60, "status": "ok", "attempt": 0}
+    row |= {
+        "pixels": pixels.tobytes(),
+        "pixels_hw": [683, 1024],
+        "masks": [part_mask("cat", binary.encode(square(20)))],
+    }
+    loaded = pa.Table.from_pylist([row], LOADED)
+    method = Method(iterations=1, use_points=False, use_mask=False)
+    for trials in (0, 2):
+        own = method.model_copy(update={"box_trials": trials})
+        [[mask]] = chunk.refine(loaded, FakeModel(), own)["masks"].to_pylist()
+        assert (mask["trial_iou"] is None) == (trials == 0)
+
+
 def test_a_chunk_by_ways() -> None:
     """A real refiner and a real part: the masks of each way are the ones it would make alone."""
     method = resolve("default", TEXT).method
@@ -98,18 +133,7 @@ def test_a_chunk_by_ways() -> None:
     pixels = rng.integers(60, 110, (40, 60, 3)).astype(np.uint8)
     pixels[square(30) > 0] = rng.integers(150, 200, (900, 3))
     coarse = {"cat": square(28), "sky": square(20), "wall": square(12) | square(12, (20, 40)), "bowl": square(25)}
-    masks = [
-        {
-            **dict.fromkeys(score for score, _ in SCORES),
-            **dict.fromkeys(("mask_id", "source_mask_id", "category"), name),
-            "category_id": 1,
-            "coarse_rle": binary.encode(mask),
-            "refined_rle": None,
-            "reason": None,
-            "crowd": False,
-        }
-        for name, mask in coarse.items()
-    ]
+    masks = [part_mask(name, binary.encode(mask)) for name, mask in coarse.items()]
     row = {"image_id": "a", "image_uri": "a", "height": 40, "width": 60, "status": "ok", "attempt": 0, "masks": masks}
     row |= {"pixels": pixels.tobytes(), "pixels_hw": [40, 60]}
     found = chunk.refine(pa.Table.from_pylist([row], LOADED), model, method).to_pylist()[0]["masks"]

@@ -134,5 +134,5 @@ def test_the_commands(result: Result, tmp_path: Path) -> None:
     copy = write_result(tmp_path / "copy", [result.masks().to_pylist()], str(tmp_path))
     done = run(app, ["review", copy.store.uri, str(said)], catch_exceptions=False)
     assert done.exit_code == 0
-    assert "kept 1 verdicts (1 better)" in done.stdout
+    assert "kept 1 verdict (1 better)" in done.stdout
     assert '"better"' in report(copy.store.uri, per_stratum=1)

@@ -106,7 +106,7 @@ def test_names_in_lists_may_lack_folders(tmp_path: Path) -> None:
     lists.write_text(json.dumps({"A": ["0"], "B": ["1.png"]}))
     truths = [truth(0, "0.png"), truth(1, "1.png")]
     assert objects.images_of(truths, f"{lists}:B", f"{lists}:A", Access()) == ({"1.png"}, {"0.png"})
-    with pytest.raises(RefusedError, match=r"1 images are to be learned from and tested on, 1\.png"):
+    with pytest.raises(RefusedError, match=r"at once: 1 image, 1\.png"):
         objects.images_of(truths, f"{lists}:B", f"{lists}:B", Access())
 
 

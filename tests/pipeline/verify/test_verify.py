@@ -131,7 +131,7 @@ def test_what_a_killed_run_leaves_is_a_note(output: Output) -> None:
     output.run.put(layout.shard("masks", hashlib.sha256(b"unlisted").hexdigest()), b"unlisted")
     report = check(output)
     assert report.findings == []
-    assert "3 files of an interrupted run" in report.notes[0]
+    assert "3 files left by an interrupted run" in report.notes[0]
 
 
 Change = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]

@@ -44,7 +44,7 @@ class TrainConfig:
     imagenet: bool = True
     large_side_from: float = 0.875  # of the schedule: crops of side 512 after it, of 256 before
     checkpoint_s: float = 60
-    validations: int = 8
+    validations: int = 8  # over the run, one of them at the end; work for a CPU
     fits_iou: bool = True  # at the end, the correction of the predicted IoU; on a CPU, for minutes
     report_every: int = 1  # steps; a report waits for the device
     photo_limit: int | None = None  # of each folder

@@ -10,15 +10,16 @@ import gzip
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import RefusedError
 from pipeline.masks.binary import Mask, Rle, decode
 from pipeline.masks.frames import FloatArray, Frame, resize_to_input, tight_box_xyxy
 from pipeline.masks.prompts import GaussianForm, build_prompts, gaussian_logits
@@ -26,6 +27,7 @@ from pipeline.models.lite.model import PIXEL_MEAN
 from pipeline.models.lite.training.damage import Image
 from pipeline.models.lite.training.image_cache import read_images
 from pipeline.models.lite.training.real_damage import mixed_damage
+from pipeline.words import plural
 
 Part = Literal["fit", "iou", "val"]
 IOU_PERCENT, VAL_PERCENT = 7, 8  # of the images: for the IoU head alone, and for validation
@@ -95,13 +97,28 @@ def load_photos(folder: Path, parts: set[Part], limit: int | None = None, cache:
         masks.setdefault(annotation["image_id"], []).append(mask)
         made = tuple(Rle(size=mask["size"], counts=counts) for counts in annotation.get("coarse", ()))
         coarse.setdefault(annotation["image_id"], []).append(made)
-    entries = [e for e in truth["images"] if e["id"] in masks and (e.get("part") or part_of(e["file_name"])) in parts]
-    entries = entries[:limit]
+    entries = [entry for entry in truth["images"] if entry["id"] in masks and _part(entry) in parts][:limit]
     images = read_images([folder / "images" / entry["file_name"] for entry in entries], cache)
     return [
         Photo(entry["file_name"], entry["source"], image, tuple(masks[entry["id"]]), tuple(coarse[entry["id"]]))
         for entry, image in zip(entries, images, strict=True)
     ]
+
+
+def check_parts(folders: Sequence[Path]) -> None:
+    """Raise RefusedError where none of the images with masks falls into one of the parts: each is needed."""
+    truths = [json.loads(_truth_text(folder)) for folder in folders]
+    with_masks = [{annotation["image_id"] for annotation in truth["annotations"]} for truth in truths]
+    entries = [e for truth, ids in zip(truths, with_masks, strict=True) for e in truth["images"] if e["id"] in ids]
+    if absent := [part for part in get_args(Part) if part not in {_part(entry) for entry in entries}]:
+        raise RefusedError(
+            f"none of {plural(len(entries), 'image')} with masks falls into {' or '.join(map(repr, absent))}: give "
+            "more images (the hash of an image's name decides), or say `part` (fit, val, iou) with each in gt.json"
+        )
+
+
+def _part(entry: Mapping[str, Any]) -> Part:
+    return entry.get("part") or part_of(entry["file_name"])
 
 
 def has_truth(folder: Path) -> bool:

@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from pipeline.masks.binary import decode
-from pipeline.masks.frames import tight_box_xyxy
+from pipeline.masks import spans
+from pipeline.masks.spans import Spans
 from pipeline.models.lite.model import PIXEL_MEAN
 from pipeline.models.lite.training.data import OBJECT_CROP_SHARE, Photo, photo_chances
 
 LEAST_WINDOW_PX = 64
+MASKS_AT_ONCE = 256
 FINER = 2  # samples of an image for a pixel along each axis, averaged: crops shrink by less than that
 
 
@@ -50,34 +52,43 @@ def on_device(photos: Sequence[Photo], device: torch.device | str) -> DeviceData
     side = max(max(photo.image.shape[:2]) for photo in photos)
     carried = min((len(of) for photo in photos for of in photo.coarse), default=0)
     counts = [len(photo.masks) for photo in photos]
-    images = np.full((len(photos), side, side, 3), PIXEL_MEAN, np.uint8)
-    masks = np.zeros((sum(counts), side, side), np.uint8)
-    coarse = np.zeros((sum(counts), carried, side, side), np.uint8)
-    boxes = np.zeros((sum(counts), 4), np.float32)
-    row = 0
+    images = torch.full((len(photos), 3, side, side), PIXEL_MEAN, dtype=torch.uint8, device=device)
     for place, photo in enumerate(photos):
         height, width = photo.image.shape[:2]
-        images[place, :height, :width] = photo.image
-        for index, rle in enumerate(photo.masks):
-            masks[row, :height, :width] = decode(rle)
-            boxes[row] = tight_box_xyxy(masks[row]) or (0, 0, width - 1, height - 1)
-            for kind in range(carried):
-                coarse[row, kind, :height, :width] = decode(photo.coarse[index][kind])
-            row += 1
+        images[place, :, :height, :width] = torch.from_numpy(np.array(photo.image)).to(device).permute(2, 0, 1)
+    drawn = [spans.of(rle) for photo in photos for rle in photo.masks]
+    made = [spans.of(rle) for photo in photos for of in photo.coarse for rle in of[:carried]]
 
-    def sent(values: object) -> Tensor:
+    def sent(values: npt.ArrayLike) -> Tensor:
         return torch.as_tensor(values).to(device)
 
     return DeviceData(
-        sent(images).permute(0, 3, 1, 2).contiguous(),
+        images,
         sent(np.array([photo.image.shape[:2] for photo in photos], np.float32)),
         sent(photo_chances([photo.source for photo in photos]).astype(np.float32)),
         sent(np.cumsum([0, *counts[:-1]])),
         sent(np.array(counts)),
-        sent(masks),
-        sent(boxes),
-        sent(coarse),
+        _filled(drawn, side, device),
+        sent(np.array([spans.tight_box_xyxy(of) or (0, 0, side - 1, side - 1) for of in drawn], np.float32)),
+        _filled(made, side, device).unflatten(0, (len(drawn), carried)),
     )
+
+
+def _filled(drawn: Sequence[Spans], side: int, device: torch.device | str) -> Tensor:
+    """(N, side, side) uint8 {0, 1}, filled on the device from stretches: sums of where each begins and ends."""
+    masks = torch.zeros(len(drawn), side, side, dtype=torch.uint8, device=device)
+    for first in range(0, len(drawn), MASKS_AT_ONCE):
+        some = drawn[first : first + MASKS_AT_ONCE]
+        edges = torch.zeros(len(some), side, side + 1, dtype=torch.int8, device=device)
+        owner = np.repeat(np.arange(len(some)), [len(of.column) for of in some])
+        at = (np.concatenate(values) for values in zip(*some, strict=True))
+        mask, column, top, bottom = (torch.as_tensor(values).to(device) for values in (owner, *at))
+        one = torch.ones_like(mask, dtype=torch.int8)
+        edges.index_put_((mask, column, top), one, accumulate=True)
+        edges.index_put_((mask, column, bottom), -one, accumulate=True)
+        inside = edges.cumsum(2, dtype=torch.int8)[:, :, :side]
+        masks[first : first + len(some)] = inside.transpose(1, 2)
+    return masks
 
 
 def draw_crops(data: DeviceData, crops: int, masks: int, generator: torch.Generator) -> Crops:

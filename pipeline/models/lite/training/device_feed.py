@@ -17,6 +17,9 @@ from pipeline.models.lite.training.device_data import FINER, Crops, cut_out, dra
 from pipeline.models.lite.training.prompting import Batch, coverage, draw_gaussian
 
 NEAR_PERFECT_SHARE, CARRIED_SHARE, MERGED_SHARE = 0.2, 0.45, 0.05  # of the prompts; the rest is shape damage
+HARD_SHARE = 0.5
+"""Of the prompts, whatever their damage: outlines without soft values. Were those of untouched masks softer or harder
+than others', the network would learn from that what to leave alone, and no mask in use would look like it."""
 MOST_SHARE = 0.95  # of the crop, for a mask to be worth a prompt there
 
 
@@ -84,7 +87,8 @@ class DeviceFeed:
         merges = (chance > NEAR_PERFECT_SHARE) & (chance < NEAR_PERFECT_SHARE + MERGED_SHARE)
         coarse = torch.where(merges, within_bounds(together, masks, nearly), coarse)
         coarse = torch.where(chance < NEAR_PERFECT_SHARE, nearly, coarse)
-        return torch.where(coarse == masks, truth, coverage(coarse - 0.5))
+        hard = torch.rand(len(rows), generator=generator, device=rows.device)[:, None, None] < HARD_SHARE
+        return torch.where(hard, coarse, coverage(coarse - 0.5))
 
 
 def distort(pixels: Tensor, generator: torch.Generator) -> Tensor:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -24,7 +25,8 @@ Pixels = npt.NDArray[np.uint8]
 def read_images(paths: Sequence[Path], cache: Path | None) -> list[Pixels]:
     """(h, w, 3) uint8 RGB of each path; through `cache` where given. Raises RefusedError for what is not an image."""
     if cache is None:
-        return [read_image(path) for path in paths]
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(read_image, paths))
     cache.mkdir(parents=True, exist_ok=True)
     pixels, shapes = (cache / f"{_key(paths)}{suffix}" for suffix in (".pixels", ".json"))
     if not shapes.exists():

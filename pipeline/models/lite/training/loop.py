@@ -94,7 +94,7 @@ def _train(config: TrainConfig, report: Callable[[Event], None]) -> Path:
         save_checkpoint(config.output, state)
         if config.fits_iou:
             finish(config, state.averaged)
-        last = validate(state.averaged, checks, config.seed)
+        last = validate(state.averaged, checks, config.seed) if config.validations else None
         report(Event(state.step, 1.0, 512, 0, 0, 0, state.seconds(), validation=last))
     return config.output / WEIGHTS_NAME
 

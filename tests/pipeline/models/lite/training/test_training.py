@@ -16,7 +16,7 @@ from pipeline.masks.binary import encode
 from pipeline.models.lite.model import LiteModel
 from pipeline.models.lite.network import LiteNetwork
 from pipeline.models.lite.training.config import Event, TrainConfig
-from pipeline.models.lite.training.data import Sampler, load_photos, part_of
+from pipeline.models.lite.training.data import Sampler, check_parts, load_photos, part_of
 from pipeline.models.lite.training.loop import train
 from pipeline.models.lite.training.loss import hard_iou, losses, mask_losses
 
@@ -152,3 +152,17 @@ def test_two_processes_share_a_step(folder: Path, tmp_path: Path) -> None:
     assert [event.step for event in events] == [1, 1]
     assert np.isfinite(events[0].mask_loss)
     assert LiteModel(weights).iou_head.correction[2].weight.any(), "the IoU's correction was fitted"
+
+
+@pytest.mark.parametrize("absent", ["fit", "iou", "val"])
+def test_every_part_needs_an_image_before_anything_is_trained(folder: Path, tmp_path: Path, absent: str) -> None:
+    check_parts([folder])
+    truth = json.loads((folder / "gt.json").read_text())
+    truth["images"] = [entry for entry in truth["images"] if part_of(entry["file_name"]) != absent]
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    with pytest.raises(RefusedError, match=f"with masks falls into '{absent}'"):
+        check_parts([tmp_path])
+    check_parts([folder, tmp_path])
+    truth["images"].append({"id": truth["images"][0]["id"], "file_name": "named.png", "part": absent})
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    check_parts([tmp_path])

@@ -1,0 +1,103 @@
+"""The attention kernel: its arithmetic in Triton's interpreter, and that it compiles for GPUs. None is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from segment_anything.modeling.image_encoder import Attention as Original
+
+from pipeline.models.hardware import runs_triton
+from pipeline.models.sam_attention import AttentionLayer, attention_on
+from pipeline.models.sam_linear import Linear
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds alone")
+
+CASES = {  # channels, heads, side of the grid, window (0: whole), keys of a block
+    "windows that stick out": (160, 2, 14, 5, 64),
+    "windows of a size of their own": (160, 2, 20, 14, 64),
+    "whole, some rows at a time": (128, 2, 16, 0, 64),
+    "whole, a row at a time": (64, 1, 16, 0, 16),
+}
+KINDS = {"ViT-B, windows": (64, 12, 14), "ViT-B": (64, 12, 64), "ViT-H, windows": (80, 16, 14), "ViT-H": (80, 16, 64)}
+IN_THE_GATE = 2  # of KINDS; the others take as long again, each
+
+
+def differences() -> dict[str, float]:
+    """Largest relative difference between the kernel's answer and that of attention with a bias, for each case."""
+    from pipeline.models import sam_attention_fused as fused
+
+    found = {}
+    for name, (channels, heads, grid, window, keys) in CASES.items():
+        torch.manual_seed(0)
+        fused.WHOLE = fused.WHOLE._replace(keys=keys)
+        side = window or grid
+        original = Original(channels, heads, use_rel_pos=True, input_size=(side, side))
+        for tensor in original.parameters():
+            torch.nn.init.normal_(tensor, std=0.2)
+        x = torch.randn(2, grid, grid, channels)
+        with torch.inference_mode():
+            expected, answer = (
+                AttentionLayer(original, window, side, torch.float32, kind, Linear)(x) for kind in ("bias", "fused")
+            )
+        found[name] = float((answer - expected).abs().max() / expected.abs().max())
+    return found
+
+
+def test_it_computes_what_attention_with_a_bias_does() -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}  # read when a kernel is defined
+    command = [sys.executable, "-m", "tests.pipeline.models.test_sam_attention_fused"]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    found = json.loads(answer.stdout)
+    assert found.keys() == CASES.keys()
+    assert max(found.values()) < 1e-4, found
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [*list(KINDS)[:IN_THE_GATE], *(pytest.param(kind, marks=pytest.mark.slow) for kind in list(KINDS)[IN_THE_GATE:])],
+)
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
+def test_it_compiles_for_gpus_that_are_not_here(
+    kind: str, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from pipeline.models import sam_attention_fused as fused
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    channels, heads, side = KINDS[kind]
+    constants, setting = fused.constants_of(channels, heads, side, whole=side == 64)
+    types = dict.fromkeys(("qkv", "bias", "rows", "columns", "out"), "*bf16")
+    types |= dict.fromkeys(("scale", "log2_e"), "fp32") | dict.fromkeys(("height", "width", "down", "across"), "i32")
+    source = ASTSource(
+        fused._attend, {**types, **dict.fromkeys(constants, "constexpr")}, {(k,): v for k, v in _placed(constants)}
+    )
+    options = {"num_warps": setting.warps, "num_stages": setting.stages}
+    kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    assert kernel.asm["cubin"]
+    assert kernel.metadata.shared <= (163 if capability == 80 else 227) << 10, "more than a multiprocessor has"
+
+
+def _placed(constants: dict[str, object]) -> list[tuple[int, object]]:
+    from pipeline.models.sam_attention_fused import _attend
+
+    return [(_attend.arg_names.index(name), value) for name, value in constants.items()]
+
+
+def test_it_is_for_gpus_in_16_bits_alone() -> None:
+    assert attention_on(torch.device("cpu"), torch.bfloat16) == "bias"
+    assert attention_on(torch.device("cuda"), torch.float32) == "folded"
+    assert attention_on(torch.device("cuda"), torch.bfloat16) == ("fused" if runs_triton() else "folded")
+
+
+if __name__ == "__main__":
+    print(json.dumps(differences()))
