@@ -128,18 +128,19 @@ def _limits(request: Request) -> ChunkLimits:
 
 def refine(tasks: Sequence[Task], request: Request, cluster: Cluster | None, on_event: OnEvent) -> None:
     """Run every task to its part."""
-    resources = reserve(request.config.operation, cluster.resources if cluster else {})
+    operation, count = request.config.operation, request.config.operation.segment_chunks
+    several = len(tasks) > count
+    resources = reserve(operation, cluster.resources if cluster else {}, fixed=several)
     job = make_job(request, "cuda" if resources.gpus_per_actor else "cpu")
     if advice := idle_gpus(request.config.method, resources.gpus_per_actor):
         logger.warning("%s", advice)
     clock = Clock()
     on_event(Refining(sum(task.images for task in tasks), resources.actors))
     if cluster and tasks:
-        count = request.config.operation.segment_chunks
-        for start in range(0, len(tasks), count):  # so many are in the driver at a time
-            for chunk in cluster.each(REFINE, tasks[start : start + count], job, resources):
-                clock.note(chunk)
-                on_event(chunk)
+        segments = (tasks[start : start + count] for start in range(0, len(tasks), count))  # one is in memory at a time
+        for chunk in cluster.each(REFINE, job, resources, several, items=segments):
+            clock.note(chunk)
+            on_event(chunk)
     on_event(Refined(clock.stop()))
 
 

@@ -70,12 +70,13 @@ class Cluster:
         """Raises RefusedError where there is no such cluster, JobError where a local one does not start."""
         [(self._head, self.resources)] = self._ask("connect", address)
 
-    def each(self, produce: str, *arguments: Any) -> Iterator[Any]:
-        """The items of `produce(*arguments)` as they come, or what it raises. It is called where Ray is.
+    def each(self, produce: str, *arguments: Any, items: Iterable[Any] = ()) -> Iterator[Any]:
+        """What `produce(items, *arguments)` yields as it comes, or what it raises. It is called where Ray is.
 
-        produce: `module:function`. Raises ClusterLostError when the head, or the driver's own node, is gone.
+        produce: `module:function`. items: each goes there when it is asked for. Raises ClusterLostError when the head,
+        or the driver's own node, is gone.
         """
-        return self._ask("each", produce, arguments)
+        return self._ask("each", produce, arguments, items=items)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """As `map`, by Ray tasks, a bounded number at a time."""

@@ -66,7 +66,8 @@ class _Talk:
         """Send all that there is to say to one question."""
         try:
             what, *arguments = cloudpickle.loads(question)
-            answers: dict[str, Callable[..., Iterable[Any]]] = {**ANSWERS, "flow": partial(flow, self.items)}
+            asking = {name: partial(answer, self.items) for name, answer in ASKING.items()}
+            answers: dict[str, Callable[..., Iterable[Any]]] = {**ANSWERS, **asking}
             for item in answers[what](*arguments):
                 self.send("item", item)
         except Exception as error:  # whatever it is, it is raised where the question was asked
@@ -125,10 +126,10 @@ def connect(address: str | None) -> Iterator[tuple[str, dict[str, float]]]:
     yield head, ray.cluster_resources()
 
 
-def each(produce: str, arguments: Sequence[Any]) -> Iterable[Any]:
+def each(items: Callable[[], Iterator[Any]], produce: str, arguments: Sequence[Any]) -> Iterable[Any]:
     """produce: `module:function`, called here."""
-    items: Iterable[Any] = pkgutil.resolve_name(produce)(*arguments)
-    return items
+    found: Iterable[Any] = pkgutil.resolve_name(produce)(items(), *arguments)
+    return found
 
 
 def spread(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
@@ -164,7 +165,9 @@ def _call(function: Callable[[Any], Any], item: Any) -> Any:
     return function(item)
 
 
-ANSWERS: dict[str, Callable[..., Iterable[Any]]] = {"connect": connect, "each": each, "map": spread}
+ANSWERS: dict[str, Callable[..., Iterable[Any]]] = {"connect": connect, "map": spread}
+ASKING: dict[str, Callable[..., Iterable[Any]]] = {"each": each, "flow": flow}
+"""These are given what asks for one more item of the question."""
 
 
 def _portable(error: Exception) -> Exception:

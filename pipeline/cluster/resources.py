@@ -24,11 +24,13 @@ class Resources:
     chunks_per_actor: int
 
 
-def reserve(operation: Operation, cluster: dict[str, float]) -> Resources:
+def reserve(operation: Operation, cluster: dict[str, float], fixed: bool = False) -> Resources:
     """Reservations that let every stage run at once, down to two CPUs; a GPU an actor where the cluster has them.
 
     Actors on CPU compute in `threads_per_actor` threads but reserve three quarters of a CPU, so that loading and
     writing always find a slot; a reserved whole CPU per actor would leave them none on a small machine.
+
+    fixed: as many actors as there may be, from beginning to end.
     """
     gpus = cluster.get("GPU", 0.0)
     cpus = max(1.0, cluster.get("CPU", 1.0))
@@ -36,6 +38,7 @@ def reserve(operation: Operation, cluster: dict[str, float]) -> Resources:
     natural = int(gpus / per_actor) if per_actor else int(cpus / operation.threads_per_actor)
     low = operation.actors_min or operation.actors_max or max(1, natural)
     high = operation.actors_max or max(low, natural)
+    low = high if fixed else low
     task_cpus = 0.25 if cpus < 8 or not per_actor else 1.0
     wanted = 1.0 if per_actor else 0.75 * operation.threads_per_actor
     actor_cpus = round(min(wanted, max(0.05, (cpus - 2 * task_cpus) / low)), 2)

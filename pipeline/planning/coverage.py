@@ -7,20 +7,18 @@ mask names are found, and what cannot be meant is refused before anything is com
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 from pipeline.decoding.raster import NOT_DECODED
 from pipeline.errors import RefusedError
 from pipeline.planning.rows import as_text
 from pipeline.sources import SOURCES
-from pipeline.sources.coverage import IGNORED, IMAGES, MASKS, READ, UNREAD, Coverage, are_planned, kind_of
+from pipeline.sources.coverage import IGNORED, IMAGES, MASKS, READ, UNREAD, Coverage, kind_of
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, SourceInput
 from pipeline.storage import StoredFile
 from pipeline.words import plural
 
 Content = dict[str, Any]
-PATHS = 4096  # that are looked up at once
 
 
 def counted(
@@ -118,16 +116,14 @@ def _remark(image: PlannedImage, coverage: Coverage) -> None:
 
 def _account_for_images(coverage: Coverage, images: Mapping[str, StoredFile]) -> None:
     """Each file of the image root: planned, an image that no mask names, or one that cannot be decoded."""
-    planned, paths = coverage.planned_hashes(), iter(images)
-    while some := list(islice(paths, PATHS)):
-        for path, found in zip(some, are_planned(some, planned), strict=True):
-            suffix = kind_of(path)
-            if found:
-                coverage.take(path, suffix, root=IMAGES)
-            elif suffix in IMAGE_SUFFIXES:
-                coverage.unnamed(path)
-            elif suffix in NOT_DECODED:
-                coverage.leave(path, "an image of a format that is not decoded", root=IMAGES)
+    for path, found in coverage.planned.look_up(images):
+        suffix = kind_of(path)
+        if found:
+            coverage.take(path, suffix, root=IMAGES)
+        elif suffix in IMAGE_SUFFIXES:
+            coverage.unnamed(path)
+        elif suffix in NOT_DECODED:
+            coverage.leave(path, "an image of a format that is not decoded", root=IMAGES)
 
 
 def _matches(coverage: Coverage) -> dict[str, list[int]]:

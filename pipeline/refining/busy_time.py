@@ -64,6 +64,11 @@ class BusyClock:
                 self._present -= 1
                 spent.busy_s = self._pass()
 
+    def idle_s(self) -> float:
+        """Seconds since a task was active, 0 while one is."""
+        with self._lock:
+            return 0.0 if self._present else self._clock() - self._counted_until
+
     def _pass(self) -> float:
         since, self._counted_until = self._counted_until, self._clock()
         return self._counted_until - since

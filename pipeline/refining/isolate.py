@@ -12,13 +12,20 @@ been readable. No Ray here: `refining/ray_pipeline.py` decides where this runs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import JobError
+from pipeline.planning.increment import read_chunk, read_plan
+from pipeline.storage import Store
+from schemas import layout
 
 TRIES_ALONE = 3
+GOOD_IMAGES, GOOD_SOUGHT = 4, 100
+"""So many known-good images are shown to a suspect's fresh process, from so many parts at most."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,25 @@ class Outcome:
 
 Run = Callable[[pa.Table], Outcome]
 """PLAN rows -> how loading and refining them ended in a process of its own."""
+
+
+def good_images(output: Store, run: Store) -> pa.Table | None:
+    """Plan rows of a few images that were refined by now, to compare others with; None when there are none."""
+    chunks = read_plan(output).chunks
+    found: list[pa.Table] = []
+    for file in run.list(layout.PARTS)[:GOOD_SOUGHT]:
+        name = layout.part_name(file.path)
+        place = chunks.place_of(name.chunk_id) if name else None
+        part: list[dict[str, str]] = []
+        with suppress(JobError):  # damaged: sealing says so
+            part = run.read_parquet(file.path, ["image_id", "status"]).to_pylist()
+        good = next((row["image_id"] for row in part if row["status"] == "ok"), None)
+        if place is not None and good is not None:
+            planned = read_chunk(output, chunks[place])
+            found.append(planned.filter(pc.equal(planned["image_id"], good)))
+        if len(found) == GOOD_IMAGES:
+            break
+    return pa.concat_tables(found) if found else None
 
 
 @dataclass

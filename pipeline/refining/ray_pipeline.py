@@ -6,6 +6,9 @@ and how often, is Ray's business.
 
 A chunk whose worker dies is tried a bounded number of times, one that raises an error once; then the pipeline goes on
 without it. What is left over at the end is run again alone (isolate.py). Many errors in a row stop the job.
+
+A long run is several such pipelines, one after another, each of a segment of the chunks: Ray Data holds something of
+each chunk until it is done. The actors stay (kept_actors.py).
 """
 
 from __future__ import annotations
@@ -15,12 +18,10 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import ray.data
 from ray.data.block import BlockMetadata
@@ -28,17 +29,16 @@ from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.cluster.resources import Resources
 from pipeline.errors import JobError, RefusedError, RelabelError, StorageError
-from pipeline.planning.increment import read_chunk, read_plan
 from pipeline.progress.breakdown import ChunkFinished
 from pipeline.refining import carried
 from pipeline.refining import chunk as chunk_work
 from pipeline.refining.busy_time import BusyClock, SingleThreadProxy
 from pipeline.refining.carried import Carried, from_row, to_row
 from pipeline.refining.chunk import Job, Task
-from pipeline.refining.isolate import isolate
+from pipeline.refining.isolate import good_images, isolate
+from pipeline.refining.kept_actors import KeptActors, kept_actors, stay_with
 from pipeline.refining.subprocess_worker import limit_memory, run_fresh
 from pipeline.storage import brief
-from schemas import layout
 from schemas.records import LOADED, PARTS
 
 logger = logging.getLogger(__name__)
@@ -47,28 +47,45 @@ RETRIES = 2
 """Of a chunk whose worker died, in the first pass. Ray's default has no end, and neither would an input that kills."""
 INIT_DEATHS = 3
 """So many actors in a row that die before they hold the model: it is the model."""
-GOOD_IMAGES, GOOD_SOUGHT = 4, 100
-"""So many known-good images are shown to a suspect's fresh process, from so many parts at most."""
 ERRORS_IN_A_ROW = 5
 """So many chunks in a row with an error: it is the storage, the model or the machine."""
 
 
-def refine_chunks(tasks: Sequence[Task], job: Job, resources: Resources) -> Iterator[ChunkFinished]:
-    """Run every task to its part. Raises JobError when the pipeline cannot go on; finished parts stay."""
+def refine_chunks(
+    segments: Iterable[Sequence[Task]], job: Job, resources: Resources, several: bool
+) -> Iterator[ChunkFinished]:
+    """Run every task to its part. Raises JobError when the pipeline cannot go on; finished parts stay.
+
+    several: whether there is more than one segment, so that it is worth while to keep the actors. Their number has to
+    be fixed then: a pool that lets go of some and asks for others would be given more than there is room for.
+    """
+    with kept_actors(several) as actors:
+        for tasks in segments:
+            yield from _refine_segment(tasks, job, resources, actors)
+
+
+def _refine_segment(
+    tasks: Sequence[Task], job: Job, resources: Resources, actors: KeptActors | None
+) -> Iterator[ChunkFinished]:
     done = set()
-    for finished in _first_pass(tasks, job, resources):
+    for finished in _first_pass(tasks, job, resources, actors):
         done.add(finished.chunk_id)
         yield finished
     if left := [task for task in tasks if task.chunk.chunk_id not in done]:
         logger.warning("%d chunks were left undone by the first pass; they are run alone", len(left))
-        yield from _isolate_all(left, _good_images(job), job, resources)
+        if actors:
+            actors.end()  # who runs alone needs what they hold of the cluster
+        yield from _isolate_all(left, good_images(job.output, job.run), job, resources)
 
 
-def _first_pass(tasks: Sequence[Task], job: Job, resources: Resources) -> Iterator[ChunkFinished]:
+def _first_pass(
+    tasks: Sequence[Task], job: Job, resources: Resources, actors: KeptActors | None
+) -> Iterator[ChunkFinished]:
     """Run tasks through the pipeline; some may be left undone."""
     errors: list[str] = []
     try:
-        for batch in _pipeline(tasks, job, resources).iter_batches(batch_size=None, batch_format="pyarrow"):
+        dataset = _pipeline(tasks, job, resources, actors)
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             for status in batch.to_pylist():
                 if status["error"] is None:
                     errors.clear()
@@ -80,6 +97,8 @@ def _first_pass(tasks: Sequence[Task], job: Job, resources: Resources) -> Iterat
                     raise JobError(status["error"])
                 if len(errors) >= ERRORS_IN_A_ROW:
                     raise JobError(f"{len(errors)} chunks in a row failed, none was committed: {errors[-1]}")
+        if actors:
+            actors.made_by(dataset)
     except RelabelError:
         raise
     except ray.exceptions.RayError as error:
@@ -107,32 +126,14 @@ def _isolate(task: Task, good: pa.Table | None, job: Job) -> pa.Table:
     return carried.status(_commit(Carried(task, part, {}, execution=job.execution), job))
 
 
-def _good_images(job: Job) -> pa.Table | None:
-    """Plan rows of a few images that were refined by now, None when there are none."""
-    chunks = read_plan(job.output).chunks
-    found: list[pa.Table] = []
-    for file in job.run.list(layout.PARTS)[:GOOD_SOUGHT]:
-        name = layout.part_name(file.path)
-        place = chunks.place_of(name.chunk_id) if name else None
-        part: list[dict[str, str]] = []
-        with suppress(JobError):  # damaged: sealing says so
-            part = job.run.read_parquet(file.path, ["image_id", "status"]).to_pylist()
-        good = next((row["image_id"] for row in part if row["status"] == "ok"), None)
-        if place is not None and good is not None:
-            planned = read_chunk(job.output, chunks[place])
-            found.append(planned.filter(pc.equal(planned["image_id"], good)))
-        if len(found) == GOOD_IMAGES:
-            break
-    return pa.concat_tables(found) if found else None
-
-
-def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources) -> ray.data.Dataset:
+def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources, actors: KeptActors | None) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = None  # a row is a chunk; Ray must not cut blocks by its own measure
     context.max_errored_blocks = -1  # a chunk lost with its worker has no part: that is how it is noticed
     context.max_consecutive_actor_init_deaths = INIT_DEATHS
+    pool = actors.pool() if actors else None
     low, high = (min(count, len(tasks)) for count in resources.actors)
     task = {"num_cpus": resources.task_cpus, "max_retries": RETRIES, "batch_size": None, "batch_format": "pyarrow"}
     reading = {"num_cpus": resources.task_cpus, "max_retries": RETRIES}
@@ -142,7 +143,7 @@ def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources) -> ray.data
             ray.data.read_datasource(_Chunks(tasks, job), ray_remote_args=reading)
             .map_batches(
                 _Refine,
-                fn_constructor_args=(job,),
+                fn_constructor_args=(job, actors.host if actors else None),
                 compute=ray.data.ActorPoolStrategy(
                     min_size=low,
                     max_size=high,
@@ -153,6 +154,7 @@ def _pipeline(tasks: Sequence[Task], job: Job, resources: Resources) -> ray.data
                 num_cpus=resources.actor_cpus,
                 num_gpus=resources.gpus_per_actor or None,
                 max_task_retries=RETRIES,  # restarts of the actor itself stay unbounded: each costs a task one try
+                ray_remote_args_fn=pool,
                 batch_size=1,
                 batch_format="pyarrow",
             )
@@ -202,14 +204,20 @@ def _reader(task: Task, job_ref: Any) -> Callable[[], Iterable[pa.Table]]:
 
 
 class _Refine:
-    """The actor: holds the model, refines chunks, several at once: one is at the model while others use the CPU."""
+    """The actor: holds the model, refines chunks, several at once: one is at the model while others use the CPU.
 
-    def __init__(self, job: Job) -> None:
+    host: an actor that it asks whether it may stay, where it is kept from one pipeline to the next.
+    """
+
+    def __init__(self, job: Job, host: Any = None) -> None:
         self._job = job
-        _limit_memory(job)
-        self._model = SingleThreadProxy(job.load_model)
-        self._execution = job.execution
         self._clock = BusyClock()
+        if host is not None:
+            stay_with(host, self._clock.idle_s)
+        _limit_memory(job)
+        with self._clock.task():
+            self._model = SingleThreadProxy(job.load_model)
+        self._execution = job.execution
 
     def __call__(self, row: pa.Table) -> pa.Table:
         given = from_row(row)

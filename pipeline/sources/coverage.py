@@ -3,7 +3,8 @@
 Whatever lies below `--masks` is read, unread, or ignored (by name, or because it is no mask by design); an image below
 `--images` is planned, or belongs to no mask. Sources tell as they go; the helpers that they share tell for them.
 
-Counts are held by kind and reason, with the first names of each; what was not read goes to a temporary file.
+Counts are held by kind and reason, with the first names of each; what was not read, and the hashes of what is planned
+once they are many, go to temporary files.
 """
 
 from __future__ import annotations
@@ -11,15 +12,13 @@ from __future__ import annotations
 import re
 import sqlite3
 import sys
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase, translate
-from hashlib import blake2b
 from heapq import nsmallest
 from typing import Any
 
-import numpy as np
+from pipeline.sources.path_set import PathSet
 
 FIRST_NAMES = 3
 MAX_CATEGORIES = 10_000
@@ -69,7 +68,8 @@ class Left:
 
 class Coverage:
     """ignore: patterns of names (`*.txt`) that are meant to be left. pinned: what earlier passes over the same input
-    found out (see `decide`). most: categories that are counted by name.
+    found out (see `decide`). most: categories that are counted by name. `planned`: the images, and containers of
+    images, that are in the plan.
 
     It may be pickled, with all that it holds.
     """
@@ -81,9 +81,9 @@ class Coverage:
         self.categories: dict[tuple[int, str], int] = {}
         self.pinned: dict[str, Any] = dict(pinned or {})
         self.dataset: dict[str, list[Any] | dict[str, Any]] = {}
+        self.planned = PathSet()
         self._ignore = tuple(ignore)
         self._most = most
-        self._planned = array("Q")
         self._left = _table(())
 
     def fresh(self) -> Coverage:
@@ -92,7 +92,7 @@ class Coverage:
 
     def __getstate__(self) -> dict[str, Any]:
         left = self._left.execute("SELECT * FROM left").fetchall()
-        return {**self.__dict__, "_planned": array("Q", self.planned_hashes().tobytes()), "_left": left}
+        return {**self.__dict__, "_left": left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({**state, "_left": _table(state["_left"])})
@@ -134,7 +134,7 @@ class Coverage:
 
     def plan(self, path: str) -> None:
         """An image, or a container of images, is in the plan."""
-        self._planned.append(_hash(path))
+        self.planned.add(path)
 
     def category(self, category_id: int, name: str, masks: int = 1) -> None:
         """Masks of that category are in the plan."""
@@ -176,17 +176,13 @@ class Coverage:
             self.category(number, name, masks)
         self.pinned = {**other.pinned, **self.pinned}
         self.dataset = {**other.dataset, **self.dataset}
-        self._planned.extend(other._planned)
+        self.planned.update(other.planned)
         self._left.executemany(_KEEP, other._left.execute("SELECT * FROM left"))
 
     def left(self) -> Iterator[Left]:
         """What was not read, in the order of root, state and name."""
         for root, state, name, kind, reason, detail in self._left.execute(_ORDERED):
             yield Left(root, state, name.decode("utf-8", "surrogatepass"), kind, reason, detail)
-
-    def planned_hashes(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        """Sorted hashes of what `plan` was called with; see `is_planned`."""
-        return np.unique(np.frombuffer(self._planned, np.uint64)) if self._planned else np.zeros(0, np.uint64)
 
     def _keep(self, root: str, state: str, name: str, kind: str | None, reason: str, detail: str) -> None:
         kind, reason, detail = (_written(text) for text in (kind or kind_of(name), reason, detail))
@@ -203,15 +199,6 @@ def _table(rows: Iterable[tuple[Any, ...]]) -> sqlite3.Connection:
     database.execute(_TABLE)
     database.executemany(_KEEP, rows)
     return database
-
-
-def are_planned(paths: Sequence[str], hashes: np.ndarray[Any, np.dtype[np.uint64]]) -> list[bool]:
-    """Of each path, whether `plan` was called with it; hashes: of `planned_hashes`."""
-    if not len(hashes):
-        return [False] * len(paths)
-    wanted = np.fromiter(map(_hash, paths), np.uint64, len(paths))
-    found = hashes[np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)]
-    return list((found == wanted).tolist())
 
 
 def ignored_by_name(name: str) -> bool:
@@ -233,7 +220,3 @@ def _written(text: str) -> str:
 
 def _last(name: str) -> str:
     return name.rpartition("/")[2]
-
-
-def _hash(path: str) -> int:
-    return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

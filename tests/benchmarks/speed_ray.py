@@ -183,7 +183,8 @@ def machinery(images: int, actors: int, sleep_s: float) -> dict[str, Any]:
 
         with connected("local") as cluster:
             resources = reserve(Operation(actors_min=actors, actors_max=actors), cluster.resources)
-            for chunk in cluster.each(REFINE, tasks, replace(job, loader=Loader(sleep_s, notes)), resources, 10_000):
+            job = replace(job, loader=Loader(sleep_s, notes))
+            for chunk in cluster.each(REFINE, job, resources, False, items=[tasks]):
                 first_or_last = not marks or sum(mark[1] for mark in marks) + chunk.images == images
                 cpu_s = meter.read() if first_or_last else 0.0
                 marks.append((cpu_s, chunk.images))

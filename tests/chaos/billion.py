@@ -13,8 +13,8 @@ Modelled, in virtual time:
     planning   CPU seconds = a + b x images, fitted to what `millions` measured of up to a million images
     store      so many requests a second on a prefix; what comes sooner is answered 503 and tried again (a fluid model)
     GPUs       images a second of each; machines that are lost take their chunk with them
-    Ray        what the driver needs for a chunk, one after the other; actors begin anew with each segment of a run, and
-               load the model. Ray Data itself has no virtual time
+    Ray        what the driver needs for a chunk, one after the other; actors load the model once, at the beginning.
+               Ray Data itself has no virtual time
 
 A model that was fitted says anything. So it speaks of no more images than were measured, unless it has predicted what
 was measured of ten million to within 15 % (`calibration.py`). Each figure says where it is from.
@@ -37,7 +37,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.planning.increment import INCREMENT_ROWS
-from schemas.config import Operation
 from tests.chaos.calibration import MEASURED, Measurement, check, read_measured
 from tests.chaos.decisions import World, bucket_rows, drive, group
 
@@ -87,13 +86,12 @@ def refine(world: World, seed: int = 0) -> dict[str, float]:
             end_s = max(end_s, done_s + world.put_s)
         heapq.heappush(gpus, (done_s, gpu, queue.ask(start_s)))
     more = world.chunks / count
-    loading_s = world.load_s * math.ceil(world.chunks / Operation().segment_chunks)
-    all_s = end_s * more + loading_s
+    all_s = end_s * more + world.load_s
     return {
         "refining_h": all_s / 3600,
-        "refining_loading_h": loading_s / 3600,
+        "refining_loading_h": world.load_s / 3600,
         "gpus_busy": world.chunks * busy_s / all_s / world.gpus,
-        "driver_busy": queue.asked * more * world.driver_s / all_s,
+        "driver_busy": min(1.0, queue.asked * more * world.driver_s / all_s),
         "get_requests": (queue.asked * world.chunk_images + queue.refused) * more,
         "refused_503": queue.refused * more,
         "lost_chunks": losses * more,

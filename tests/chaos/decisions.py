@@ -35,8 +35,8 @@ SAMPLE, DRIVEN = 100_000, 1_000_000
 @dataclass(frozen=True)
 class World:
     """Rates are per second. get_rate: of one prefix; S3 splits prefixes that stay busy. losses: of a GPU in an hour.
-    load_s: actors load the model, anew for each segment of a run. tasks: that plan; head_share: of planning's CPU time,
-    what stays with the command then.
+    load_s: actors load the model, once. tasks: that plan; head_share: of planning's CPU time, what stays with the
+    command then.
     """
 
     images: int

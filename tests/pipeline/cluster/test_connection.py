@@ -53,6 +53,19 @@ def test_items_come_in_order_and_so_does_the_log(cluster: Cluster, caplog: pytes
     assert caplog.messages == ["item 0", "item 1", "item 2"]
 
 
+def test_what_is_asked_about_goes_there_when_it_is_wanted(cluster: Cluster) -> None:
+    taken: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(4):
+            taken.append(number)
+            yield number
+
+    found = cluster.each(f"{WORK}:squares", items=numbers())
+    assert [next(found), *taken] == [0, 0]
+    assert list(found) == [1, 4, 9]
+
+
 def test_an_error_is_raised_here_as_it_was_there(cluster: Cluster) -> None:
     items = cluster.each(f"{WORK}:fail", "refused")
     assert next(items) == 0

@@ -34,6 +34,15 @@ def test_all_actors_and_two_tasks_fit(cpus: float, gpus: float) -> None:
     assert found.actors[0] * found.actor_cpus + 2 * found.task_cpus <= cpus + 0.01
 
 
+def test_a_fixed_number_of_actors_is_the_most_that_there_may_be() -> None:
+    some = Operation(actors_min=1, actors_max=4)
+    assert reserve(some, CPUS).actors == (1, 4)
+    fixed = reserve(some, {"CPU": 4.0}, fixed=True)
+    assert fixed.actors == (4, 4)
+    assert 4 * fixed.actor_cpus + 2 * fixed.task_cpus <= 4
+    assert reserve(Operation(), GPUS, fixed=True).actors == reserve(Operation(), GPUS).actors == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("method", "gpus_per_actor", "said"),
     [

@@ -17,14 +17,14 @@ from pipeline.errors import RefusedError, StorageError
 logger = logging.getLogger("pipeline.of.a.test")
 
 
-def count(number: int) -> Iterator[int]:
+def count(_items: Iterator[Any], number: int) -> Iterator[int]:
     """0, 1, ..., with a line of log for each."""
     for item in range(number):
         logger.warning("item %d", item)
         yield item
 
 
-def fail(kind: str) -> Iterator[int]:
+def fail(_items: Iterator[Any], kind: str) -> Iterator[int]:
     """One item, then an error."""
     yield 0
     if kind == "refused":
@@ -32,11 +32,16 @@ def fail(kind: str) -> Iterator[int]:
     raise KeyError("a fault of ours")
 
 
-def for_ever() -> Iterator[int]:
+def for_ever(_items: Iterator[Any]) -> Iterator[int]:
     """The process's id, then nothing for a long time, with nothing that could be interrupted."""
     yield os.getpid()
     while True:
         time.sleep(3600)
+
+
+def squares(items: Iterator[int]) -> Iterator[int]:
+    """Each as soon as it is there."""
+    return map(square, items)
 
 
 def square(number: int) -> int:

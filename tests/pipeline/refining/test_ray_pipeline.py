@@ -112,11 +112,13 @@ def test_time_at_an_actor_is_shared_out_once() -> None:
     one = first.__enter__()
     now = 2
     two = second.__enter__()
+    assert clock.idle_s() == 0
     now = 5
     first.__exit__(None, None, None)
     now = 6
     second.__exit__(None, None, None)
     now = 9
+    assert clock.idle_s() == 3
     three = third.__enter__()
     now = 10
     third.__exit__(None, None, None)
