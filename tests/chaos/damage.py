@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import math
 import random
@@ -19,7 +20,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +69,11 @@ class Here:
     def resources(self) -> dict[str, float]:
         return {}
 
-    def each(self, _produce: str, tasks: Iterable[Task], job: Job, *_rest: Any) -> Iterator[ChunkFinished]:
+    def each(
+        self, _produce: str, job: Job, *_rest: Any, items: Iterable[Sequence[Task]] = ()
+    ) -> Iterator[ChunkFinished]:
         model = job.load_model()
-        for task in tasks:
+        for task in itertools.chain.from_iterable(items):
             loaded = chunk_work.load(task.rows(job.output), job.inputs, job.method, job.input_side, 2)
             part = chunk_work.refine(loaded, model, job.method, job.refiner)
             chunk_work.write(part, task, job.run, "test; 1 threads")

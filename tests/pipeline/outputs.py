@@ -140,7 +140,7 @@ def _mask(planned: dict[str, Any], reason: str | None) -> dict[str, Any]:
     refined[3 : 8 + seed[1] % 8, 3 : 15 + seed[2] % 8] = 1
     scores = {score: 1 if score in ("components", "coarse_components") else 0 for score, _ in SCORES}
     scores |= {"predicted_iou": seed[3] / 255, "stability": 0.9, "main_share": 1.0}
-    scores |= {"iteration_iou": 1.0, "look_iou": 1.0}
+    scores |= {"iteration_iou": 1.0, "look_iou": 1.0, "trial_iou": None}
     scores |= {"coarse_iou": binary.iou(coarse, refined), "area_ratio": float(refined.sum() / coarse.sum())}
     return {
         **mask,
