@@ -15,7 +15,7 @@ CORPUS = dict.fromkeys(range(12), (3, ""))
 
 
 def test_a_full_output_is_told_by_every_step_and_resumed(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "128k") as disk:
+    with small_disk(tmp_path / "disk", "192k") as disk:
         output = Output(disk / "out")
         output.plan(CORPUS)
         filler = disk / "filler"
