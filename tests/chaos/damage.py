@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import itertools
 import json
 import math
 import random
@@ -69,11 +68,9 @@ class Here:
     def resources(self) -> dict[str, float]:
         return {}
 
-    def each(
-        self, _produce: str, job: Job, *_rest: Any, items: Iterable[Sequence[Task]] = ()
-    ) -> Iterator[ChunkFinished]:
+    def each(self, _: str, job: Job, *_rest: Any, items: Iterable[Sequence[Task]] = ()) -> Iterator[ChunkFinished]:
         model = job.load_model()
-        for task in itertools.chain.from_iterable(items):
+        for task in (task for segment in items for task in segment):
             loaded = chunk_work.load(task.rows(job.output), job.inputs, job.method, job.input_side, 2)
             part = chunk_work.refine(loaded, model, job.method, job.refiner)
             chunk_work.write(part, task, job.run, "test; 1 threads")
@@ -293,8 +290,8 @@ def main() -> None:
         tried = play(Path(folder), None if given.all else given.number, given.seed, given.for_s)
     good = sum(not entry["wrong"] for entry in tried)
     healed = sum(entry["heals"] for entry in tried)
-    files, took_s = len({entry["file"] for entry in tried}), time.monotonic() - begun
-    print(f"{good} of {len(tried)} cases without a traceback or a loss ({files} files, {took_s:.0f} s)")
+    seen = f"{len({entry['file'] for entry in tried})} files, {time.monotonic() - begun:.0f} s"
+    print(f"{good} of {len(tried)} cases without a traceback or a loss ({seen})")
     print(f"in {healed} of them the next run was enough")
     sys.exit(good < len(tried))
 

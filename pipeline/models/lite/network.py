@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pipeline.masks.frames import PROMPT_SIDE
 from pipeline.models.device.transfer import PromptTensors
 from pipeline.models.lite.backbone import TAPS, Lite0Backbone
+from pipeline.models.lite.layers import ChannelNorm, PictureConv
 from pipeline.models.sam_layers import MLP, PromptEncoder, TwoWayTransformer
 from pipeline.models.two_way import dense_position, point_tokens
 
@@ -42,18 +43,6 @@ class ImageFeatures(NamedTuple):
     skip8: Tensor
     skip4: Tensor
     skip2: Tensor
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each pixel: no statistics over space or batch."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        channels_last = x.permute(0, 2, 3, 1)
-        if not x.is_cuda:
-            return super().forward(channels_last).permute(0, 3, 1, 2)
-        with torch.autocast("cuda", enabled=False):  # it would go through memory in float32; sums are in float32 anyway
-            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-            return F.layer_norm(channels_last, self.normalized_shape, weight, bias, self.eps).permute(0, 3, 1, 2)
 
 
 class ImageEncoder(nn.Module):
@@ -108,17 +97,6 @@ class IouHead(MLP):
         """The layers' answer (N, MASKS, 1) -> logits (N, MASKS)."""
         facts = hidden[..., 2 * DIM :]
         return (logit + self.correction(torch.cat([logit, facts], -1))).squeeze(-1)
-
-
-class PictureConv(nn.Conv2d):
-    """A convolution of few channels. On GPUs zeros fill them up to what the matrix units take."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu":
-            return super().forward(x)
-        missing = (0, 0) * 2 + (0, -self.in_channels % 8)
-        wide = F.pad(x, missing).contiguous(memory_format=torch.channels_last)
-        return F.conv2d(wide, F.pad(self.weight, missing), self.bias, padding=self.padding)
 
 
 class MaskDecoder(nn.Module):
