@@ -47,7 +47,7 @@ def _leave(code: list[int]) -> None:
     the process after everything is done.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):  # who read it has gone, or it is closed: nobody is left to be told
             stream.flush()
     os._exit(code[0])
 

@@ -98,7 +98,7 @@ class KeptActors:
     def end(self) -> None:
         """Let them end; a pool that comes later has others."""
         for name in self._names:
-            with suppress(ValueError, ray.exceptions.RayError):
+            with suppress(ValueError, ray.exceptions.RayError):  # it has ended already
                 ray.kill(ray.get_actor(name))
         self.host = None
         self._names.clear()
@@ -124,6 +124,6 @@ def kept_actors(wanted: bool) -> Iterator[KeptActors | None]:
 
 def is_there(name: str) -> bool:
     """Whether an actor has that name: it runs, or waits until it can."""
-    with suppress(ValueError):
+    with suppress(ValueError):  # Ray's "no"
         return ray.get_actor(name) is not None
     return False

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.dataset import Result, open_result
+from pipeline.models.weights import Weights
 from pipeline.output.seal import SealRequest, seal
 from pipeline.planning.increment import ChunkLimits, plan, read_plan
 from pipeline.refining import chunk as chunk_work
-from pipeline.refining.chunk import Inputs, Task
+from pipeline.refining.chunk import Inputs, Job, Task
 from pipeline.sources import SourceInput, scan
 from pipeline.storage import Access, Store
 from pipeline.storage.documents import run_store
 from schemas.config import Gate, Method
 from tests.conftest import DEMO
+from tests.fakes import FakeModel
 
 FINGERPRINT = "feedc0ffee00"
 
@@ -61,3 +64,23 @@ def run_here(images: Path, masks: Path, output: Path, model: Any, method: Method
     )
     seal(request)
     return open_result(str(output))
+
+
+def demo_job(folder: Path, loader: Callable[..., Any], execution_of: Callable[[str, int], str]) -> Job:
+    """The demo planned below `folder`, an image to a chunk, and the job that refines it with what `loader` loads."""
+    output = Store(str(folder / "out"))
+    images = plan_demo(output, chunk_images=1)
+    return Job(
+        output=output,
+        run=Store(f"{output.uri}/runs/0"),
+        inputs=Inputs(images, None),
+        method=Method(iterations=1),
+        weights=Weights("", "", Access()),
+        input_side=FakeModel.input_side,
+        threads=1,
+        fetch_threads=2,
+        device="cpu",
+        attempt_log=None,
+        loader=loader,
+        execution_of=execution_of,
+    )

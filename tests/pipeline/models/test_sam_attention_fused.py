@@ -17,7 +17,9 @@ from pipeline.models.hardware import KERNEL_BYTES, runs_triton
 from pipeline.models.sam_attention import AttentionLayer, attention_on
 from pipeline.models.sam_linear import Linear
 
-pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds alone")
+pytestmark = pytest.mark.skipif(
+    find_spec("triton") is None, reason="this torch is a build without Triton, which the kernel needs"
+)
 
 CASES = {  # channels, heads, side of the grid, window (0: whole), keys of a block
     "windows that stick out": (160, 2, 14, 5, 64),

@@ -14,17 +14,14 @@ import pytest
 
 from pipeline.cluster.connection import connected
 from pipeline.cluster.resources import Resources
-from pipeline.models.weights import Weights
 from pipeline.planning.increment import read_plan
 from pipeline.refining import kept_actors
-from pipeline.refining.chunk import Inputs, Job, Task, load, refinable
+from pipeline.refining.chunk import Job, Task, load, refinable
 from pipeline.refining.kept_actors import Host
-from pipeline.storage import Access, Store
-from schemas.config import Method
 from tests.conftest import RayHead, ray_head
 from tests.fakes import FakeModel
 from tests.pipeline.refining.counted import CountedLoader, DeadlyLoader, execution
-from tests.pipeline.whole import plan_demo
+from tests.pipeline.whole import demo_job
 
 ACTORS = 2
 REFINE = "tests.pipeline.refining.counted:refine_tidily"
@@ -43,22 +40,7 @@ def loads(tmp_path: Path) -> CountedLoader:
 
 @pytest.fixture
 def job(tmp_path: Path, loads: CountedLoader) -> Job:
-    output = Store(str(tmp_path / "out"))
-    images = plan_demo(output, chunk_images=1)
-    return Job(
-        output=output,
-        run=Store(f"{output.uri}/runs/0"),
-        inputs=Inputs(images, None),
-        method=Method(iterations=1),
-        weights=Weights("", "", Access()),
-        input_side=FakeModel.input_side,
-        threads=1,
-        fetch_threads=2,
-        device="cpu",
-        attempt_log=None,
-        loader=loads,
-        execution_of=execution,
-    )
+    return demo_job(tmp_path, loads, execution)
 
 
 def segments(job: Job, count: int) -> list[list[Task]]:

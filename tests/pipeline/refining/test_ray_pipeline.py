@@ -11,17 +11,15 @@ from typing import Any
 import pytest
 
 from pipeline.models import Candidates, PromptBatch
-from pipeline.models.weights import Weights
 from pipeline.planning.increment import read_plan
 from pipeline.refining import chunk as chunk_work
 from pipeline.refining.busy_time import BusyClock, Spent
 from pipeline.refining.carried import Carried, from_row, to_row
-from pipeline.refining.chunk import Inputs, Job, Task
+from pipeline.refining.chunk import Job, Task
 from pipeline.refining.ray_pipeline import _Refine
-from pipeline.storage import Access, Store
 from schemas.config import Method
 from tests.fakes import FakeModel
-from tests.pipeline.whole import plan_demo
+from tests.pipeline.whole import demo_job
 
 METHOD = Method(iterations=1)
 
@@ -47,22 +45,7 @@ class WatchedModel(FakeModel):
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    output = Store(str(tmp_path / "out"))
-    images = plan_demo(output, chunk_images=1)
-    return Job(
-        output=output,
-        run=Store(f"{output.uri}/runs/0"),
-        inputs=Inputs(images, None),
-        method=METHOD,
-        weights=Weights("", "", Access()),
-        input_side=FakeModel.input_side,
-        threads=1,
-        fetch_threads=2,
-        device="cpu",
-        attempt_log=None,
-        loader=lambda *_: WatchedModel(),
-        execution_of=lambda *_: "test",
-    )
+    return demo_job(tmp_path, lambda *_: WatchedModel(), lambda *_: "test")
 
 
 def loaded(job: Job) -> list[Carried]:
