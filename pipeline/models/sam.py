@@ -102,7 +102,7 @@ class SamModel:
         own = self._sam.image_encoder.to(self._device)
         if not compiled_batch:
             return FastEncoder(own, dtype)
-        return CompiledEncoder(FastEncoder(own, dtype, "folded"), compiled_batch)
+        return CompiledEncoder(FastEncoder(own, dtype), compiled_batch)
 
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> SamEmbedding:

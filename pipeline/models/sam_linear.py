@@ -16,7 +16,8 @@ class Linear(nn.Module):
     """A linear layer in `dtype`, with a GELU behind it where asked.
 
     In bfloat16 on CPUs one call of oneDNN does both, with weights laid out for it once (operators that TorchInductor
-    emits); F.linear lays them out anew each time, and GELU goes through memory once more.
+    emits); F.linear lays them out anew each time, and GELU goes through memory once more. In 16 bits on GPUs cuBLAS
+    does both, with GELU by tanh, which is off by 0.0005 at most: less than the rounding of what it is given.
     """
 
     _weight: Tensor
@@ -35,6 +36,9 @@ class Linear(nn.Module):
         """(..., in) -> (..., out)."""
         if self._packed is not None:
             return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, self._activation, [], "none")
+        if self._activation == "gelu" and x.is_cuda and x.dtype != torch.float32:
+            flat = torch._addmm_activation(self.bias, x.flatten(0, -2), self._weight.t(), use_gelu=True)
+            return flat.unflatten(0, x.shape[:-1])
         out = F.linear(x, self._weight, self.bias)
         return F.gelu(out) if self._activation == "gelu" else out
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.models import sam_attention, sam_linear
 from pipeline.models.encoder_batches import CompiledEncoder, FixedBatch
 from pipeline.models.sam_attention import Attention
-from pipeline.models.sam_encoder import FastEncoder, preferred_dtype
+from pipeline.models.sam_encoder import FastEncoder, Patches, preferred_dtype
 from tests.pipeline.models_fixture import tiny_sam
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
@@ -51,6 +51,14 @@ def test_it_agrees(encoder: ImageEncoderViT, images: Tensor, expected: Tensor, d
     found = FastEncoder(encoder, dtype)(images)
     assert found.dtype == torch.float32
     assert relative_error(found, expected) < TOLERANCE[dtype]
+
+
+@torch.inference_mode()
+def test_patches_by_one_product_are_the_convolution(encoder: ImageEncoderViT, images: Tensor) -> None:
+    convolution = encoder.patch_embed.proj
+    found, expected = Patches(convolution, torch.float32)(images), convolution(images)
+    assert found.shape == expected.shape
+    assert relative_error(found, expected) < 1e-6
 
 
 @pytest.mark.parametrize("attention", ["bias", "folded", "flex"])

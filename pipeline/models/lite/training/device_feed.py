@@ -16,7 +16,7 @@ from pipeline.models.lite.training.device_damage import damaged, near_perfect, w
 from pipeline.models.lite.training.device_data import FINER, Crops, cut_out, draw_crops, filled, on_device
 from pipeline.models.lite.training.prompting import Batch, coverage, draw_gaussian
 
-NEAR_PERFECT_SHARE, CARRIED_SHARE, MERGED_SHARE = 0.2, 0.45, 0.05  # of the prompts; the rest is shape damage
+NEAR_PERFECT_SHARE, CARRIED_SHARE, MERGED_SHARE = 0.25, 0.45, 0.05  # of the prompts; the rest is shape damage
 HARD_SHARE = 0.5
 """Of the prompts, whatever their damage: outlines without soft values. Were those of untouched masks softer or harder
 than others', the network would learn from that what to leave alone, and no mask in use would look like it."""

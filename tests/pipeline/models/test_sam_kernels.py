@@ -1,4 +1,4 @@
-"""The attention kernel: its arithmetic in Triton's interpreter, and that it compiles for GPUs. None is needed."""
+"""The encoder's kernels: their arithmetic in Triton's interpreter, and that they compile for GPUs. None is needed."""
 
 from __future__ import annotations
 
@@ -49,15 +49,29 @@ def differences() -> dict[str, float]:
                 AttentionLayer(original, window, side, torch.float32, kind, Linear)(x) for kind in ("bias", "fused")
             )
         found[name] = float((answer - expected).abs().max() / expected.abs().max())
+    found["a sum and its norm"] = _difference_of_norm()
     return found
+
+
+def _difference_of_norm() -> float:
+    from pipeline.models.sam_norm_fused import add_and_norm
+
+    torch.manual_seed(0)
+    x, added, norm = torch.randn(2, 3, 80), torch.randn(2, 3, 80), torch.nn.LayerNorm(80, eps=1e-3)
+    for tensor in norm.parameters():
+        torch.nn.init.normal_(tensor)
+    with torch.inference_mode():
+        expected, (total, normed) = norm(x + added), add_and_norm(x, added, norm.weight, norm.bias, norm.eps)
+    assert torch.equal(total, x + added)
+    return float((normed - expected).abs().max() / expected.abs().max())
 
 
 def test_it_computes_what_attention_with_a_bias_does() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1"}  # read when a kernel is defined
-    command = [sys.executable, "-m", "tests.pipeline.models.test_sam_attention_fused"]
+    command = [sys.executable, "-m", "tests.pipeline.models.test_sam_kernels"]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
     found = json.loads(answer.stdout)
-    assert found.keys() == CASES.keys()
+    assert found.keys() == {*CASES, "a sum and its norm"}
     assert max(found.values()) < 1e-4, found
 
 
@@ -79,7 +93,7 @@ def test_it_compiles_for_gpus_that_are_not_here(
     channels, heads, side = KINDS[kind]
     constants, setting = fused.constants_of(channels, heads, side, whole=side == 64)
     types = dict.fromkeys(("qkv", "bias", "rows", "columns", "out"), "*bf16")
-    types |= dict.fromkeys(("scale", "log2_e"), "fp32") | dict.fromkeys(("height", "width", "down", "across"), "i32")
+    types |= dict.fromkeys(("height", "width", "down", "across"), "i32")
     source = ASTSource(
         fused._attend, {**types, **dict.fromkeys(constants, "constexpr")}, {(k,): v for k, v in _placed(constants)}
     )
@@ -87,6 +101,21 @@ def test_it_compiles_for_gpus_that_are_not_here(
     kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     assert kernel.asm["cubin"]
     assert kernel.metadata.shared <= KERNEL_BYTES
+
+
+def test_the_norm_compiles_for_a_gpu_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from pipeline.models.sam_norm_fused import WARPS, _add_and_norm
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    constants = {"CHANNELS": 1280, "LANES": 2048, "EPS": 1e-6}
+    types = dict.fromkeys(("x", "weight", "bias", "total"), "*fp32") | dict.fromkeys(("added", "normed"), "*bf16")
+    placed = {(_add_and_norm.arg_names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(_add_and_norm, {**types, **dict.fromkeys(constants, "constexpr")}, placed)
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": WARPS}).asm["cubin"]
 
 
 def _placed(constants: dict[str, object]) -> list[tuple[int, object]]:
