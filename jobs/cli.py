@@ -104,7 +104,9 @@ def _unwind(number: int, _frame: Any) -> None:
 
 def _say_wrong_use(error: Any) -> int:
     """One line for what is no command, option or value; without any arguments, the help."""
-    told, command = error.format_message(), error.ctx.command_path if error.ctx else "relabel"
+    told = error.format_message()
+    # The parser itself, of what wants a value, names no command; it has one, or it would not know the option.
+    command = error.ctx.command_path if error.ctx else " ".join(["relabel", *sys.argv[1:2]])
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return 2

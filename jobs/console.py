@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console, RenderableType
 from rich.status import Status
@@ -42,16 +42,29 @@ class Screen(Console):
         self.print(Text(text))
 
     @contextmanager
-    def doing(self, what: str) -> Iterator[Status]:
+    def doing(self, what: str) -> Iterator[Doing]:
         """Say what is going on: on a terminal at once and until the context ends, elsewhere once a minute."""
         pulse = None if self.is_terminal else Pulse(what, self)
         try:
             with self.status(Text(what)) as status:
                 status.update(spinner="dots")  # which draws it now: imports may hold up the thread that draws
-                yield status
+                yield Doing(status, pulse)
         finally:
             if pulse is not None:
                 pulse.stop()
+
+
+class Doing(NamedTuple):
+    """What `Screen.doing` says."""
+
+    status: Status
+    pulse: Pulse | None
+
+    def update(self, what: str) -> None:
+        """Say this from now on."""
+        self.status.update(Text(what))
+        if self.pulse is not None:
+            self.pulse.phase = what
 
 
 def broken(line: str, width: int, hang: int = 0) -> str:
@@ -68,7 +81,7 @@ class Pulse:
     EVERY_S = 60.0
 
     def __init__(self, phase: str, screen: Screen) -> None:
-        self._phase, self._screen = phase, screen
+        self.phase, self._screen = phase, screen
         self._began = self._told = time.monotonic()
         self._over = threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
@@ -85,7 +98,7 @@ class Pulse:
         while not self._over.wait(max(0.1, self._told + self.EVERY_S - time.monotonic())):
             if time.monotonic() - self._told >= self.EVERY_S:
                 self.restart()
-                self._screen.tell(f"{self._phase}: {self._told - self._began:.0f} s so far")
+                self._screen.tell(f"{self.phase}: {self._told - self._began:.0f} s so far")
 
 
 out = Screen()

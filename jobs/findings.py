@@ -81,7 +81,7 @@ def findings(
             output,
             asked,
             access,
-            lambda images: status.update(f"looking at masks: {plural(images, 'image')}"),
+            lambda done, of: status.update(f"looking at masks: {done:,} of {plural(of, 'image')}"),
         )
     console.out.show(show.table(looked))
     console.out.tell(f"kept in {output.rstrip('/')}/{looked.path}")

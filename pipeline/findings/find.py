@@ -29,6 +29,7 @@ COLUMNS = [
     *("coarse_rle", "refined_rle", "mask_rle", "decision", "quality", "predicted_iou"),
 ]
 BATCH_ROWS = 4096
+OnImages = Callable[[int, int], None]
 ORDER = [("kind", "ascending"), ("certainty", "descending"), ("finding_id", "ascending")]
 
 
@@ -64,8 +65,9 @@ class Looked:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def find(output: str, asked: Asked, access: Access, on_images: Callable[[int], None] = lambda _count: None) -> Looked:
-    """Look at every mask of the current result, and keep what is found beside it. on_images: is told how many so far.
+def find(output: str, asked: Asked, access: Access, on_images: OnImages = lambda _done, _of: None) -> Looked:
+    """Look at every mask of the current result, and keep what is found beside it. on_images: is told how many images
+    were looked at, and of how many.
 
     Raises RefusedError for a kind that there is not, and where there is no result.
     """
@@ -126,8 +128,9 @@ def _found(
     boxes: Boxes | None,
     shown: by_model.ModelView | None,
     looked: Looked,
-    on_images: Callable[[int], None],
+    on_images: OnImages,
 ) -> Iterator[Finding]:
+    total = sum(result.manifest.counts.images.values())
     for group in groups(result):
         for _, image, masks in read_group(result, group, COLUMNS):
             looked.images += 1
@@ -140,7 +143,7 @@ def _found(
             yield from (found for found in best.values() if asked.wants(found.kind))
             if shown is not None and image["status"] == "ok":
                 yield from shown.findings(image, masks)
-            on_images(looked.images)
+            on_images(looked.images, total)
     if shown is not None:
         yield from (found for found in shown.misfits() if asked.wants(found.kind))
 

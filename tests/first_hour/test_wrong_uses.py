@@ -37,6 +37,7 @@ WRONG_USES = {
     "relabel run --masks coarse.json --output out": "--images is missing: masks of the source coco do not say where",
     f"{RUN} --model vit_h": "model vit_h needs --checkpoint: the official one is https://",
     "relabel refine photos/chelsea.jpg": "Missing argument 'MASK'",
+    "relabel findings out --with-model": "Option '--with-model' requires an argument. `relabel findings --help`",
     # not there, or not yet
     "relabel run --images photos --masks nowhere.json --output out": "the masks nowhere.json do not exist",
     "relabel run --images nowhere --masks coarse.json --output out": "the image folder nowhere does not exist",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from pathlib import Path
 
 import pytest
 from rich.table import Table
 
 from jobs import console
-from jobs.console import Screen, broken
+from jobs.console import Pulse, Screen, broken
 from jobs.observe import watch
 from pipeline.progress.events import Sealing
 from pipeline.words import plural
@@ -56,6 +57,16 @@ def test_elsewhere_a_line_is_one_line_without_colours_or_spinners() -> None:
         status.update("still at it")
     pipe.tell(f"{PROSE} {PROSE}")
     assert shown(pipe) == f"{PROSE} {PROSE}\n"
+
+
+def test_elsewhere_it_is_told_once_a_minute_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pulse, "EVERY_S", 0.02)
+    pipe, deadline = Screen(file=io.StringIO(), width=80), time.monotonic() + 20
+    with pipe.doing("looking at masks") as status:
+        status.update("looking at masks: 7 of 40 images")
+        while "7 of 40 images: 0 s so far" not in shown(pipe) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert "looking at masks: 7 of 40 images: 0 s so far\n" in shown(pipe)
 
 
 def test_a_terminal_shows_at_once_what_goes_on() -> None:
