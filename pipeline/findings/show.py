@@ -57,4 +57,5 @@ def _patch(row: dict[str, Any], accept_above: float | None) -> dict[str, Any]:
 
 
 def _example(row: dict[str, Any]) -> str:
-    return f"  {row['image_uri']}, {row['category'] or 'mask'} {row['mask_id'] or ''}: {row['detail']}"
+    mask = f", {row['category'] or 'mask'} {row['mask_id']}" if row["mask_id"] else ""
+    return f"  {row['image_uri']}{mask}: {row['detail']}"

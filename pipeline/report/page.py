@@ -93,7 +93,7 @@ def render(
     }
     body = "\n".join(
         [
-            _header(result),
+            _header(result, bool(suspected)),
             "<main>",
             _totals(result, found, truth),
             coverage.section(result.scan(), failures(result)),
@@ -109,7 +109,7 @@ def render(
     return document(f"Audit of {result.store.uri}", body, data, _asset("before_after.js") + _asset("page.js"))
 
 
-def _header(result: Result) -> str:
+def _header(result: Result, with_findings: bool) -> str:
     manifest = result.manifest
     facts = [
         ("Method", manifest.fingerprint),
@@ -118,11 +118,13 @@ def _header(result: Result) -> str:
         ("Images", manifest.images_root),
     ]
     listed = "".join(f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts)
+    findings = '<a href="#findings">Findings</a>' if with_findings else ""
     return (
         f'<header><p class="mark">relabel <span>audit</span></p><h1>{escape(result.store.uri)}</h1>'
         f'<dl class="facts">{listed}</dl>'
         '<nav aria-label="Sections"><a href="#overview">Overview</a><a href="#quality">Quality</a>'
-        '<a href="#categories">Categories</a><a href="#gallery">Gallery</a></nav></header>'
+        '<a href="#categories">Categories</a>'
+        f'{findings}<a href="#gallery">Gallery</a></nav></header>'
     )
 
 

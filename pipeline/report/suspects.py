@@ -68,7 +68,8 @@ def _cards(result: Result, rows: Sequence[Row], images_root: str | None) -> str:
     drawn = "".join(ahead(lambda row: _card(photos, row, masks), shown, THREADS))
     key = (
         '<p class="keys outlines"><span><i class="dot coarse"></i>the mask in question</span>'
-        '<span><i class="dot refined"></i>the one that it collides with</span></p>'
+        '<span><i class="dot refined"></i>the one that it collides with</span>'
+        f"<span>{len(shown):,} of {len(rows):,} that nobody has judged: the most certain of each kind</span></p>"
     )
     return f'{key}<ul class="cards">{drawn}</ul>' if drawn else ""
 
@@ -77,7 +78,8 @@ def _card(photos: Photos, row: Row, masks: Mapping[str, Row]) -> str:
     classes = " / ".join(dict.fromkeys(filter(None, (row["category"], row["other_category"]))))
     return (
         f'<li class="card">{_picture(photos, row, masks)}<div class="what"><p class="name">{escape(row["kind"])}'
-        f"{f': {escape(classes)}' if classes else ''}</p><p class=figures>{escape(row['detail'])}</p>"
+        f"{f': {escape(classes)}' if classes else ''}</p>"
+        f"<p class=figures>{escape(row['detail'])} · certainty {row['certainty']:.2f}</p>"
         f'<p class="figures">{escape(row["image_uri"])}</p></div></li>'
     )
 
