@@ -34,6 +34,7 @@ def train(options: Options, clock: Clock) -> Iterator[Row]:
     if minutes <= 0:
         yield {"not_run": "no time was left"}
         return
+    torch.use_deterministic_algorithms(False)  # what the steps before ask for takes 1.6 times as long (RESULTS.md)
     config, events = _config(options, minutes), queue.Queue[Event | Exception | None]()
     yield {"pack": str(options.pack), "minutes": round(minutes, 2), "feed": config.feed, "crops": config.images}
 
@@ -59,7 +60,6 @@ def _config(options: Options, minutes: float) -> TrainConfig:
     correction of the predicted IoU. All crops have the side in use: after smaller ones alone, whole photographs come
     out worse than before."""
     cv2.setNumThreads(1)
-    torch.use_deterministic_algorithms(False)  # what the steps before ask for takes 1.6 times as long (RESULTS.md)
     init = options.pack / STARTING_WEIGHTS
     settings = {"report_every": 20, "validations": 0, **of_device("cuda")}
     if options.device == "cpu":
