@@ -3,7 +3,7 @@
     python -m tests.benchmarks.gpu_pack ../shared/data/train ../shared/data/train2 [--output build/gpu-pack]
     python -m tests.benchmarks.gpu_pack --check-returned build/gpu
 
-The pack is a DATA folder of `relabel train-lite`: images (WebP, long side 384) balanced by source, masks as RLE, and
+The pack is a DATA folder of `relabel train-lite`: images (WebP) balanced by source, masks as RLE, and
 with each mask three coarse ones: a network's out-of-fold answer, one made from the image, one drawn. Exit code 1
 where a limit is passed: 40 MB for the pack, 64 MiB with the repository, and for what comes back 8 files of 16 MiB.
 """
@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,7 +31,6 @@ from pipeline.models.lite.training.data import Photo, load_all, part_of, photo_c
 from pipeline.models.lite.training.real_damage import grabcut, two_colours
 from tests.benchmarks.gpu_pack_network import out_of_fold
 
-SIDE = 384
 QUALITIES = (75, 65, 55, 45, 35)  # the first that fits
 SAMPLED = 16  # every so many images tell how much all will take
 MASKS_PER_IMAGE = 4
@@ -44,13 +43,26 @@ PYTHON = "3.12"
 WEIGHTS = Path("pipeline/models/weights/lite.safetensors")
 
 
-def make(
-    folders: Sequence[Path], output: Path, images: int, network_images: int, python: str, cache: Path | None
-) -> None:
-    """Write the pack; `network_images` of each fold train the network whose answers are carried."""
-    photos = [small(photo) for photo in balanced(load_all(folders, {"fit", "val"}, cache=cache), images)]
+class Choice(NamedTuple):
+    """`images` photographs of some sources (None: of all), their long side, and how many of a fold train the network
+    whose answers are carried.
+    """
+
+    images: int = 2600
+    side: int = 384
+    sources: Sequence[str] | None = None
+    network_images: int = 400
+
+
+def make(folders: Sequence[Path], output: Path, choice: Choice, python: str, cache: Path | None) -> None:
+    """Write the pack."""
+    known = load_all(folders, {"fit", "val"}, cache=cache)
+    if unknown := set(choice.sources or ()) - {photo.source for photo in known}:
+        sys.exit(f"no photograph is of {', '.join(sorted(unknown))}")
+    wanted = [photo for photo in known if choice.sources is None or photo.source in choice.sources]
+    photos = [small(photo, choice.side) for photo in balanced(wanted, choice.images)]
     photos = [photo for photo in photos if photo.masks]
-    answers = out_of_fold(photos, network_images)
+    answers = out_of_fold(photos, choice.network_images)
     shutil.rmtree(output, ignore_errors=True)
     (output / "images").mkdir(parents=True)
     truth: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
@@ -82,9 +94,9 @@ def balanced(photos: list[Photo], images: int) -> list[Photo]:
     return [photos[index] for index in chosen]
 
 
-def small(photo: Photo) -> Photo:
-    """At a long side of SIDE at most, with its MASKS_PER_IMAGE largest masks of at least MIN_MASK_PX there."""
-    image = photo.image if max(photo.image.shape[:2]) <= SIDE else resize_to_input(photo.image, SIDE)
+def small(photo: Photo, side: int) -> Photo:
+    """At a long side of `side` at most, with its MASKS_PER_IMAGE largest masks of at least MIN_MASK_PX there."""
+    image = photo.image if max(photo.image.shape[:2]) <= side else resize_to_input(photo.image, side)
     size = image.shape[1], image.shape[0]
     masks = [cv2.resize(decode(rle) * np.uint8(255), size, interpolation=cv2.INTER_AREA) > 127 for rle in photo.masks]
     masks = sorted((mask for mask in masks if MIN_MASK_PX <= mask.sum() < 0.95 * mask.size), key=lambda m: -m.sum())
@@ -156,8 +168,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="*", help="folders with gt.json and images/")
     parser.add_argument("--output", type=Path, default=Path("build/gpu-pack"))
-    parser.add_argument("--images", type=int, default=2600)
-    parser.add_argument("--network-images", type=int, default=400, help="of each fold, to train the network with")
+    usual = Choice()
+    parser.add_argument("--images", type=int, default=usual.images)
+    parser.add_argument("--side", type=int, default=usual.side, help="long side of images, pixels")
+    parser.add_argument("--sources", nargs="+", help="only photographs of these (default: all)")
+    parser.add_argument("--network-images", type=int, default=usual.network_images, help="of a fold, for the network")
     parser.add_argument("--python", default=PYTHON, help=f"version of the machine's (default: {PYTHON})")
     parser.add_argument("--cache", type=Path, help="folder for decoded images")
     parser.add_argument("--check-returned", type=Path, metavar="FOLDER", help="only check what came back")
@@ -166,7 +181,8 @@ def main() -> None:
         problems = too_much_returned(options.check_returned)
     else:
         if options.data:
-            make(options.data, options.output, options.images, options.network_images, options.python, options.cache)
+            choice = Choice(options.images, options.side, options.sources, options.network_images)
+            make(options.data, options.output, choice, options.python, options.cache)
         problems = too_large(options.output)
         print(json.dumps({"pack_bytes": size_of(options.output)}))
     if problems:

@@ -25,7 +25,7 @@ FOLDS = 2
 CELLS = 28
 STRIDES = {4: 24, 8: 40, 16: 112}
 RATE = 2e-3
-INPUT_SIDE = 384
+INPUT_SIDE, STEP = 384, 32  # images are padded to the former, larger ones to a multiple of the latter
 
 
 class MaskHead(nn.Sequential):
@@ -90,8 +90,9 @@ def answer(backbone: Lite0Backbone, head: MaskHead, photo: Photo, rng: np.random
 
 def features(backbone: Lite0Backbone, photo: Photo, boxes: Tensor) -> Tensor:
     """(N, 4) boxes in pixels -> (N, channels, CELLS, CELLS)."""
+    side = max(INPUT_SIDE, -(-max(photo.image.shape[:2]) // STEP) * STEP)
     with torch.no_grad():
-        taps = backbone(normalise(torch.from_numpy(pad(photo.image, INPUT_SIDE))[None]))[1:4]
+        taps = backbone(normalise(torch.from_numpy(pad(photo.image, side))[None]))[1:4]
     return torch.cat(
         [roi_align(tap, [boxes], CELLS, 1 / stride, 2, True) for tap, stride in zip(taps, STRIDES, strict=True)], 1
     )
