@@ -50,7 +50,8 @@ def calibrate(
     """Fit the quality estimates to ground truth, and certify guarantees for masks above a quality threshold.
 
     Half of the sample's images are fitted to, the other half supports the
-    guarantees. Then: relabel seal OUTPUT --calibration FILE
+    guarantees. Then `relabel seal OUTPUT --calibration FILE` applies it.
+
     With --verdicts, what people said of masks drawn at random decides when
     the refined mask is kept; nothing is guaranteed. With --corrections, what
     they corrected and what they left is the truth; guarantees then hold for
