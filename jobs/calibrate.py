@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from jobs import console
-from pipeline.calibration.certificates import DEFAULT_CONFIDENCE, DEFAULT_IOUS, DEFAULT_SHARE
+from pipeline.calibration.certificates import DEFAULT_CONFIDENCE, DEFAULT_IOUS, DEFAULT_SHARE, images_needed
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri
 from pipeline.storage.preflight import check_writable
@@ -122,7 +122,15 @@ def _show(found: Calibration) -> None:
             cells = ["not certifiable", "-", "-", "-"]
         table.add_row(f"{wanted:.2f}", *cells)
     console.out.show(table)
-    console.out.tell(
-        f"all of them hold together with a confidence of {found.confidence:.0%}, each image counting once, for images "
-        "like these, refined and sealed in the same way"
-    )
+    ious = len({one.iou for one in found.certificates})
+    needed = images_needed(ious, found.certificates[0].share, found.confidence or DEFAULT_CONFIDENCE)
+    if max(one.images for one in found.certificates) < needed:
+        console.out.tell(
+            f"a certificate takes at least {needed} of the images that nothing was fitted to, and as many again to fit "
+            "to: give more ground truth, or ask for less (--iou once, --share, --confidence)"
+        )
+    if any(one.certified for one in found.certificates):
+        console.out.tell(
+            f"all of them hold together with a confidence of {found.confidence:.0%}, each image counting once, for "
+            "images like these, refined and sealed in the same way"
+        )

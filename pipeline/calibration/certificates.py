@@ -38,7 +38,7 @@ def certify(
     quality, iou: (N,) of the masks that were kept; image: (N,) equal for masks of one image. The three must not have
     been used to fit `quality`, and images must be a random sample of those that the promise is about.
     """
-    limit = (1 - confidence) / max(1, len(QUALITY_GRID) * len(ious))
+    limit = _limit(len(ious), confidence)
     certificates = []
     for wanted in ious:
         for threshold in QUALITY_GRID:
@@ -58,6 +58,15 @@ def certify(
                 )
             )
     return certificates
+
+
+def images_needed(ious: int, share: float, confidence: float) -> int:
+    """How many images a certificate takes at least, if none of their masks falls short. ious: how many are asked for."""
+    return math.ceil(math.log(_limit(ious, confidence)) / math.log(share))
+
+
+def _limit(ious: int, confidence: float) -> float:
+    return (1 - confidence) / max(1, len(QUALITY_GRID) * ious)
 
 
 def shares_by_image(happened: npt.NDArray[np.bool_], image: npt.NDArray[np.int64]) -> Floats:

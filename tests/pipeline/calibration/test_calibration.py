@@ -11,7 +11,7 @@ import pytest
 from sklearn.ensemble import GradientBoostingRegressor
 
 from pipeline.calibration import apply, fit
-from pipeline.calibration.certificates import certify, hoeffding_bentkus
+from pipeline.calibration.certificates import certify, hoeffding_bentkus, images_needed
 from pipeline.calibration.files import calibration_for, read_calibration
 from pipeline.configuration import resolve
 from pipeline.errors import RefusedError
@@ -86,6 +86,15 @@ def test_margins_keep_the_gain_and_bound_the_harm() -> None:
     takes = estimated >= margin
     assert np.mean(takes & (gain < -0.02)) <= fit.MOST_HARMED
     assert gain[takes].sum() > 0.9 * gain[gain > 0].sum()
+
+
+@pytest.mark.parametrize(("ious", "share"), [([0.8], 0.9), ([0.7, 0.8, 0.9], 0.9), ([0.8], 0.5)])
+def test_how_many_images_a_certificate_takes(ious: list[float], share: float) -> None:
+    enough = images_needed(len(ious), share, 0.9)
+    for images, certified in ((enough, True), (enough - 1, False)):
+        perfect = np.full(images, 0.97)
+        found = certify(perfect, perfect, np.arange(images), ious=ious, share=share, confidence=0.9)
+        assert {one.certified for one in found} == {certified}
 
 
 def test_certificates_hold_as_often_as_they_promise() -> None:
