@@ -61,7 +61,7 @@ def certify(
 
 
 def images_needed(ious: int, share: float, confidence: float) -> int:
-    """How many images a certificate takes at least, if none of their masks falls short. ious: how many are asked for."""
+    """How many images a certificate takes at least, if none of their masks falls short. ious: how many are asked."""
     return math.ceil(math.log(_limit(ious, confidence)) / math.log(share))
 
 
