@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from jobs import console
-from jobs.observe import watch
 from jobs.options import (
     PANEL_METHOD,
     PANEL_OPERATION,
@@ -136,8 +135,10 @@ def run(
 
     Example: relabel run --images s3://b/photos --masks s3://b/coarse.json --output s3://b/refined
     """
-    from pipeline.job import run as run_pipeline  # these take a second to import
-    from pipeline.request import Wanted, make_request
+    with console.err.doing("reading the configuration"):
+        from jobs.observe import watch  # these take a second to import
+        from pipeline.job import run as run_pipeline
+        from pipeline.request import Wanted, make_request
 
     wanted = parse_actors(actors) if actors else Actors(None, None)
     overrides: dict[str, dict[str, Any]] = {

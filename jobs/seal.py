@@ -6,11 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import console, progress
-from pipeline.calibration.files import NAMED
-from pipeline.configuration import read_config
-from pipeline.storage import Access, Store
-from pipeline.storage.paths import absolute
+from jobs import console
 
 
 def seal(
@@ -47,20 +43,25 @@ def seal(
 
     Example: relabel seal s3://bucket/refined --calibration calibration.json
     """
-    access = Access(endpoint_url)
-    wanted: dict[str, Any] = {}
-    if config is not None:
-        wanted |= read_config(config, "default", {}, access).gate.model_dump(exclude_unset=True)
-    options = {
-        "calibration": absolute(calibration) if calibration not in (None, *NAMED) else calibration,
-        "min_quality_gain": min_quality_gain,
-        "review_below": review_below,
-        "enabled": gate,
-    }
-    wanted |= {key: value for key, value in options.items() if value is not None}
+    with console.err.doing("opening the result"):
+        from jobs import progress  # these take a second to import
+        from pipeline.calibration.files import NAMED
+        from pipeline.configuration import read_config
+        from pipeline.output.reseal import reseal
+        from pipeline.storage import Access, Store
+        from pipeline.storage.paths import absolute
 
-    from pipeline.output.reseal import reseal  # it takes a second to import
-
+        access = Access(endpoint_url)
+        wanted: dict[str, Any] = {}
+        if config is not None:
+            wanted |= read_config(config, "default", {}, access).gate.model_dump(exclude_unset=True)
+        options = {
+            "calibration": absolute(calibration) if calibration not in (None, *NAMED) else calibration,
+            "min_quality_gain": min_quality_gain,
+            "review_below": review_below,
+            "enabled": gate,
+        }
+        wanted |= {key: value for key, value in options.items() if value is not None}
     with progress.drawing() as draw:
         sealed = reseal(Store(absolute(output), access), wanted, draw, method=method, assume_exclusive=assume_exclusive)
     progress.summary(sealed.manifest, output)

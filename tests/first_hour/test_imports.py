@@ -69,6 +69,7 @@ IN = ("--images", str(DEMO / "images"), "--masks", str(DEMO / "coarse.json"))
         ("bench",),
         ("calibrate", "{here}/out", "--ground-truth", "truth.json", "--output", "{here}/c.json"),
         ("plan", *IN, "--output", "{here}/out", "--estimate"),
+        ("seal", "{here}/out"),
         ("train-lite", "{here}/data", "{here}/out", "--steps", "1"),
         ("value", "{here}/out", "--ground-truth", "truth.json"),
     ],
