@@ -124,6 +124,6 @@ def kept_actors(wanted: bool) -> Iterator[KeptActors | None]:
 
 def is_there(name: str) -> bool:
     """Whether an actor has that name: it runs, or waits until it can."""
-    with suppress(ValueError):  # Ray's "no"
+    with suppress(ValueError):  # which Ray raises where no actor has that name: the answer is no
         return ray.get_actor(name) is not None
     return False

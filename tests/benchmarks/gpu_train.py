@@ -34,16 +34,20 @@ def train(options: Options, clock: Clock) -> Iterator[Row]:
     if minutes <= 0:
         yield {"not_run": "no time was left"}
         return
-    torch.use_deterministic_algorithms(False)  # what the steps before ask for takes 1.6 times as long (RESULTS.md)
     config, events = _config(options, minutes), queue.Queue[Event | Exception | None]()
     yield {"pack": str(options.pack), "minutes": round(minutes, 2), "feed": config.feed, "crops": config.images}
 
+    deterministic = torch.are_deterministic_algorithms_enabled()  # the steps before ask for it; 1.6 times as long here
+
     def work() -> None:
         try:
+            torch.use_deterministic_algorithms(False)
             train_lite(config, events.put)
             events.put(None)
         except Exception as error:  # raised again where the rows are read
             events.put(error)
+        finally:
+            torch.use_deterministic_algorithms(deterministic)
 
     threading.Thread(target=work, daemon=True).start()
     while (event := events.get()) is not None:
