@@ -4,7 +4,8 @@
     python -m tests.benchmarks.gpu_pack --check-returned build/gpu
 
 The pack is a DATA folder of `relabel train-lite`: images (WebP) balanced by source, masks as RLE, and with each mask
-three coarse ones: a network's out-of-fold answer, one made from the image, one drawn. Exit code 1 where a limit is passed: 40 MB for the pack, 64 MiB with the repository, and for what comes back 8 files of 16 MiB.
+three coarse ones: a network's out-of-fold answer, one made from the image, one drawn. Exit code 1 where a limit is
+passed: 40 MB for the pack, 64 MiB with the repository, and for what comes back 8 files of 16 MiB.
 """
 
 from __future__ import annotations

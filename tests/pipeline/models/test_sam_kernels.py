@@ -18,7 +18,7 @@ from pipeline.models.sam_attention import AttentionLayer, attention_on
 from pipeline.models.sam_linear import Linear
 
 pytestmark = pytest.mark.skipif(
-    find_spec("triton") is None, reason="this torch is a build for CPUs, without Triton: there the product has no kernels to test"
+    find_spec("triton") is None, reason="a torch for CPUs has no Triton, and the product no kernels there"
 )
 
 CASES = {  # channels, heads, side of the grid, window (0: whole), keys of a block
