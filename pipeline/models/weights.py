@@ -24,8 +24,6 @@ from pipeline.storage.backoff import STORE_ERRORS, is_failure, retried
 from pipeline.storage.file_systems import connect
 
 LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.safetensors"
-LITE_CORRECTION = LITE_WEIGHTS.with_name("lite.iou.safetensors")
-"""Corrects the predicted IoU of the packaged weights, and of no others: their hash is that of both files."""
 BLOCK_BYTES = 1 << 24
 ADAPTER_FORMAT = "relabel-iou-adapter-1"
 ADAPTER_BYTES = 1 << 26  # of an adapter, at most; those of ViT-H's head are about 30 kB
@@ -123,23 +121,17 @@ def local_path(weights: Weights) -> Path:
     return _keep(fetched, found, weights.uri, weights.folder)
 
 
-def files_of(path: Path) -> tuple[Path, ...]:
-    """The files that make up the weights at `path`."""
-    return (LITE_WEIGHTS, LITE_CORRECTION) if path == LITE_WEIGHTS else (path,)
-
-
 def hash_weights(path: Path, folder: tuple[str, ...] = ()) -> str:
-    """SHA-256 (hex) of the weights at `path`: of all their files, one after another; of a folder, its manifest's."""
-    return folders.hash_folder(path, folder) if folder else hash_file(*files_of(path))
+    """SHA-256 (hex) of the weights at `path`; of a folder, its manifest's."""
+    return folders.hash_folder(path, folder) if folder else hash_file(path)
 
 
-def hash_file(*paths: Path) -> str:
-    """SHA-256 (hex) of the files' content, one after another."""
+def hash_file(path: Path) -> str:
+    """SHA-256 (hex) of the file's content."""
     digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                digest.update(block)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -23,7 +23,7 @@ from pipeline.models.lite.backbone import Lite0Backbone
 from pipeline.models.lite.model import normalise
 from pipeline.models.lite.network import ImageFeatures, LiteNetwork, load_weights
 from pipeline.models.lite.training.imagenet import load_imagenet
-from pipeline.models.weights import LITE_WEIGHTS, files_of
+from pipeline.models.weights import LITE_WEIGHTS
 from pipeline.storage import brief
 
 BATCH = 8
@@ -58,7 +58,7 @@ def _efficientnet(name: str) -> Features:
 
 def _lite(name: str) -> Features:
     network = LiteNetwork()
-    load_weights(network, *(path.read_bytes() for path in files_of(LITE_WEIGHTS)))
+    load_weights(network, LITE_WEIGHTS.read_bytes())
 
     def maps(windows: Tensor) -> list[Tensor]:
         found: ImageFeatures = network.encoder(normalise(windows))

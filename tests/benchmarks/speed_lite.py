@@ -52,12 +52,12 @@ def loop(iterations: int, threads: int | None) -> Callable[[list[Photo]], list[l
 
     from pipeline.models.device.transfer import PromptTensors
     from pipeline.models.lite.network import LiteNetwork, load_weights
-    from pipeline.models.weights import LITE_WEIGHTS, files_of
+    from pipeline.models.weights import LITE_WEIGHTS
 
     if threads:
         torch.set_num_threads(threads)
     network = LiteNetwork()
-    load_weights(network, *(path.read_bytes() for path in files_of(LITE_WEIGHTS)))
+    load_weights(network, LITE_WEIGHTS.read_bytes())
     network.eval()
 
     def prompts(mask: Mask, frame: Frame) -> PromptTensors:

@@ -26,7 +26,7 @@ from pipeline.models.lite.fast import FastDecoder, FastEncoder
 from pipeline.models.lite.network import ImageFeatures, LiteNetwork, load_weights
 from pipeline.models.protocol import Asked, Candidates, Pending, PromptBatch
 from pipeline.models.registry import LITE, ModelSpec, Runtime
-from pipeline.models.weights import LITE_WEIGHTS, files_of
+from pipeline.models.weights import LITE_WEIGHTS
 
 INPUT_SIDE, MASK_SIDE, STRIDE = LITE.input_side, LITE.mask_side, 16
 PIXEL_MEAN, PIXEL_STD = LITE.normalisation.mean[0], LITE.normalisation.std[0]  # the same in each channel
@@ -58,12 +58,12 @@ class LiteModel:
 
         dtype: of the networks' inner values; logits and predicted IoU are float32 (models/lite/fast.py).
         """
-        files = [path.read_bytes() for path in files_of(weights_path or LITE_WEIGHTS)]
-        self.weights_sha256 = hashlib.sha256(b"".join(files)).hexdigest()
+        content = (weights_path or LITE_WEIGHTS).read_bytes()
+        self.weights_sha256 = hashlib.sha256(content).hexdigest()
         self.device = torch.device(device)
         self.looks = self.device.type != "cpu"
         network = LiteNetwork()
-        load_weights(network, *files)
+        load_weights(network, content)
         network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
         self._encoder = FastEncoder(network.encoder, dtype)
         self._decoder = FastDecoder(network.decoder, INPUT_SIDE // STRIDE, dtype)

@@ -170,9 +170,9 @@ class LiteNetwork(nn.Module):
         self.encoder, self.decoder = ImageEncoder(), MaskDecoder()
 
 
-def load_weights(network: LiteNetwork, *files: bytes) -> None:
-    """Fill the network from the content of safetensors files; without a correction of the IoU it is zero."""
-    given = {name: tensor.float() for data in files for name, tensor in load(data).items()}
+def load_weights(network: LiteNetwork, content: bytes) -> None:
+    """Fill the network from the content of a safetensors file; without a correction of the IoU it is zero."""
+    given = {name: tensor.float() for name, tensor in load(content).items()}
     untouched = {name: tensor for name, tensor in network.state_dict().items() if CORRECTION in name}
     network.load_state_dict(untouched | given)
 

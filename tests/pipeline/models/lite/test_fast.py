@@ -20,7 +20,7 @@ from pipeline.models.lite.fast import FastDecoder, FastEncoder, fast_outline_ban
 from pipeline.models.lite.model import LiteModel
 from pipeline.models.lite.network import ImageFeatures, LiteNetwork, load_weights, outline_band
 from pipeline.models.lite.network import mask_facts as plain_facts
-from pipeline.models.weights import LITE_WEIGHTS, files_of
+from pipeline.models.weights import LITE_WEIGHTS
 from pipeline.refiners import REFINERS, RefineImage
 from schemas.config import Method
 from tests.conftest import DEMO, ROOT
@@ -36,7 +36,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
 @pytest.fixture(scope="module")
 def network() -> LiteNetwork:
     network = LiteNetwork()
-    load_weights(network, *(path.read_bytes() for path in files_of(LITE_WEIGHTS)))
+    load_weights(network, LITE_WEIGHTS.read_bytes())
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
