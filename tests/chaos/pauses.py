@@ -1,6 +1,6 @@
 """Hold a command before each of its writes and deletes, let another one overtake it, wake it, and look at what is left.
 
-    python -m tests.chaos.pauses [--all] [--s3] [--seed 0]
+    python -m tests.chaos.pauses [--all [--part 1/4]] [--s3] [--seed 0]
 
 All in one process, with a lease that lapses after 0.2 s and a model that is a hash. A command's writes and deletes are
 counted, not listed by hand: of the output's files, its leases, and those of an export. Held at the n-th of them, with
@@ -42,6 +42,8 @@ from tests.pipeline.outputs import Output
 
 UNTOUCHED = "0005.jpg"
 """An image that no command refines again: verdicts on others would no longer be of what was seen."""
+
+TOLD_EVERY = 20
 
 
 def bytes_of(output: Output) -> dict[str, str]:
@@ -167,15 +169,18 @@ def pairs(bench: Bench) -> list[tuple[str, int, str]]:
 
 
 def play(
-    folder: Path, number: int | None, seed: int, remote: Store | None = None, part: tuple[int, int] = (0, 1)
+    folder: Path, number: int | None, seed: int, remote: Store | None = None, part: tuple[int, int] = (1, 1)
 ) -> list[dict[str, Any]]:
-    """Try so many pairs, drawn from the seed, or all of a part. One entry for each."""
+    """Try so many pairs, drawn from the seed, or all; of these the k-th of n parts. One entry for each."""
     found = []
     with guarding():
         bench = Bench(folder, remote)
         every = pairs(bench)
         chosen = every if number is None else random.Random(seed).sample(every, number)
-        for one in chosen[part[0] :: part[1]]:
+        mine = chosen[part[0] - 1 :: part[1]]
+        for index, one in enumerate(mine):
+            if index % TOLD_EVERY == 0:
+                print(f"{index} of {len(mine)} pairs", file=sys.stderr, flush=True)
             entry = bench.pair(*one)
             if entry is not None:
                 found.append(entry)
@@ -190,16 +195,18 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--s3", action="store_true", help="on an S3 server of this machine, instead of its disk")
-    parser.add_argument("--part", default="0/1", help="with --all: which of how many parts of the pairs")
+    parser.add_argument("--part", default="1/1", metavar="K/N", help="with --all: the K-th of N parts of the pairs")
     given = parser.parse_args()
     begun = time.monotonic()
-    low, _, of = given.part.partition("/")
+    part, _, parts = map(str.strip, given.part.partition("/"))
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        parser.error(f"--part {given.part}: K/N with K from 1 to N, as in 1/4")
     with (
         tempfile.TemporaryDirectory(prefix="relabel-pauses-") as folder,
         s3_server() if given.s3 else nullcontext() as s3,
     ):
         remote = Store("s3://chaos/pauses", Access(s3)) if s3 else None
-        tried = play(Path(folder), None if given.all else given.pairs, given.seed, remote, (int(low), int(of)))
+        tried = play(Path(folder), None if given.all else given.pairs, given.seed, remote, (int(part), int(parts)))
     sound = sum(not entry["wrong"] for entry in tried)
     said = sum(bool(entry["said"]) for entry in tried)
     print(f"{sound} of {len(tried)} pairs sound; {said} held commands said that they were overtaken")
