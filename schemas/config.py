@@ -41,7 +41,7 @@ UNCHANGED_SINCE = {"none": 3, "grabcut": 3, "dense-crf": 3, "cascadepsp": 3, "to
 """Refiners that a later METHOD_VERSION did not change, by the version that their results still bear."""
 
 
-LATER = ("min_region_px", "per_category", "box_trials")
+LATER = ("min_region_px", "per_category", "box_trials", "crop_below")
 """Keys of a method that are hashed and written where they are given alone: others are called what they always were."""
 
 
@@ -74,6 +74,12 @@ class Method(_Frozen):
     iterations: int = Field(default=1, ge=1, le=100, description="rounds of prompting; a named vit_*: 5")
     crop_ratio: float = Field(
         default=0.0, ge=0, le=10, description="one more look at a crop, so much larger than the mask's box; 0: none"
+    )
+    crop_below: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="crops only of masks smaller than this share of the image's longer side; 0: all",
     )
     mirror: bool = Field(default=False, description="one more look, at the image's mirror image")
     colour_vote: float = Field(

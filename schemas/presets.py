@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 tests/benchmarks/RESULTS.md. The two published ones are SAMRefiner as its code and as its paper have it."""
 
 RETIRED = {
-    "best": "its further look, at a crop, gains nothing over `balanced` with lite and takes 1.5 times as long; "
-    "`method: {crop_ratio: 1.6}` in --config is the same"
+    "best": "it has no calibration, and its crops of large objects gain nothing over `balanced` with lite; "
+    "`method: {crop_ratio: 1.6, crop_below: 0.5}` in --config crops small ones alone"
 }
 """Presets that are still taken, and that nobody should choose any more: why."""

@@ -52,12 +52,17 @@ class Judged(NamedTuple):
     scores: Scores
 
 
-def object_window(box_xyxy: tuple[int, int, int, int], size_hw: tuple[int, int], ratio: float) -> Window | None:
+def object_window(
+    box_xyxy: tuple[int, int, int, int], size_hw: tuple[int, int], ratio: float, below: float = 0.0
+) -> Window | None:
     """A mask's tight box (inclusive, in an image (H, W)), its sides `ratio` times as long, cut at the image border.
 
-    None where the crop would show the object hardly larger than the whole image does.
+    None where the crop would show the object hardly larger than the whole image does, and where the box's longer side
+    is not below that share of the image's (0: any is).
     """
     (x1, y1, x2, y2), (height, width) = box_xyxy, size_hw
+    if below and max(x2 - x1 + 1, y2 - y1 + 1) >= below * max(height, width):
+        return None
     margin_x = max(SMALLEST_MARGIN_PX, round((x2 - x1 + 1) * (ratio - 1) / 2))
     margin_y = max(SMALLEST_MARGIN_PX, round((y2 - y1 + 1) * (ratio - 1) / 2))
     left, top = max(0, x1 - margin_x), max(0, y1 - margin_y)

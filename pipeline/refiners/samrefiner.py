@@ -278,9 +278,9 @@ def _mirrored(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
 
 def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, View]]:
     """Views of crops, each with its instance's index, for the instances that a crop shows larger."""
-    ratio = batch.method.crop_ratio
+    ratio, below = batch.method.crop_ratio, batch.method.crop_below
     there = [(index, i.current.box_xyxy, i.frame.size_hw) for index, i in enumerate(instances) if i.current.mask.size]
-    windows = [(index, object_window(box, size_hw, ratio)) for index, box, size_hw in there]
+    windows = [(index, object_window(box, size_hw, ratio, below)) for index, box, size_hw in there]
     wanted = [(index, window) for index, window in windows if window]
     for start in range(0, len(wanted), batch.method.encode_batch):
         pictures, closer = [], []

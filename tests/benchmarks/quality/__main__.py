@@ -173,7 +173,9 @@ def main() -> None:
     parser.add_argument("--weights", default=None, help="lite weights; default: the packaged ones")
     parser.add_argument("--every", type=int, default=1, help="use every n-th photograph of everything")
     parser.add_argument("--others-every", type=int, default=1, help="baselines and other presets: every n-th of those")
-    parser.add_argument("--seen-every", type=int, default=4, help="every n-th photograph of those that lite was fitted to")
+    parser.add_argument(
+        "--seen-every", type=int, default=4, help="every n-th photograph of those that lite was fitted to"
+    )
     parser.add_argument("--control-every", type=int, default=4)
     parser.add_argument("--crf-every", type=int, default=3, help="DenseCRF takes seconds for each mask")
     parser.add_argument("--workers", type=int, default=2)

@@ -40,6 +40,8 @@ def test_a_window_holds_the_object_and_stays_inside() -> None:
     assert object_window((10, 20, 49, 59), SIZE_HW, 1.5) == (0, 10, 60, 70)
     assert object_window((0, 0, 189, 109), SIZE_HW, 1.5) is None  # nothing closer to see
     assert object_window((100, 60, 101, 61), SIZE_HW, 1.2) == (92, 52, 110, 70)  # a margin in pixels at least
+    assert object_window((10, 20, 49, 59), SIZE_HW, 1.5, below=0.21) == (0, 10, 60, 70)
+    assert object_window((10, 20, 49, 59), SIZE_HW, 1.5, below=0.2) is None  # 40 of 200 pixels
 
 
 @pytest.mark.parametrize("mirror", [False, True])
