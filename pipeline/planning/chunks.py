@@ -64,10 +64,9 @@ class Chunks(Sequence[Chunk]):
         place = bisect_left(self._keys, _key(chunk_id))
         return place if place < len(self) and self._table["chunk_id"][place].as_py() == chunk_id else None
 
-    def numbers(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Of each chunk, the number of its increment, and its own in it as it was committed."""
-        keys = np.asarray(self._keys, np.int64)
-        return keys >> ORDINAL_BITS, keys & ((1 << ORDINAL_BITS) - 1)
+    def first_from(self, increment: int, ordinal: int) -> int:
+        """Where an increment's chunk of that number stands, or else what comes next."""
+        return bisect_left(self._keys, increment << ORDINAL_BITS | ordinal)
 
     def without(self, superseded: Mapping[str, int]) -> Chunks:
         """All but those of which every row is superseded. superseded: numbers of rows by chunk id."""

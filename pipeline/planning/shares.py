@@ -7,7 +7,7 @@ than there are runs, the increments' numbers tell who takes them, so that not al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,10 @@ class Share:
 
     def takes(self, plan: Plan) -> npt.NDArray[np.bool_]:
         """Which of the plan's chunks, in its order, are this share's."""
-        return share_numbers(plan, self.of) == self.number
+        mine = np.zeros(len(plan.chunks), np.bool_)
+        for number, places in pieces(plan, self.of):
+            mine[places] = number == self.number
+        return mine
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,11 @@ class Unsealed:
         return f"part {self.share} is done; not sealed yet: {what} left to {parts} {named} of {self.share.of}"
 
 
-def share_numbers(plan: Plan, of: int) -> npt.NDArray[np.int64]:
-    """The number, from 1, of the share that has each of the plan's chunks, in its order."""
-    increments, ordinals = plan.chunks.numbers()
-    last = max(plan.committed, default=0)
-    sizes = np.array([plan.committed.get(number, 0) for number in range(last + 1)], np.int64)
-    return (ordinals * of // sizes[increments] + increments) % of + 1
+def pieces(plan: Plan, of: int) -> Iterator[tuple[int, slice]]:
+    """What each of `of` shares takes of each increment: the share's number, from 1, and the places of its chunks in the
+    plan.
+    """
+    for increment, size in plan.committed.items():
+        edges = [plan.chunks.first_from(increment, -(-piece * size // of)) for piece in range(of + 1)]
+        for piece in range(of):
+            yield (piece + increment) % of + 1, slice(edges[piece], edges[piece + 1])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.planning.chunks import Chunks
 from pipeline.planning.increment import Plan
-from pipeline.planning.shares import Share, Unsealed, share_numbers
+from pipeline.planning.shares import Share, Unsealed, pieces
 from pipeline.refining.chunk import Task
 from pipeline.refining.parts import find_parts
 from pipeline.storage import Store
@@ -79,7 +79,7 @@ def left_over(planned: Plan, run: Store, limit: int | None, share: Share) -> Uns
     """What of the plan's first `limit` images, or of all, no run has finished yet; None where nothing is left."""
     left = _taken(planned.chunks, limit)
     left[find_parts(run, planned).done >= left] = 0
-    numbers = np.unique(share_numbers(planned, share.of)[left > 0]).tolist()
+    numbers = sorted({number for number, places in pieces(planned, share.of) if left[places].any()})
     return Unsealed(share, int(np.count_nonzero(left)), int(left.sum()), numbers) if numbers else None
 
 

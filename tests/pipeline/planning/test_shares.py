@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.planning.increment import Plan, read_plan
-from pipeline.planning.shares import Share, Unsealed, share_numbers
+from pipeline.planning.shares import Share, Unsealed, pieces
 from pipeline.refining.pending import left_over, pending
 from tests.pipeline.outputs import Output
 
@@ -20,7 +20,10 @@ def planned(output: Output, *corpora: dict[int, tuple[int, str]]) -> Plan:
 
 
 def numbered(plan: Plan, of: int) -> dict[str, int]:
-    return dict(zip((chunk.chunk_id for chunk in plan.chunks), share_numbers(plan, of).tolist(), strict=True))
+    numbers = np.zeros(len(plan.chunks), int)
+    for number, places in pieces(plan, of):
+        numbers[places] = number
+    return dict(zip((chunk.chunk_id for chunk in plan.chunks), numbers.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 7, 50])
