@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.planning.increment import Planned
+from pipeline.planning.shares import Unsealed
 from pipeline.progress.breakdown import ChunkFinished
 from pipeline.progress.events import (
     Covered,
@@ -95,6 +96,10 @@ class JsonLog:
         content = manifest.as_dict()
         known = ("fingerprint", "generation", "planned", "sealed", "counts")
         self.event("sealed", **{key: content[key] for key in known})
+
+    def unsealed(self, left: Unsealed) -> None:
+        """What a run of a part says in place of a summary."""
+        self.event("unsealed", part=str(left.share), chunks=left.chunks, images=left.images, parts=list(left.numbers))
 
 
 def _rounded(fields: Mapping[str, Any]) -> dict[str, Any]:

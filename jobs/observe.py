@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from jobs import console, progress
 from jobs.json_log import JsonLog, run_id
 from pipeline.errors import RelabelError
-from pipeline.progress.events import OnEvent, everybody
+from pipeline.planning.shares import Unsealed
+from pipeline.progress.breakdown import ChunkFinished
+from pipeline.progress.events import Event, OnEvent, everybody
 from schemas.config import Operation
 from schemas.manifest import Manifest
 
@@ -18,15 +20,28 @@ if TYPE_CHECKING:
     from pipeline.progress.metrics import RunMetrics
 
 
+class RefinedRows:
+    """A listener that counts rows, images and masks, of the chunks that a run refines."""
+
+    refined = failed = 0
+
+    def __call__(self, event: Event) -> None:
+        """Count them."""
+        if isinstance(event, ChunkFinished):
+            self.refined += event.images + event.masks
+            self.failed += event.failed
+
+
 @dataclass(frozen=True)
 class Watch:
-    """`on_event` goes into the run; `sealed` takes what came out of it."""
+    """`on_event` goes into the run; `sealed` or `unsealed` takes what came out of it."""
 
     on_event: OnEvent
     operation: Operation
     log: JsonLog | None
     metrics: RunMetrics | None
     draw: progress.Drawing
+    rows: RefinedRows
 
     def sealed(self, manifest: Manifest, output: str) -> None:
         """Say how it ended, and let the metrics be scraped once more: the process is about to end."""
@@ -40,6 +55,18 @@ class Watch:
             self.metrics.sealed(manifest)
             self.metrics.linger(self.operation.metrics_linger_s)
 
+    def unsealed(self, left: Unsealed) -> None:
+        """Say what is left to others, where a run of a part ends before them."""
+        if self.log:
+            self.log.unsealed(left)
+        else:
+            self.draw.end()
+            console.out.tell(
+                f"{left.line()}\nwhoever ends last seals; a run without --part does what is left, and seals"
+            )
+        if self.metrics:
+            self.metrics.linger(self.operation.metrics_linger_s)
+
 
 @contextmanager
 def watch(operation: Operation) -> Iterator[Watch]:
@@ -47,11 +74,12 @@ def watch(operation: Operation) -> Iterator[Watch]:
     log = JsonLog(run_id()) if operation.log_format == "json" else None
     metrics = _serve(operation.metrics_port)
     with progress.drawing() as draw:
-        listeners: list[OnEvent] = [log or draw]
+        rows = RefinedRows()
+        listeners: list[OnEvent] = [log or draw, rows]
         if metrics:
             listeners.insert(0, metrics.on_event)
         try:
-            yield Watch(everybody(*listeners), operation, log, metrics, draw)
+            yield Watch(everybody(*listeners), operation, log, metrics, draw, rows)
         except RelabelError as error:
             if log:
                 log.event("error", level="error", kind=type(error).__name__, message=str(error))

@@ -171,6 +171,14 @@ def parse_actors(text: str) -> Actors:
     return actors
 
 
+def parse_part(text: str) -> tuple[int, int]:
+    """K/N. Raises RefusedError for anything else."""
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise RefusedError(f"--part takes K/N with K from 1 to N, not {text}")
+    return int(number), int(parts)
+
+
 def unread_code(scan: Scanned | None, max_unread: int) -> int:
     """3 where more of the input was left unread than may be, else 0; said on stderr. scan: of the manifest."""
     unread = scan.unread if scan else 0

@@ -32,13 +32,13 @@ from jobs.options import (
     RefinerName,
     SourceName,
     parse_actors,
+    parse_part,
     parse_reasons,
     unread_code,
 )
 from pipeline.calibration.files import NAMED
 from pipeline.storage.paths import absolute
 from pipeline.words import plural
-from schemas.manifest import Counts
 
 
 def run(
@@ -51,6 +51,16 @@ def run(
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Refine only the first N images of the plan.")
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Refine the K-th of N parts of the plan: one of N runs side by side. The last of them seals.",
+        ),
+    ] = None,
+    no_plan: Annotated[
+        bool, typer.Option("--no-plan", help="Read no input: refine what `relabel plan` has planned by now.")
+    ] = False,
     prune: Prune = False,
     checksum: Checksum = False,
     new_version: Annotated[
@@ -131,6 +141,10 @@ def run(
     Kill it at any time: rerun the same command to resume. Run it again after
     the dataset has grown: only new or changed images are processed.
 
+    Several runs on one output, each with another --part, share the work, and the
+    result is that of one. Exit code 0 of a part: all that it had to do is done;
+    it says what is left to others.
+
     Exit codes: 0 done; 1 the job failed; 2 refused to start; 3 done, with failed rows or unread files.
 
     Example: relabel run --images s3://b/photos --masks s3://b/coarse.json --output s3://b/refined
@@ -138,6 +152,9 @@ def run(
     with console.err.doing("reading the configuration"):
         from jobs.observe import watch  # these take a second to import
         from pipeline.job import run as run_pipeline
+        from pipeline.job import run_share
+        from pipeline.planning.scans import scan_entry
+        from pipeline.planning.shares import Share, Unsealed
         from pipeline.request import Wanted, make_request
 
     wanted = parse_actors(actors) if actors else Actors(None, None)
@@ -158,7 +175,7 @@ def run(
             "ignore": ignore or None,
         },
     }
-    reasons = parse_reasons(retry_reasons, retry_failed)
+    reasons, share = parse_reasons(retry_reasons, retry_failed), Share(*parse_part(part)) if part else None
     request = make_request(
         Wanted(
             masks=masks,
@@ -173,6 +190,7 @@ def run(
         ),
         address=address,
         limit=limit,
+        no_plan=no_plan,
         prune=prune,
         checksum=checksum,
         images_inventory=images_inventory,
@@ -183,18 +201,22 @@ def run(
 
     operation = request.config.operation
     with watch(operation) as watching:
-        sealed = run_pipeline(request, watching.on_event)
-        watching.sealed(sealed.manifest, output)
-    failed = _exit_code(sealed.manifest.counts, operation.max_failed_share)
-    raise typer.Exit(max(failed, unread_code(sealed.manifest.scan, operation.max_unread)))
+        ended = run_share(request, share, watching.on_event) if share else run_pipeline(request, watching.on_event)
+        if isinstance(ended, Unsealed):
+            watching.unsealed(ended)
+            failed, rows, why = watching.rows.failed, watching.rows.refined, "lines above say"
+            scan = scan_entry(request.stores()[0])
+        else:
+            watching.sealed(ended.manifest, output)
+            failed, rows, why = ended.manifest.counts.failed, ended.manifest.counts.rows, "the table above says"
+            scan = ended.manifest.scan
+    code = 0 if failed <= operation.max_failed_share * rows else _tell_failed(failed, rows, why)
+    raise typer.Exit(max(code, unread_code(scan, operation.max_unread)))
 
 
-def _exit_code(counts: Counts, max_failed_share: float) -> int:
-    failed, rows = counts.failed, counts.rows
-    if failed <= max_failed_share * rows:
-        return 0
+def _tell_failed(failed: int, rows: int, why: str) -> int:
     console.err.tell(
         f"relabel: done, but {failed} of {plural(rows, 'row')} failed ({failed / rows:.2%}; images and masks): "
-        "the table above says why, and --retry-failed tries them again"
+        f"{why} why, and --retry-failed tries them again"
     )
     return 3

@@ -10,8 +10,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from jobs import console
+from jobs.options import parse_part
 from jobs.status import Endpoint, Output
-from pipeline.errors import RefusedError
 from pipeline.storage import Access
 from pipeline.verify.check import verify as verify_output
 from pipeline.verify.files import Report
@@ -54,21 +54,13 @@ def verify(
         if sample is None and part is None:
             report = verify_output(output, access, on_file)
         else:
-            report = verify_share(output, access, Share(sample or 1.0, *_part(part or "1/1"), seed), on_file)
+            report = verify_share(output, access, Share(sample or 1.0, *parse_part(part or "1/1"), seed), on_file)
     if as_json:
         numbers = {key: value for key, value in asdict(report).items() if not key.startswith("_")}
         console.out.print_json(json.dumps({"sound": not report.findings, **numbers}))
     else:
         _print(report)
     raise typer.Exit(1 if report.findings else 0)
-
-
-def _part(text: str) -> tuple[int, int]:
-    """K/N. Raises RefusedError for anything else."""
-    number, _, parts = text.partition("/")
-    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
-        raise RefusedError(f"--part takes K/N with K from 1 to N, not {text}")
-    return int(number), int(parts)
 
 
 def _print(report: Report) -> None:

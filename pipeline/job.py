@@ -10,6 +10,7 @@ from functools import cache, partial
 from pipeline import sources
 from pipeline.cluster.connection import Cluster, connected
 from pipeline.cluster.resources import idle_gpus, reserve
+from pipeline.errors import RefusedError
 from pipeline.output.manifest import Sealed
 from pipeline.output.recovery import sealed_rounds
 from pipeline.output.seal import seal
@@ -17,11 +18,12 @@ from pipeline.planning.increment import ChunkLimits, Plan, Planned, plan_rows, r
 from pipeline.planning.scanning import Flow, one_by_one, read_pieces, read_whole
 from pipeline.planning.scanning import pieces as find_pieces
 from pipeline.planning.scans import coverage_for, record
+from pipeline.planning.shares import Share, Unsealed
 from pipeline.progress.breakdown import Clock
 from pipeline.progress.events import Covered, OnEvent, Planning, Refined, Refining, Retrying, Starting, nobody
 from pipeline.refining.chunk import Task
 from pipeline.refining.parts import find_parts
-from pipeline.refining.pending import pending, take_on
+from pipeline.refining.pending import left_over, pending, take_on
 from pipeline.refining.retry_rounds import next_round
 from pipeline.request import Request, make_job
 from pipeline.sources import inventory as inventories
@@ -39,25 +41,52 @@ REFINE = "pipeline.refining.ray_pipeline:refine_chunks"
 
 def run(request: Request, on_event: OnEvent = nobody) -> Sealed:
     """Plan what is new, refine what is pending, seal what is done. Safe to repeat after any interruption."""
-    request.check()
+    with clusters(request, on_event) as connect:
+        planned, cluster = _plan_and_refine(request, on_event, connect)
+        return _seal(request, on_event, connect, planned, cluster)
+
+
+def run_share(request: Request, share: Share, on_event: OnEvent = nobody) -> Sealed | Unsealed:
+    """As `run`, but of what is pending only the share is refined; and nothing is sealed while others have some left."""
+    if request.retry_failed:
+        raise RefusedError("--retry-failed is for a run without --part, when all parts are done")
     output, run_store = request.stores()
     with clusters(request, on_event) as connect:
+        planned, cluster = _plan_and_refine(request, on_event, connect, share)
+        left = left_over(read_plan(output), run_store, request.limit, share)
+        return left or _seal(request, on_event, connect, planned, cluster)
+
+
+def _plan_and_refine(
+    request: Request, on_event: OnEvent, connect: Callable[[], Cluster], share: Share | None = None
+) -> tuple[Plan, Cluster | None]:
+    """The plan, and the cluster where one was needed."""
+    request.check()
+    output, run_store = request.stores()
+    if not request.no_plan:
         plan_increment(request, on_event, connect)
-        planned = read_plan(output)
-        tasks = pending(planned, run_store, request.limit)
-        run_store.put(layout.CONFIG, to_yaml(request.config).encode())
-        retries = [] if tasks else retry_tasks(request, planned, on_event)
-        needs_cluster = bool(tasks or retries) or len(planned.chunks) > SEALED_ALONE_CHUNKS
-        cluster = connect() if needs_cluster else None
-        with request.in_use() if needs_cluster else nullcontext():
-            if tasks or not retries:
-                refine(tasks, request, cluster, on_event)
-            if tasks:
-                retries = retry_tasks(request, planned, on_event)
-            if retries:
-                refine(retries, request, cluster, on_event)
-        took_on, spread = take_on(planned, request.limit), cluster.map if cluster else map
-        return seal(request.sealing(), request.hold(on_event), on_event, spread, took_on)
+    planned = read_plan(output)
+    tasks = pending(planned, run_store, request.limit, share)
+    run_store.put(layout.CONFIG, to_yaml(request.config).encode())
+    retries = [] if tasks else retry_tasks(request, planned, on_event)
+    cluster = connect() if tasks or retries else None
+    with request.in_use(share) if cluster else nullcontext():
+        if tasks or not retries:
+            refine(tasks, request, cluster, on_event)
+        if tasks:
+            retries = retry_tasks(request, planned, on_event)
+        if retries:
+            refine(retries, request, cluster, on_event)
+    return planned, cluster
+
+
+def _seal(
+    request: Request, on_event: OnEvent, connect: Callable[[], Cluster], planned: Plan, cluster: Cluster | None
+) -> Sealed:
+    if len(planned.chunks) > SEALED_ALONE_CHUNKS:
+        cluster = connect()
+    took_on, spread = take_on(planned, request.limit), cluster.map if cluster else map
+    return seal(request.sealing(), request.hold(on_event), on_event, spread, took_on)
 
 
 @contextmanager

@@ -23,8 +23,10 @@ from pipeline.models.weights import Weights, resolve, with_adapter
 from pipeline.output.manifest import Retention
 from pipeline.output.recovery import check_method
 from pipeline.output.seal import SealRequest
+from pipeline.planning.attempts import committed
 from pipeline.planning.increment import read_plan
 from pipeline.planning.scans import pinned_source
+from pipeline.planning.shares import Share
 from pipeline.progress.events import OnEvent, Waiting
 from pipeline.refining.chunk import Inputs, Job
 from pipeline.sources import inventory
@@ -69,6 +71,7 @@ class Request:
     weights: Weights
     address: str | None = None
     limit: int | None = None
+    no_plan: bool = False
     prune: bool = False
     checksum: bool = False
     images_inventory: str | None = None
@@ -110,9 +113,9 @@ class Request:
         output = Store(self.output, self.access)
         return output, run_store(output, self.fingerprint)
 
-    def in_use(self) -> AbstractContextManager[None]:
+    def in_use(self, share: Share | None = None) -> AbstractContextManager[None]:
         """Says that the run refines, to whoever removes the results of other methods."""
-        return in_use(self.stores()[0], self.fingerprint, Patience())
+        return in_use(self.stores()[0], self.fingerprint, Patience(), str(share or ""))
 
     def hold(self, on_event: OnEvent) -> Hold:
         """How a step takes the output's lease."""
@@ -138,6 +141,7 @@ class Request:
     def check(self) -> None:
         """Refuse what cannot work, before any work. Raises RefusedError."""
         output, run = self.stores()
+        self._check_plan(output)
         if self.images_inventory:
             inventory.check(self.images_inventory, self.access, self.images)
         self._check_version(output, run)
@@ -145,6 +149,16 @@ class Request:
         check_reachable(self.address)
         if not self.config.operation.assume_exclusive:
             check_store(output)
+
+    def _check_plan(self, output: Store) -> None:
+        """Refuse to plan nothing where there is no plan, or together with what is for planning."""
+        if not self.no_plan:
+            return
+        planning = {"--prune": self.prune, "--checksum": self.checksum, "--images-inventory": self.images_inventory}
+        if unused := [name for name, given in planning.items() if given]:
+            raise RefusedError(f"--no-plan reads no input, so {unused[0]} would do nothing: leave one of them out")
+        if not committed(output):
+            raise RefusedError(f"{self.output} holds no plan: `relabel plan` makes one, or leave --no-plan out")
 
     def _check_version(self, output: Store, run: Store) -> None:
         """Refuse a changed method over existing results unless --new-version says that it is meant."""

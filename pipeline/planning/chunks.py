@@ -19,6 +19,7 @@ from schemas import layout
 from schemas.records import CHUNKS
 
 BATCH_ROWS = 4096
+ORDINAL_BITS = 40
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class Chunks(Sequence[Chunk]):
         place = bisect_left(self._keys, _key(chunk_id))
         return place if place < len(self) and self._table["chunk_id"][place].as_py() == chunk_id else None
 
+    def first_from(self, increment: int, ordinal: int) -> int:
+        """Where an increment's chunk of that number stands, or else what comes next."""
+        return bisect_left(self._keys, increment << ORDINAL_BITS | ordinal)
+
     def without(self, superseded: Mapping[str, int]) -> Chunks:
         """All but those of which every row is superseded. superseded: numbers of rows by chunk id."""
         dead = [
@@ -106,4 +111,4 @@ def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.int32]:
 def _key(chunk_id: str) -> int:
     """Of the id's numbers: increments come one after the other, and each has its chunks in order."""
     increment, ordinal, _ = chunk_id.split("-")
-    return int(increment) << 40 | int(ordinal)
+    return int(increment) << ORDINAL_BITS | int(ordinal)

@@ -49,7 +49,7 @@ LAST_FILES = 64
 @dataclass(frozen=True)
 class Plan:
     """Every committed increment: its chunks in order, but for those of which later increments superseded every row,
-    and the superseded rows of the others.
+    and the superseded rows of the others. committed: how many chunks each increment has, those included, by its number.
     """
 
     chunks: Chunks
@@ -57,6 +57,7 @@ class Plan:
     increments: int
     markers: list[IncrementHash] = field(default_factory=list)
     ranges: int = 0  # the finest that a file of it is one of, where they are finer than RANGES
+    committed: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
@@ -78,7 +79,8 @@ def read_plan(output: Store, numbers: Sequence[int] | None = None) -> Plan:
     live = chunks.without(Counter(chunk_id for chunk_id, _ in superseded))
     markers = [IncrementHash(increment=one.files.number, sha256=one.sha256) for one in found]
     kept = frozenset(pair for pair in superseded if live.place_of(pair[0]) is not None)
-    return Plan(live, kept, len(found), markers, _ranges(found))
+    committed = {one.files.number: one.marker.chunks for one in found}
+    return Plan(live, kept, len(found), markers, _ranges(found), committed)
 
 
 def _ranges(found: Sequence[Committed]) -> int:

@@ -17,7 +17,8 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,32 +176,30 @@ class _Chunks(Datasource):
 
     def get_read_tasks(self, parallelism: int, *_args: Any, **_kwargs: Any) -> list[ReadTask]:  # noqa: ARG002 - Ray's
         metadata = BlockMetadata(num_rows=1, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(_reader(task, self._job), metadata) for task in self._tasks]
+        # a function of the module, as the driver has to pickle it for every chunk: a nested one would go with its code
+        return [ReadTask(partial(_read, task, self._job), metadata) for task in self._tasks]
 
 
-def _reader(task: Task, job_ref: Any) -> Callable[[], Iterable[pa.Table]]:
-    def read() -> Iterator[pa.Table]:
-        job: Job = ray.get(job_ref)
-        _limit_memory(job)
-        started, waited = time.perf_counter(), list[float]()
-        try:
-            planned = task.rows(job.output)
-            loaded = chunk_work.load(
-                planned,
-                job.inputs,
-                job.method,
-                job.input_side,
-                job.fetch_threads,
-                waited.append,
-                stretched=job.stretched,
-            )
-        except Exception as error:  # the pipeline must go on; see isolate.py
-            fatal = isinstance(error, RelabelError) and not isinstance(error, StorageError)
-            yield to_row(carried.failed(task, error, LOADED, fatal))
-        else:
-            yield to_row(Carried(task, loaded, {"load_s": time.perf_counter() - started, "fetch_s": sum(waited)}))
-
-    return read
+def _read(task: Task, job_ref: Any) -> Iterator[pa.Table]:
+    job: Job = ray.get(job_ref)
+    _limit_memory(job)
+    started, waited = time.perf_counter(), list[float]()
+    try:
+        planned = task.rows(job.output)
+        loaded = chunk_work.load(
+            planned,
+            job.inputs,
+            job.method,
+            job.input_side,
+            job.fetch_threads,
+            waited.append,
+            stretched=job.stretched,
+        )
+    except Exception as error:  # the pipeline must go on; see isolate.py
+        fatal = isinstance(error, RelabelError) and not isinstance(error, StorageError)
+        yield to_row(carried.failed(task, error, LOADED, fatal))
+    else:
+        yield to_row(Carried(task, loaded, {"load_s": time.perf_counter() - started, "fetch_s": sum(waited)}))
 
 
 class _Refine:

@@ -1,7 +1,7 @@
 """One writer at a time: committing an increment, starting a retry round, sealing and removing take the output's lease.
 
     leases/<n>.json                        {"owner", "host", "pid", "started", "since", "beat", "released"}
-    leases/run-<fingerprint>-<owner>.json  the same, of a run that refines: any number of them
+    leases/run-<fingerprint>-<owner>.json  the same, and "part", of a run that refines: any number of them
 
 The highest n is the lease. It is taken by creating n + 1, which the store lets only one process do, and only when n was
 released or its owner is dead: its heartbeat stood still for `ttl_s` of the waiter's own clock (no clocks are compared),
@@ -37,9 +37,7 @@ from pipeline.storage.preflight import START_TRIES
 from pipeline.storage.store import Store
 from schemas import layout
 
-BEATS_PER_TTL = 6
-POLL_S = 0.5
-
+BEATS_PER_TTL, POLL_S = 6, 0.5
 SILENT_S = 600.0
 """A run that refines is thought dead when its heartbeat is so much older than another's at the same store."""
 NOBODY: dict[str, Any] = {
@@ -85,9 +83,9 @@ def held(output: Store, patience: Patience, on_wait: Callable[[str], None] = lam
 
 
 @contextmanager
-def in_use(output: Store, name: str, patience: Patience) -> Iterator[None]:
-    """Say, for as long as the context lasts, that a run refines into the method's folder of that name."""
-    owner = _new_owner()
+def in_use(output: Store, name: str, patience: Patience, part: str = "") -> Iterator[None]:
+    """Say, for as long as the context lasts, that a run refines into a method's folder: `part` of the plan, as 2/4."""
+    owner = {**_new_owner(), "part": part}
     heart = _Heart(output, layout.use(name, owner["owner"]), owner)
     heart.beat()
     for path in _lapsed(output):
@@ -106,7 +104,8 @@ def uses(output: Store) -> dict[str, list[str]]:
     for file in output.list(layout.LEASES):
         name = layout.used(file.path)
         if name and file.path not in lapsed and (holder := _read(output, file.path)):
-            found[name].append(f"process {holder['pid']} on {holder['name']}, since {holder['since']}")
+            part = f", part {holder['part']}" if holder.get("part") else ""
+            found[name].append(f"process {holder['pid']} on {holder['name']}, since {holder['since']}{part}")
     return dict(found)
 
 

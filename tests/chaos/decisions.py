@@ -20,6 +20,7 @@ from pipeline.output.shard_groups import group_parts
 from pipeline.planning.chunks import Chunks
 from pipeline.planning.draft import ChunkLimits
 from pipeline.planning.increment import INCREMENT_ROWS, Plan
+from pipeline.planning.shares import Share
 from pipeline.planning.spill import parts_of, runs
 from pipeline.refining.parts import find_parts
 from pipeline.refining.pending import pending
@@ -29,14 +30,13 @@ from schemas.attempts import RANGES
 from schemas.config import Gate, Operation
 from schemas.records import CHUNKS
 
-SAMPLE, DRIVEN = 100_000, 1_000_000
-
 
 @dataclass(frozen=True)
 class World:
     """Rates are per second. get_rate: of one prefix; S3 splits prefixes that stay busy. losses: of a GPU in an hour.
     load_s: actors load the model, once. tasks: that plan; head_share: of planning's CPU time, what stays with the
-    command then.
+    command then. drivers: each with its share of the plan, and of the GPUs. driven, grouped: chunks that
+    the real code is given, at most.
     """
 
     images: int
@@ -55,6 +55,9 @@ class World:
     gpu_usd: float = 2.0
     tasks: int = 64
     head_share: float = 1.0
+    drivers: int = 1
+    driven: int = 1_000_000
+    grouped: int = 400_000
 
     @property
     def chunk_images(self) -> int:
@@ -104,15 +107,23 @@ def make_chunks(count: int, images: int) -> Chunks:
     return Chunks(pa.table([ids, files, *numbers], names=CHUNKS.names))
 
 
+def committed(chunks: Chunks) -> dict[int, int]:
+    """How many chunks each increment has."""
+    numbers = range(int(layout.increment_of(chunks[-1].chunk_id)) + 1)
+    return {number: chunks.first_from(number + 1, 0) - chunks.first_from(number, 0) for number in numbers}
+
+
 def drive(world: World) -> dict[str, float]:
-    """The driver's own work on every chunk, of DRIVEN at most, with half of them done."""
-    before, count = psutil.Process().memory_info().rss, min(world.chunks, DRIVEN)
+    """The first driver's own work on its share of every chunk, with half of them done."""
+    before, count = psutil.Process().memory_info().rss, min(world.chunks, world.driven)
     chunks = make_chunks(count, world.chunk_images)
     start_s = time.process_time()
-    tasks = pending(Plan(chunks, frozenset(), 1), Parts(chunks, 2), None)
+    plan = Plan(chunks, frozenset(), 1, committed=committed(chunks))
+    share = Share(1, world.drivers)
+    tasks = pending(plan, Parts(chunks, 2), None, share)
     segment = Operation().segment_chunks
     handed = sum(len(tasks[start : start + segment]) for start in range(0, len(tasks), segment))
-    assert handed == count // 2
+    assert handed == np.count_nonzero(share.takes(plan)[1::2])
     held = psutil.Process().memory_info().rss - before
     more = world.chunks / count
     return {
@@ -123,8 +134,8 @@ def drive(world: World) -> dict[str, float]:
 
 
 def group(world: World) -> dict[str, float]:
-    """Sealing's accounting before any part is read, of SAMPLE parts at most."""
-    count = min(world.chunks, SAMPLE)
+    """Sealing's accounting before any part is read."""
+    count = min(world.chunks, world.grouped)
     before, start_s = psutil.Process().memory_info().rss, time.process_time()
     plan = Plan(make_chunks(count, world.chunk_images), frozenset(), 1)
     parts = find_parts(Parts(plan.chunks, 1), plan)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.planning.spill import BUCKET_ROWS
-from tests.chaos import billion, decisions
+from tests.chaos import billion
 from tests.chaos.billion import refine, simulate, table
 from tests.chaos.calibration import MEASURED, Measurement, check, errors, fit, is_checked, read_measured
 from tests.chaos.decisions import World, bucket_rows, drive, group, make_chunks
@@ -47,9 +47,8 @@ def test_the_committed_measurements_are_those_of_millions(tmp_path: Path) -> Non
 
 
 def test_a_run_of_ten_million_says_where_each_figure_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((billion, "SAMPLE"), (decisions, "SAMPLE"), (decisions, "DRIVEN")):
-        monkeypatch.setattr(module, name, 2000)
-    world = World(10**7, gpus=64, head_share=0.2)
+    monkeypatch.setattr(billion, "SAMPLE", 2000)
+    world = World(10**7, gpus=64, head_share=0.2, driven=2000, grouped=2000)
     found = simulate(world, [*SMALL, RIGHT])
     assert found["planning_by_tasks_h"] == pytest.approx(found["planning_alone_h"] * (0.2 + 0.8 / 64))
     assert found["gpu_usd"] == pytest.approx(64 * found["refining_h"] * 2)
@@ -60,7 +59,7 @@ def test_a_run_of_ten_million_says_where_each_figure_is_from(monkeypatch: pytest
     )
     assert told["driver_held_mb"] == f"measured: real code on a part, times {found['driver_multiplied_by']:.0f}"
     head, line, row = table([*SMALL, RIGHT], [world])
-    assert head.count("|") == line.count("|") == row.count("|") == 12
+    assert head.count("|") == line.count("|") == row.count("|") == 14
     assert found["bound_by"] in row
     assert found["bound_by"] == "driver", "38 ms for each chunk of 53 images"
 
@@ -98,7 +97,20 @@ def test_more_gpus_take_less_time_until_something_else_bounds() -> None:
     assert billion.bound_by(loading, world) == "GPUs and loading the model"
 
 
+def test_drivers_share_what_one_cannot_hand_out() -> None:
+    world = World(500_000, gpus=64, losses=0, load_s=0, prefixes=16)
+    one, three, many = (refine(replace(world, drivers=number)) for number in (1, 3, 16))
+    assert one["driver_busy"] > 0.99
+    assert three["refining_h"] == pytest.approx(one["refining_h"] / 3, rel=0.02)
+    assert many["refining_h"] == pytest.approx(500_000 / 64 / 92 / 3600, rel=0.03)
+    assert [billion.bound_by(found, world) for found in (one, three, many)] == ["driver", "driver", "GPUs"]
+    slow = refine(replace(world, drivers=16, prefixes=1, get_rate=2000))
+    assert slow["refining_h"] >= 500_000 / 2000 / 3600
+    with pytest.raises(SystemExit, match="65 drivers share 64 GPUs"):
+        refine(replace(world, drivers=65))
+
+
 def test_the_driver_and_the_seal_are_the_real_ones() -> None:
     world = World(200_000, side=256)
-    assert drive(world)["driver_multiplied_by"] == 1
+    assert drive(world)["driver_multiplied_by"] == drive(replace(world, drivers=3))["driver_multiplied_by"] == 1
     assert group(world)["shards"] == 2 * np.ceil(world.chunks / 170)  # parts of 1 MB, 1.5 times that in a shard

@@ -5,7 +5,10 @@ Each rule is also shown to notice what it is there for: a manifest is broken, an
 
 import functools
 import inspect
+import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -75,6 +78,19 @@ def test_kuberay_would_take_them(overlay: str) -> None:
     for kind in ("RayJob", "RayCronJob"):
         for one in of_kind(objects(overlay), kind):
             assert rules.kuberay_errors(one) == []
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq, with which the page copies the template, is not here")
+def test_the_parts_that_the_page_starts_are_copies_of_the_template() -> None:
+    [asked] = re.findall(r"jq --arg k \$k '(.+?)' \|", (ROOT / "infra" / "README.md").read_text(), re.S)
+    template = ray_job(objects("nightly"))
+    there = {**template, "metadata": {**template["metadata"], "uid": "7", "resourceVersion": "1"}, "status": {}}
+    told = subprocess.check_output(["jq", "--arg", "k", "2", asked], input=json.dumps(there), text=True)
+    part = json.loads(told)
+    assert part["metadata"] == {**template["metadata"], "name": "relabel-part-2"}
+    changed = {"suspend": False, "entrypoint": f"{template['spec']['entrypoint']} --part 2/4 --no-plan"}
+    assert part["spec"] == {**template["spec"], **changed}
+    assert rules.kuberay_errors(part) == rules.crd_errors(crd("RayJob"), part) == []
 
 
 def cluster_of(job: Json) -> Json:

@@ -10,6 +10,7 @@ import pytest
 from jobs import progress
 from jobs.json_log import JsonLog
 from pipeline.planning.increment import Planned
+from pipeline.planning.shares import Share, Unsealed
 from pipeline.progress.breakdown import Breakdown, ChunkFinished
 from pipeline.progress.events import Event, Planning, Refined, Refining, Retrying, Sealing, Starting, Waiting
 from tests.results import make_manifest
@@ -46,12 +47,13 @@ def test_json_lines_have_their_names_and_fields(capsys: pytest.CaptureFixture[st
     for event in EVENTS:
         log(event)
     log.sealed(make_manifest(generation=3))
+    log.unsealed(Unsealed(Share(1, 3), 2, 128, [2, 3]))
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert {line["run"] for line in lines} == {"night-7"}
     told = {line["event"]: line for line in reversed(lines)}
     assert [line["event"] for line in lines] == [
         *("planning", "planned", "waiting", "starting", "refining", "chunk", "refined", "retrying", "retrying"),
-        *("refining", "sealing", "sealed"),
+        *("refining", "sealing", "sealed", "unsealed"),
     ]
     common = {"time", "level", "run", "event"}
     assert {name: sorted(line.keys() - common) for name, line in told.items()} == {
@@ -65,11 +67,13 @@ def test_json_lines_have_their_names_and_fields(capsys: pytest.CaptureFixture[st
         "retrying": ["images", "round"],
         "sealing": ["chunks"],
         "sealed": ["counts", "fingerprint", "generation", "planned", "sealed"],
+        "unsealed": ["chunks", "images", "part", "parts"],
     }
     assert (told["chunk"]["level"], told["chunk"]["load_s"]) == ("warning", 0.123)
     assert told["chunk"]["mask_reasons"] == {"mask_empty": 2}
     assert told["refined"]["wall_s"] == 2.0
     assert (told["sealed"]["generation"], told["sealed"]["sealed"]["masks"]) == (3, 0)
+    assert (told["unsealed"]["part"], told["unsealed"]["parts"]) == ("1/3", [2, 3])
 
 
 def test_people_get_a_line_for_each_step_and_no_bar_is_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,8 +141,9 @@ def test_an_increment_that_the_result_has_and_the_plan_lost_is_told(output: Outp
 
 def test_a_run_in_progress_is_shown_and_spared(output: Output, other: Output) -> None:
     name = other.name
-    with in_use(output.store, name, QUICK):
+    with in_use(output.store, name, QUICK, "2/4"):
         [who] = uses(output.store)[name]
+        assert who.endswith("Z, part 2/4")
         found = collect(output.store, unguarded, KEEP_ONE, other_methods=True)
         assert found.spared == {name: [who]}
         assert found.garbage == []
