@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobs.options import parse_part
 from pipeline.dataset import open_result
 from pipeline.dataset.verdicts import digest, stored
 from pipeline.errors import RelabelError
@@ -198,15 +199,16 @@ def main() -> None:
     parser.add_argument("--part", default="1/1", metavar="K/N", help="with --all: the K-th of N parts of the pairs")
     given = parser.parse_args()
     begun = time.monotonic()
-    part, _, parts = map(str.strip, given.part.partition("/"))
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        parser.error(f"--part {given.part}: K/N with K from 1 to N, as in 1/4")
+    try:
+        part = parse_part(given.part)
+    except RelabelError as error:
+        parser.error(str(error))
     with (
         tempfile.TemporaryDirectory(prefix="relabel-pauses-") as folder,
         s3_server() if given.s3 else nullcontext() as s3,
     ):
         remote = Store("s3://chaos/pauses", Access(s3)) if s3 else None
-        tried = play(Path(folder), None if given.all else given.pairs, given.seed, remote, (int(part), int(parts)))
+        tried = play(Path(folder), None if given.all else given.pairs, given.seed, remote, part)
     sound = sum(not entry["wrong"] for entry in tried)
     said = sum(bool(entry["said"]) for entry in tried)
     print(f"{sound} of {len(tried)} pairs sound; {said} held commands said that they were overtaken")
