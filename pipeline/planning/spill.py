@@ -7,19 +7,23 @@ Rows stay the JSON that they came as until a range is compared with the plan, wh
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from pipeline.storage.disk_table import DiskTable, as_json, values_of
+from pipeline.storage.disk_table import BETWEEN, DiskTable, as_json
 from schemas.attempts import HASHES, RANGES
 from schemas.layout import HashRange
 
 BUCKET_ROWS = 16_384
 ROW_CHARACTERS = 4096  # a row whose masks have more counts as several
-ROWS, CHARACTERS = 512, 1 << 22
+ROWS, CHARACTERS = 8192, 1 << 22
 """That are handed on at once."""
+FILES_AT_ONCE = 1 << 17
+"""That a bucket may have listed to be sent with them."""
 
 Row = dict[str, Any]
 
@@ -28,41 +32,57 @@ ALL = HashRange(0, RANGES - 1)
 
 
 class Rows(NamedTuple):
-    """Rows in columns: each row's JSON, the hash of its image id, its weight, and the file that its image is or is in.
-    What a listing says of that file is not in the JSON.
+    """Rows by hash range: their JSON as `DiskTable.add_line` takes it, and their weights. images: how many rows;
+    containers: the files that some of their images are in. What a listing says of files is not in the JSON.
     """
 
-    lines: list[str]
-    hashes: list[int]
-    weights: list[int]
-    files: list[str]
+    lines: dict[int, list[str]]
+    weights: dict[int, int]
+    containers: set[str]
+    images: int
 
-    @classmethod
-    def none(cls) -> Rows:
-        """To be added to."""
-        return cls([], [], [], [])
+    def blocks(self) -> Rows:
+        """The same, with the lines of a range as one."""
+        return self._replace(lines={place: [BETWEEN.join(lines)] for place, lines in self.lines.items()})
 
-    def add(self, row: Row, file: str) -> int:
-        """Take a row of the plan, its `masks` not yet numbered; returns the length of its JSON."""
-        line = as_json(row)
-        self.lines.append(line)
-        self.hashes.append(hash_of(row["image_id"]))
-        self.weights.append(1 + sum(len(mask["geometry"]) for mask in row["masks"]) // ROW_CHARACTERS)
-        self.files.append(file)
-        return len(line)
+
+class Filling:
+    """Rows as they are added."""
+
+    def __init__(self) -> None:
+        self.images = self.characters = 0
+        self._lines: dict[int, list[str]] = defaultdict(list)
+        self._weights: dict[int, int] = defaultdict(int)
+        self._containers: set[str] = set()
+
+    def add(self, row: Row, file: str) -> None:
+        """Take a row of the plan, its `masks` not yet numbered. file: that its image is, or is in."""
+        line, number = as_json(row), hash_of(row["image_id"])
+        weight = 1 + sum(len(mask["geometry"]) for mask in row["masks"]) // ROW_CHARACTERS
+        place = number * RANGES // HASHES
+        own = "null" if file == row["image_uri"] else as_json(file)
+        self._lines[place].append(f"[{number},{weight},{line},{own}]")
+        self._weights[place] += weight
+        if row["member"]:
+            self._containers.add(file)
+        self.images += 1
+        self.characters += len(line)
+
+    def rows(self) -> Rows:
+        """All that was added."""
+        return Rows(dict(self._lines), dict(self._weights), self._containers, self.images)
 
 
 class Bucket(NamedTuple):
-    """The rows of a hash range, in pieces that `rows` takes: one finest range after another, each in the order it was
-    filled.
+    """The rows of a hash range and the files that were listed in it, in pieces that `values_of` takes: one finest range
+    after another, each in the order it was filled. are_all: whether these are all files that were listed; else those
+    of the rows.
     """
 
     place: HashRange
     blocks: list[str]
-
-    def rows(self) -> list[Row]:
-        """Each with the etag and size of its file."""
-        return [{**row, "etag": etag, "size_bytes": size} for _, _, row, etag, size in values_of(self.blocks)]
+    files: list[str]
+    are_all: bool = True
 
 
 def hash_of(image_id: str) -> int:
@@ -81,48 +101,89 @@ def hash_range(image_id: str, ranges: int = RANGES) -> int:
     return hash_of(image_id) * ranges // HASHES
 
 
-class Spill:
-    """Rows by hash range of their image id: in memory while they are few, on disk beyond.
+class Ranged:
+    """JSON by hash range: in memory while it is little, on disk beyond.
 
-    within: what the ids hash into, in the ranges that it counts.
+    Each line begins with a number, the hash. within: what the hashes are in, in the ranges that it counts. weights: of
+    each range.
     """
 
     def __init__(self, folder: Path, within: HashRange = ALL) -> None:
-        self.rows = 0
-        self._folder, self._within = folder, within
+        folder.mkdir(exist_ok=True)
+        self.within, self.weights = within, [0] * (within.high - within.low + 1)
+        self._folder = folder
         self._table = DiskTable(folder)
-        self._weights = [0] * (within.high - within.low + 1)
 
-    def take(self, rows: Rows, told: Callable[[str], tuple[str | None, int | None]]) -> None:
-        """told: a file's path -> its etag and size, as rows have them."""
-        for line, number, weight, file in zip(*rows, strict=True):
-            etag, size = told(file)
-            self._add(number, weight, f"[{number},{weight},{line},{as_json(etag)},{as_json(size)}]")
+    def add(self, place: int, weight: int, line: str) -> None:
+        """A line, or some as a block. place: the range's number."""
+        self._table.add_line(place - self.within.low, line)
+        self.weights[place - self.within.low] += weight
 
-    def buckets(self, widest: int = RANGES) -> Iterator[Bucket]:
-        """Every range is in one of them; of one bucket are at most `widest`."""
-        first, ranges = self._within.low, self._within.ranges
-        for low, high, weight in runs(self._weights, widest):
-            if ranges == RANGES and (parts := parts_of(weight)) > 1:
-                yield from self._split(low, high, parts)
-            else:
-                yield Bucket(HashRange(first + low, first + high, ranges), list(self._table.blocks(low, high)))
+    def blocks(self, place: HashRange) -> Iterator[str]:
+        """In pieces that `values_of` takes. place: in the ranges that it counts."""
+        return self._table.blocks(place.low - self.within.low, place.high - self.within.low)
 
-    def _add(self, number: int, weight: int, line: str) -> None:
-        place = number * self._within.ranges // HASHES - self._within.low
-        self._table.add_line(place, line)
-        self._weights[place] += weight
-        self.rows += 1
+    def weight(self, place: HashRange) -> int:
+        """Of some of its ranges."""
+        return sum(self.weights[place.low - self.within.low : place.high - self.within.low + 1])
 
-    def _split(self, low: int, high: int, parts: int) -> Iterator[Bucket]:
-        """Ranges, each divided in `parts`."""
+    @contextmanager
+    def split(self, place: HashRange, parts: int, weigh: Callable[[str], int]) -> Iterator[Ranged]:
+        """Ranges, each divided in `parts`. weigh: of a line."""
         with TemporaryDirectory(dir=self._folder) as folder:
-            finer = HashRange(low * parts, (high + 1) * parts - 1, RANGES * parts)
-            spill = Spill(Path(folder), finer)
-            for line in self._table.lines(low, high):
-                number, weight, _ = line[1:].split(",", 2)
-                spill._add(int(number), int(weight), line)
-            yield from spill.buckets()
+            ranges = place.ranges * parts
+            finer = Ranged(Path(folder), HashRange(place.low * parts, (place.high + 1) * parts - 1, ranges))
+            for block in self.blocks(place):
+                for line in block.split(BETWEEN):
+                    finer.add(int(line[1 : line.index(",")]) * ranges // HASHES, weigh(line), line)
+            yield finer
+
+
+Narrow = Callable[[Sequence[str], Ranged, HashRange], list[str]]
+"""Blocks of rows, files, a range -> blocks of those files in the range that the rows are of."""
+
+
+class Spill:
+    """Rows by hash range of their image id."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rows = 0
+        self.containers: set[str] = set()
+        self._rows = Ranged(folder / "rows")
+
+    def take(self, rows: Rows) -> None:
+        """In the order in which they come."""
+        for place, lines in rows.lines.items():
+            self._rows.add(place, rows.weights[place], BETWEEN.join(lines))
+        self.containers |= rows.containers
+        self.rows += rows.images
+
+    def buckets(self, files: Ranged, narrow: Narrow, widest: int = RANGES) -> Iterator[Bucket]:
+        """Every range is in one of them; of one bucket are at most `widest`. files: that were listed. narrow: where
+        those of a bucket are too many for one.
+        """
+        return _buckets(self._rows, files, narrow, widest)
+
+
+def _buckets(rows: Ranged, files: Ranged, narrow: Narrow, widest: int = RANGES) -> Iterator[Bucket]:
+    first, ranges = rows.within.low, rows.within.ranges
+    for low, high, weight in runs(rows.weights, widest):
+        place = HashRange(first + low, first + high, ranges)
+        if ranges == RANGES and (parts := parts_of(weight)) > 1:
+            with rows.split(place, parts, _weight_of) as finer, files.split(place, parts, _one) as finer_files:
+                yield from _buckets(finer, finer_files, narrow)
+        else:
+            blocks, few = list(rows.blocks(place)), files.weight(place) <= FILES_AT_ONCE
+            yield Bucket(place, blocks, list(files.blocks(place)) if few else narrow(blocks, files, place), few)
+
+
+def _weight_of(line: str) -> int:
+    """Of a row, as it stands in its line."""
+    return int(line.split(",", 2)[1])
+
+
+def _one(_line: str) -> int:
+    return 1
 
 
 def runs(weights: Sequence[int], widest: int = RANGES) -> Iterator[tuple[int, int, int]]:
