@@ -15,13 +15,14 @@ import pyarrow as pa
 
 from pipeline.planning.draft import ChunkLimits, Compared, Draft, Planned, Unwritten, Written, cut, write
 from pipeline.planning.earlier import Earlier
-from pipeline.planning.listed import join
+from pipeline.planning.listed import Narrowing, join
 from pipeline.planning.rows import difference, finish
-from pipeline.planning.spill import Bucket
+from pipeline.planning.spill import Bucket, Row, divided
 from pipeline.sources.coverage import Coverage
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.documents import Committed
 from pipeline.storage.lease import Fence
+from schemas.layout import HashRange
 from schemas.records import PLAN, conform
 
 Work = Bucket | Unwritten | None
@@ -46,18 +47,20 @@ class Step:
         return Earlier(self.output, self.before)
 
     def __call__(self, work: Work) -> Iterator[Compared | Written]:
-        if isinstance(work, Bucket):
-            yield self._compared(work)
-        elif work is not None:
+        if isinstance(work, Unwritten):
             yield write(self.output, work)
+        elif work is not None:
+            coverage = self.coverage.fresh()
+            for bucket in divided(work, Narrowing(self.containers, coverage)):
+                is_last = bucket.place.span.stop == work.place.span.stop
+                rows = join(bucket, self.containers, coverage)
+                yield self._compared(bucket.place, finish(rows), coverage if is_last else None)
 
-    def _compared(self, bucket: Bucket) -> Compared:
-        coverage = self.coverage.fresh()
-        rows = finish(join(bucket, self.containers, coverage))
-        known = self._earlier.live(bucket.place.span, None if self.prune else [row["image_id"] for row in rows])
+    def _compared(self, place: HashRange, rows: list[Row], coverage: Coverage | None) -> Compared:
+        known = self._earlier.live(place.span, None if self.prune else [row["image_id"] for row in rows])
         fresh, replaced, unchanged = difference(rows, known, self.prune)
         table = conform(pa.Table.from_pylist(fresh, PLAN), PLAN) if fresh else None
-        return Compared(bucket.place, table, cut(fresh, self.limits), replaced, unchanged, coverage)
+        return Compared(place, table, cut(fresh, self.limits), replaced, unchanged, coverage)
 
 
 class Drafts:
@@ -85,7 +88,7 @@ class Drafts:
         if isinstance(found, Written):
             next(draft for draft in self._drafts if draft.waits_for(found.path)).written(found)
             return
-        self._at_work -= 1
+        self._at_work -= found.coverage is not None
         draft = self._drafts[-1]
         if draft.rows >= self._most:
             draft.stop = found.place.span.start

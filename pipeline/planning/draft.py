@@ -94,7 +94,8 @@ class Cut(NamedTuple):
 
 class Compared(NamedTuple):
     """What was found in a hash range: new and changed rows (schema PLAN, in no chunk yet, None where there are none),
-    the chunks that they are cut into, the rows that they replace or that are pruned; and about files of `--images`.
+    the chunks that they are cut into, the rows that they replace or that are pruned. coverage: with the last range of
+    a bucket, what was found about the files of `--images` in all of it.
     """
 
     place: layout.HashRange
@@ -102,7 +103,7 @@ class Compared(NamedTuple):
     chunks: list[Cut]
     replaced: list[dict[str, str]]
     unchanged: int
-    coverage: Coverage
+    coverage: Coverage | None
 
 
 class Unwritten(NamedTuple):

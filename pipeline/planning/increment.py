@@ -157,7 +157,7 @@ def _commit(step: Step, buckets: Iterable[Bucket], coverage: Coverage, fence: Fe
     """Commit one run of hash ranges after another."""
     planned, drafts = Planned(None), Drafts(step.output, len(step.before), INCREMENT_ROWS)
     for found in flow(step, drafts.work(buckets)):
-        if isinstance(found, Compared):
+        if isinstance(found, Compared) and found.coverage is not None:
             coverage.merge(found.coverage)
         drafts.take(found)
         planned += drafts.commit(fence)

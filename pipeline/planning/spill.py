@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from pipeline.storage.disk_table import BETWEEN, DiskTable, as_json
+from pipeline.storage.disk_table import BETWEEN, DiskTable, as_json, scratch_folder
 from schemas.attempts import HASHES, RANGES
 from schemas.layout import HashRange
 
@@ -22,6 +20,8 @@ BUCKET_ROWS = 16_384
 ROW_CHARACTERS = 4096  # a row whose masks have more counts as several
 ROWS, CHARACTERS = 8192, 1 << 22
 """That are handed on at once."""
+SENT_CHARACTERS = 1 << 26
+"""Of a bucket that is divided where it is compared; one of more is divided before."""
 FILES_AT_ONCE = 1 << 17
 """That a bucket may have listed to be sent with them."""
 
@@ -76,13 +76,14 @@ class Filling:
 class Bucket(NamedTuple):
     """The rows of a hash range and the files that were listed in it, in pieces that `values_of` takes: one finest range
     after another, each in the order it was filled. are_all: whether these are all files that were listed; else those
-    of the rows.
+    of the rows. parts: how many buckets of finer ranges it has to be `divided` into, at least.
     """
 
     place: HashRange
     blocks: list[str]
     files: list[str]
     are_all: bool = True
+    parts: int = 1
 
 
 def hash_of(image_id: str) -> int:
@@ -102,41 +103,37 @@ def hash_range(image_id: str, ranges: int = RANGES) -> int:
 
 
 class Ranged:
-    """JSON by hash range: in memory while it is little, on disk beyond.
+    """Lines of JSON by hash range: in memory while they are few, on disk beyond. Each begins with its hash.
 
-    Each line begins with a number, the hash. within: what the hashes are in, in the ranges that it counts. weights: of
-    each range.
+    within: what the hashes are in, in the ranges that it counts. weights, characters: of each range.
     """
 
     def __init__(self, folder: Path, within: HashRange = ALL) -> None:
         folder.mkdir(exist_ok=True)
-        self.within, self.weights = within, [0] * (within.high - within.low + 1)
-        self._folder = folder
+        ranges = within.high - within.low + 1
+        self.within, self.weights, self.characters = within, [0] * ranges, [0] * ranges
         self._table = DiskTable(folder)
 
-    def add(self, place: int, weight: int, line: str) -> None:
+    def add(self, place: int, weight: int, block: str) -> None:
         """A line, or some as a block. place: the range's number."""
-        self._table.add_line(place - self.within.low, line)
-        self.weights[place - self.within.low] += weight
+        number = place - self.within.low
+        self._table.add_line(number, block)
+        self.weights[number] += weight
+        self.characters[number] += len(block)
+
+    def add_finer(self, blocks: Iterable[str], weigh: Callable[[str], int]) -> None:
+        """Blocks of wider ranges, line by line. weigh: of a line."""
+        for block in blocks:
+            for line in block.split(BETWEEN):
+                self.add(int(line[1 : line.index(",")]) * self.within.ranges // HASHES, weigh(line), line)
 
     def blocks(self, place: HashRange) -> Iterator[str]:
         """In pieces that `values_of` takes. place: in the ranges that it counts."""
         return self._table.blocks(place.low - self.within.low, place.high - self.within.low)
 
-    def weight(self, place: HashRange) -> int:
-        """Of some of its ranges."""
-        return sum(self.weights[place.low - self.within.low : place.high - self.within.low + 1])
-
-    @contextmanager
-    def split(self, place: HashRange, parts: int, weigh: Callable[[str], int]) -> Iterator[Ranged]:
-        """Ranges, each divided in `parts`. weigh: of a line."""
-        with TemporaryDirectory(dir=self._folder) as folder:
-            ranges = place.ranges * parts
-            finer = Ranged(Path(folder), HashRange(place.low * parts, (place.high + 1) * parts - 1, ranges))
-            for block in self.blocks(place):
-                for line in block.split(BETWEEN):
-                    finer.add(int(line[1 : line.index(",")]) * ranges // HASHES, weigh(line), line)
-            yield finer
+    def sum(self, of_ranges: Sequence[int], place: HashRange) -> int:
+        """Of weights or characters, in some of its ranges."""
+        return sum(of_ranges[place.low - self.within.low : place.high - self.within.low + 1])
 
 
 Narrow = Callable[[Sequence[str], Ranged, HashRange], list[str]]
@@ -165,16 +162,36 @@ class Spill:
         return _buckets(self._rows, files, narrow, widest)
 
 
+def divided(bucket: Bucket, narrow: Narrow) -> Iterator[Bucket]:
+    """A bucket, or those of finer ranges that it is divided into."""
+    if bucket.parts == 1:
+        yield bucket
+    else:
+        yield from _finer(bucket.place, bucket.parts, bucket.blocks, bucket.files, narrow)
+
+
 def _buckets(rows: Ranged, files: Ranged, narrow: Narrow, widest: int = RANGES) -> Iterator[Bucket]:
     first, ranges = rows.within.low, rows.within.ranges
     for low, high, weight in runs(rows.weights, widest):
         place = HashRange(first + low, first + high, ranges)
-        if ranges == RANGES and (parts := parts_of(weight)) > 1:
-            with rows.split(place, parts, _weight_of) as finer, files.split(place, parts, _one) as finer_files:
-                yield from _buckets(finer, finer_files, narrow)
+        parts = parts_of(weight) if ranges == RANGES else 1
+        if parts > 1 and rows.sum(rows.characters, place) + files.sum(files.characters, place) > SENT_CHARACTERS:
+            yield from _finer(place, parts, rows.blocks(place), files.blocks(place), narrow)
+        elif parts > 1:
+            yield Bucket(place, list(rows.blocks(place)), list(files.blocks(place)), parts=parts)
         else:
-            blocks, few = list(rows.blocks(place)), files.weight(place) <= FILES_AT_ONCE
+            blocks, few = list(rows.blocks(place)), files.sum(files.weights, place) <= FILES_AT_ONCE
             yield Bucket(place, blocks, list(files.blocks(place)) if few else narrow(blocks, files, place), few)
+
+
+def _finer(place: HashRange, parts: int, rows: Iterable[str], files: Iterable[str], narrow: Narrow) -> Iterator[Bucket]:
+    """The buckets of ranges each of which is divided in `parts`. rows, files: blocks of them."""
+    within = HashRange(place.low * parts, (place.high + 1) * parts - 1, place.ranges * parts)
+    with scratch_folder("ranges") as folder:
+        finer_rows, finer_files = Ranged(folder / "rows", within), Ranged(folder / "files", within)
+        finer_rows.add_finer(rows, _weight_of)
+        finer_files.add_finer(files, _one)
+        yield from _buckets(finer_rows, finer_files, narrow)
 
 
 def _weight_of(line: str) -> int:

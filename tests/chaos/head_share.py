@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import shutil
 import time
 from collections import Counter
@@ -68,21 +67,21 @@ class Flow:
 
     def __call__(self, function: Callable[[Any], Iterable[Any]], items: Iterable[Any]) -> Iterator[Any]:
         sent = cloudpickle.dumps(function)
-        for item in items:
-            data = self._passed_on(cloudpickle.dumps(item))
+        for item in map(cloudpickle.dumps, items):
+            data = self._passed_on(item)
             with self.accounts.of("tasks"):
-                found = iter(cloudpickle.loads(sent)(pickle.loads(data)))
-            while True:
-                with self.accounts.of("tasks"):
-                    result = next(found, None)
-                    data = cloudpickle.dumps(result)
-                if result is None:
-                    break
-                yield pickle.loads(self._passed_on(data))
+                found = map(cloudpickle.dumps, cloudpickle.loads(sent)(cloudpickle.loads(data)))
+            while (result := self._next(found)) is not None:
+                yield cloudpickle.loads(self._passed_on(result))
+
+    def _next(self, found: Iterator[bytes]) -> bytes | None:
+        with self.accounts.of("tasks"):
+            return next(found, None)
 
     def _passed_on(self, data: bytes) -> bytes:
         with self.accounts.of("driver"):
-            return cloudpickle.dumps(pickle.loads(data))
+            passed: bytes = cloudpickle.loads(cloudpickle.dumps(data))
+            return passed
 
 
 def measure(images: int, folder: Path) -> dict[str, float]:
