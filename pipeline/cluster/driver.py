@@ -159,7 +159,8 @@ def flow(items: Callable[[], Iterator[bytes]], function: Callable[[Any], Any], a
 
 def _each(function: Callable[[Any], Iterable[Any]], item: bytes) -> Iterator[bytes]:
     """As `_call`."""
-    yield from map(cloudpickle.dumps, function(cloudpickle.loads(item)))
+    for found in function(cloudpickle.loads(item)):  # Ray sends values into it, which `map` does not take
+        yield cloudpickle.dumps(found)
 
 
 def _call(function: Callable[[Any], Any], item: Any) -> Any:
