@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.planning.increment import Planned
-from pipeline.planning.shares import Unsealed
 from pipeline.progress.breakdown import ChunkFinished
 from pipeline.progress.events import (
     Covered,
@@ -23,6 +22,7 @@ from pipeline.progress.events import (
     Starting,
     Waiting,
 )
+from pipeline.refining.pending import Unsealed
 from schemas import secrets
 from schemas.manifest import Manifest
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from jobs import console, progress
 from jobs.json_log import JsonLog, run_id
 from pipeline.errors import RelabelError
-from pipeline.planning.shares import Unsealed
 from pipeline.progress.breakdown import ChunkFinished
 from pipeline.progress.events import Event, OnEvent, everybody
+from pipeline.refining.pending import Unsealed
 from schemas.config import Operation
 from schemas.manifest import Manifest
 

@@ -154,7 +154,7 @@ def run(
         from pipeline.job import run as run_pipeline
         from pipeline.job import run_share
         from pipeline.planning.scans import scan_entry
-        from pipeline.planning.shares import Share, Unsealed
+        from pipeline.refining.pending import Share, Unsealed
         from pipeline.request import Wanted, make_request
 
     wanted = parse_actors(actors) if actors else Actors(None, None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache, partial
 
 from pipeline import sources
@@ -15,20 +15,21 @@ from pipeline.output.manifest import Sealed
 from pipeline.output.recovery import sealed_rounds
 from pipeline.output.seal import seal
 from pipeline.planning.increment import ChunkLimits, Plan, Planned, plan_rows, read_plan
+from pipeline.planning.listed import in_ranges, is_large, listing_of, of_inventory
 from pipeline.planning.scanning import Flow, one_by_one, read_pieces, read_whole
 from pipeline.planning.scanning import pieces as find_pieces
 from pipeline.planning.scans import coverage_for, record
-from pipeline.planning.shares import Share, Unsealed
 from pipeline.progress.breakdown import Clock
 from pipeline.progress.events import Covered, OnEvent, Planning, Refined, Refining, Retrying, Starting, nobody
 from pipeline.refining.chunk import Task
 from pipeline.refining.parts import find_parts
-from pipeline.refining.pending import left_over, pending, take_on
+from pipeline.refining.pending import Share, Unsealed, left_over, pending, take_on
 from pipeline.refining.retry_rounds import next_round
 from pipeline.request import Request, make_job
 from pipeline.sources import inventory as inventories
+from pipeline.sources.coverage import Coverage
 from pipeline.sources.walks import regular
-from pipeline.storage import Store
+from pipeline.storage import Store, StoredFile
 from pipeline.storage.listing import hashed, listing
 from schemas import layout
 from schemas.config import to_yaml
@@ -115,10 +116,7 @@ def plan_increment(request: Request, on_event: OnEvent, connect: Callable[[], Cl
 
     on_images(0)
     covered = coverage_for(output, request.images, request.masks, request.source, operation.ignore)
-    images = Store(request.images, request.access)
-    inventory = request.images_inventory
-    files = inventories.walk(inventory, request.access, request.images) if inventory else regular(images, covered)
-    with listing(hashed(images, files, operation.fetch_threads) if request.checksum else files) as listed:
+    with _listing(request, covered, connect) as listed:
         given = sources.SourceInput(
             request.masks, request.access, listed, operation.fetch_threads, coverage=covered, images_uri=request.images
         )
@@ -134,6 +132,7 @@ def plan_increment(request: Request, on_event: OnEvent, connect: Callable[[], Cl
             listed,
             _limits(request),
             prune=request.prune,
+            coverage=covered,
             hold=request.hold(on_event),
             on_images=on_images,
             flow=flow,
@@ -142,6 +141,23 @@ def plan_increment(request: Request, on_event: OnEvent, connect: Callable[[], Cl
     on_event(Covered(scan))
     on_event(planned)
     return planned
+
+
+def _listing(
+    request: Request, covered: Coverage, connect: Callable[[], Cluster]
+) -> AbstractContextManager[Mapping[str, StoredFile]]:
+    """The files of the image root, for as long as the context lasts; by hash range for a source of many files, which
+    looks up few of them. A large inventory is read as such a source is.
+    """
+    images, uri = Store(request.images, request.access), request.images_inventory
+    inventory = inventories.open_inventory(uri, request.access, request.images) if uri else None
+    by_file = sources.is_by_file(request.source)
+    if inventory and by_file and not request.checksum:
+        by_tasks = request.plans_by_tasks and is_large(inventory)
+        return listing_of(of_inventory(inventory, connect().flow if by_tasks else one_by_one))
+    files = inventory.walk() if inventory else regular(images, covered)
+    files = hashed(images, files, request.config.operation.fetch_threads) if request.checksum else files
+    return listing_of(in_ranges(files)) if by_file else listing(files)
 
 
 def _limits(request: Request) -> ChunkLimits:

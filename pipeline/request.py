@@ -26,9 +26,9 @@ from pipeline.output.seal import SealRequest
 from pipeline.planning.attempts import committed
 from pipeline.planning.increment import read_plan
 from pipeline.planning.scans import pinned_source
-from pipeline.planning.shares import Share
 from pipeline.progress.events import OnEvent, Waiting
 from pipeline.refining.chunk import Inputs, Job
+from pipeline.refining.pending import Share
 from pipeline.sources import inventory
 from pipeline.sources.walks import location
 from pipeline.storage import Access, Store

@@ -90,7 +90,7 @@ class Cluster:
         ahead: items at work at once, 0 for two of each CPU and some more. A task whose worker dies is begun again, and
         what it has yielded before is not yielded twice: it has to yield the same.
         """
-        return self._ask("flow", function, ahead, items=items)
+        return map(cloudpickle.loads, self._ask("flow", function, ahead, items=map(cloudpickle.dumps, items)))
 
     def close(self) -> None:
         """End the connection, and a cluster that was started for it."""

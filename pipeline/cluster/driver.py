@@ -143,8 +143,10 @@ def spread(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any
     yield from (ray.get(reference) for reference in pending)
 
 
-def flow(items: Callable[[], Iterator[Any]], function: Callable[[Any], Any], ahead: int) -> Iterator[Any]:
-    """What Ray tasks yield of the items, in their order; of each item, as it comes."""
+def flow(items: Callable[[], Iterator[bytes]], function: Callable[[Any], Any], ahead: int) -> Iterator[bytes]:
+    """What Ray tasks yield of the items, in their order; of each item, as it comes. Both are pickles, and stay so on
+    their way through this process.
+    """
     task, shared, pending = ray.remote(num_returns="streaming")(_each), ray.put(function), deque[Any]()
     most = ahead or max(IN_FLIGHT, 2 * int(ray.cluster_resources().get("CPU", 0)))
     for item in items():
@@ -155,9 +157,10 @@ def flow(items: Callable[[], Iterator[Any]], function: Callable[[Any], Any], ahe
         yield from map(ray.get, pending.popleft())
 
 
-def _each(function: Callable[[Any], Iterable[Any]], item: Any) -> Iterator[Any]:
+def _each(function: Callable[[Any], Iterable[Any]], item: bytes) -> Iterator[bytes]:
     """As `_call`."""
-    yield from function(item)
+    for found in function(cloudpickle.loads(item)):  # Ray sends values into it, which `map` does not take
+        yield cloudpickle.dumps(found)
 
 
 def _call(function: Callable[[Any], Any], item: Any) -> Any:

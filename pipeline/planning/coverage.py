@@ -6,7 +6,8 @@ mask names are found, and what cannot be meant is refused before anything is com
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.decoding.raster import NOT_DECODED
@@ -14,8 +15,8 @@ from pipeline.errors import RefusedError
 from pipeline.planning.rows import as_text
 from pipeline.sources import SOURCES
 from pipeline.sources.coverage import IGNORED, IMAGES, MASKS, READ, UNREAD, Coverage, kind_of
+from pipeline.sources.path_set import PathSet
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, SourceInput
-from pipeline.storage import StoredFile
 from pipeline.words import plural
 
 Content = dict[str, Any]
@@ -25,14 +26,23 @@ def counted(
     images: Iterable[PlannedImage], given: SourceInput, *, max_unread: int, prune: bool
 ) -> Iterator[PlannedImage]:
     """The images as they come, counted. Raises RefusedError at their end for what cannot be meant."""
-    yield from noted(images, given.coverage)
+    planned = PathSet()
+    for image in noted(images, given.coverage):
+        planned.add(file_of(image))
+        yield image
+    found = planned.look_up(given.images)
+    account_for_images(found, given.coverage)
     account(given, max_unread=max_unread, prune=prune)
+
+
+def file_of(image: PlannedImage) -> str:
+    """The file that an image is, or is in."""
+    return image.member["container"] if image.member else image.image_uri
 
 
 def noted(images: Iterable[PlannedImage], coverage: Coverage) -> Iterator[PlannedImage]:
     """The images as they come, each told to the coverage with its masks."""
     for image in images:
-        coverage.plan(image.member["container"] if image.member else image.image_uri)
         for mask in image.masks:
             coverage.category(mask.category_id, mask.category)
         _remark(image, coverage)
@@ -40,8 +50,7 @@ def noted(images: Iterable[PlannedImage], coverage: Coverage) -> Iterator[Planne
 
 
 def account(given: SourceInput, *, max_unread: int, prune: bool) -> None:
-    """Account for the files of `--images`, once all images are noted. Raises RefusedError for what cannot be meant."""
-    _account_for_images(given.coverage, given.images)
+    """Once all images are noted. Raises RefusedError for what cannot be meant."""
     check(given, sum(given.coverage.categories.values()))
     if prune:
         check_prune(given.coverage, max_unread)
@@ -56,8 +65,10 @@ def check(given: SourceInput, masks: int) -> None:
             f"Formats that are read: {', '.join(SOURCES)}"
         )
     for what, (matched, names) in _matches(coverage).items():
-        example = next((path for path in given.images if kind_of(path) in IMAGE_SUFFIXES), None)
-        if names and not matched and example is not None:
+        if not names or matched:
+            continue
+        example = min((path for path in given.images if kind_of(path) in IMAGE_SUFFIXES), default=None)
+        if example is not None:
             other = next(iter(_examples(coverage, MASKS, READ)), "")
             raise RefusedError(
                 f"none of {names} {what} is that of an image: --masks has {other}, --images has {example}; "
@@ -114,16 +125,21 @@ def _remark(image: PlannedImage, coverage: Coverage) -> None:
             coverage.remark(name, mask.detail.partition(":")[0])
 
 
-def _account_for_images(coverage: Coverage, images: Mapping[str, StoredFile]) -> None:
-    """Each file of the image root: planned, an image that no mask names, or one that cannot be decoded."""
-    for path, found in coverage.planned.look_up(images):
+def account_for_images(found: Iterable[tuple[str, bool]], coverage: Coverage) -> None:
+    """Files of the image root, each once, and whether it is planned: else it is an image that no mask names, or one
+    that cannot be decoded.
+    """
+    planned: dict[str, list[str]] = defaultdict(list)
+    for path, is_planned in found:
         suffix = kind_of(path)
-        if found:
-            coverage.take(path, suffix, root=IMAGES)
+        if is_planned:
+            planned[suffix].append(path)
         elif suffix in IMAGE_SUFFIXES:
             coverage.unnamed(path)
         elif suffix in NOT_DECODED:
             coverage.leave(path, "an image of a format that is not decoded", root=IMAGES)
+    for suffix, paths in planned.items():
+        coverage.take_all(paths, suffix, IMAGES)
 
 
 def _matches(coverage: Coverage) -> dict[str, list[int]]:

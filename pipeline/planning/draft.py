@@ -15,6 +15,7 @@ from pipeline.planning.attempts import commit
 from pipeline.planning.chunks import Chunk
 from pipeline.planning.rows import chunk_digest
 from pipeline.planning.spill import Row
+from pipeline.sources.coverage import Coverage
 from pipeline.storage import Store
 from pipeline.storage.lease import Fence
 from schemas import layout
@@ -93,7 +94,8 @@ class Cut(NamedTuple):
 
 class Compared(NamedTuple):
     """What was found in a hash range: new and changed rows (schema PLAN, in no chunk yet, None where there are none),
-    the chunks that they are cut into, the rows that they replace or that are pruned.
+    the chunks that they are cut into, the rows that they replace or that are pruned. coverage: with the last range of
+    a bucket, what was found about the files of `--images` in all of it.
     """
 
     place: layout.HashRange
@@ -101,17 +103,49 @@ class Compared(NamedTuple):
     chunks: list[Cut]
     replaced: list[dict[str, str]]
     unchanged: int
+    coverage: Coverage | None
+
+
+class Unwritten(NamedTuple):
+    """A file of rows (schema PLAN) that is not written yet, and the chunks that they are in: ids and images of each."""
+
+    path: str
+    rows: pa.Table
+    chunks: list[tuple[str, int]]
+
+
+class Written(NamedTuple):
+    """A file that is there now."""
+
+    path: str
+    sha256: str
+
+
+def write(output: Store, file: Unwritten) -> Written:
+    """Write it, each row with its chunk's id."""
+    ids = pa.array([chunk_id for chunk_id, images in file.chunks for _ in range(images)], pa.string())
+    place = file.rows.schema.get_field_index("chunk_id")
+    table = file.rows.set_column(place, PLAN.field("chunk_id"), ids)
+    return _put(output, file.path, table, ROW_GROUP_ROWS)
+
+
+def _put(output: Store, path: str, table: pa.Table, row_group_rows: int | None = None) -> Written:
+    return Written(path, hashlib.sha256(output.put_parquet(path, table, row_group_rows)).hexdigest())
 
 
 class Draft:
-    """Increment `number`, from the first of the hashes on. Nothing of it counts before `commit`."""
+    """Increment `number`, from the first of the hashes on to those below `stop`. Nothing of it counts before
+    `commit`.
+    """
 
     def __init__(self, output: Store, number: int, start: int) -> None:
+        self.number, self.stop = number, HASHES
         self._output, self._start = output, start
         self._files = layout.Increment(number, uuid.uuid4().hex)
         self._chunks: list[Chunk] = []
         self._replaced: list[dict[str, str]] = []
         self._sha256: dict[str, str] = {}
+        self._unwritten: set[str] = set()
         self._unchanged = 0
 
     @property
@@ -119,17 +153,31 @@ class Draft:
         """New, changed and pruned images."""
         return sum(chunk.images for chunk in self._chunks) + len(self._replaced)
 
-    def add(self, found: Compared) -> None:
-        """What was found in the next hash range."""
+    @property
+    def is_written(self) -> bool:
+        """Whether all that `add` gave is."""
+        return not self._unwritten
+
+    def waits_for(self, path: str) -> bool:
+        """Whether a file was given by `add`, and is not written."""
+        return path in self._unwritten
+
+    def add(self, found: Compared) -> Unwritten | None:
+        """What was found in the next hash range; returns the file of its rows, where it has some."""
         self._replaced += found.replaced
         self._unchanged += found.unchanged
-        if found.rows is not None:
-            path = self._files.bucket(*found.place)
-            chunks = list(self._named(found.chunks, self._files.said(path)))
-            self._chunks += chunks
-            ids = pa.array([chunk.chunk_id for chunk in chunks for _ in range(chunk.images)], pa.string())
-            place = found.rows.schema.get_field_index("chunk_id")
-            self._put(path, found.rows.set_column(place, PLAN.field("chunk_id"), ids), ROW_GROUP_ROWS)
+        if found.rows is None:
+            return None
+        path = self._files.bucket(*found.place)
+        chunks = list(self._named(found.chunks, self._files.said(path)))
+        self._chunks += chunks
+        self._unwritten.add(path)
+        return Unwritten(path, found.rows, [(chunk.chunk_id, chunk.images) for chunk in chunks])
+
+    def written(self, file: Written) -> None:
+        """One of the files that `add` gave is there."""
+        self._unwritten.discard(file.path)
+        self._sha256[layout.name_of(file.path)] = file.sha256
 
     def _named(self, cuts: list[Cut], path: str) -> Iterator[Chunk]:
         """The chunks of the next file, by their place in the increment."""
@@ -139,26 +187,25 @@ class Draft:
             yield Chunk(chunk_id, path, start, one.images, one.masks)
             start += one.images
 
-    def commit(self, fence: Fence, stop: int = HASHES) -> Planned:
-        """Let it be the increment, about all ids whose hashes are below `stop`; nothing is written where there is
-        nothing new. Raises JobError where another one is.
+    def commit(self, fence: Fence) -> Planned:
+        """Let it be the increment, once it is written; nothing where there is nothing new. Raises JobError where
+        another one is.
         """
         if not self.rows:
             return Planned(None, unchanged=self._unchanged)
         chunks = self._chunks
         images, masks = sum(chunk.images for chunk in chunks), sum(chunk.masks for chunk in chunks)
         planned = Planned(self._files.number, images, masks, len(chunks), len(self._replaced), self._unchanged)
-        self._put(self._files.chunks, pa.Table.from_pylist([vars(chunk) for chunk in chunks], CHUNKS))
+        self.written(
+            _put(self._output, self._files.chunks, pa.Table.from_pylist([vars(one) for one in chunks], CHUNKS))
+        )
         if self._replaced:
-            self._put(self._files.superseded, pa.Table.from_pylist(self._replaced, SUPERSEDED))
+            replaced = pa.Table.from_pylist(self._replaced, SUPERSEDED)
+            self.written(_put(self._output, self._files.superseded, replaced))
         fence()
-        span = None if (self._start, stop) == (0, HASHES) else (self._start, stop)
+        span = None if (self._start, self.stop) == (0, HASHES) else (self._start, self.stop)
         commit(self._output, self._files, Marker(**vars(planned), sha256=self._sha256, span=span))
         return planned
-
-    def _put(self, path: str, table: pa.Table, row_group_rows: int | None = None) -> None:
-        data = self._output.put_parquet(path, table, row_group_rows)
-        self._sha256[layout.name_of(path)] = hashlib.sha256(data).hexdigest()
 
 
 def cut(rows: list[Row], limits: ChunkLimits) -> list[Cut]:

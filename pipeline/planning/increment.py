@@ -11,10 +11,9 @@ come back in their order, and are named and written here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,12 +22,13 @@ import pyarrow.compute as pc
 from pipeline.errors import JobError, RefusedError
 from pipeline.planning.attempts import adopt, discard, increments, leftovers
 from pipeline.planning.chunks import Chunk, Chunks, read_chunks
-from pipeline.planning.draft import ChunkLimits, Compared, Draft, Planned, cut
-from pipeline.planning.earlier import Earlier
-from pipeline.planning.rows import difference, finish, tag
+from pipeline.planning.comparing import Drafts, Step
+from pipeline.planning.draft import ChunkLimits, Compared, Planned
+from pipeline.planning.listed import Narrowing, by_range
 from pipeline.planning.scanning import Flow, encoded, one_by_one
 from pipeline.planning.spill import BUCKET_ROWS, Bucket, Rows, Spill
 from pipeline.sources import PlannedImage
+from pipeline.sources.coverage import Coverage
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.disk_table import scratch_folder
 from pipeline.storage.documents import Committed
@@ -42,8 +42,6 @@ __all__ = ["Chunk", "ChunkLimits", "Plan", "Planned", "plan", "plan_rows", "read
 
 INCREMENT_ROWS = 1 << 20
 """New and changed rows after which an increment is committed, and the rest of a planning step becomes the next one."""
-LAST_FILES = 64
-"""Images of a container come one after the other."""
 
 
 @dataclass(frozen=True)
@@ -117,33 +115,36 @@ def plan_rows(
     limits: ChunkLimits,
     *,
     prune: bool = False,
+    coverage: Coverage | None = None,
     hold: Hold = unguarded,
     on_images: Callable[[int], None] = lambda _count: None,
     flow: Flow = one_by_one,
 ) -> Planned:
     """Commit increments with the images that are new or changed. Raises RefusedError when nothing matched.
 
-    listed: the image root's listing, whose sizes and tags (`rows.tag`) tell changed images. hold: the output's lease,
-    taken once the source is read. on_images: called with how many were read since the last call, for progress. flow:
-    who compares the hash ranges with the earlier plan.
+    listed: the image root's listing, whose sizes and tags (`rows.tag`) tell changed images. coverage: is told which of
+    these files are planned. hold: the output's lease, taken once the source is read. on_images: called with how many
+    were read since the last call, for progress. flow: who compares the hash ranges with the earlier plan, and writes.
     """
+    coverage = coverage or Coverage()
     with scratch_folder("plan") as folder:
-        spill, told = Spill(folder), lru_cache(LAST_FILES)(partial(_told, listed))
+        spill = Spill(folder)
         for some in rows:
-            spill.take(some, told)
-            on_images(len(some.lines))
+            spill.take(some)
+            on_images(some.images)
         if spill.rows == 0:
             raise RefusedError("no image matched: the source contains no images: check --images and --masks")
-        with hold() as fence:
+        with by_range(listed) as files, hold() as fence:
             adopt(output)
-            planned = _commit(output, increments(output), spill, limits, prune, fence, flow)
+            before = increments(output)
+            containers = {path: file for path in spill.containers if (file := listed.get(path))}
+            limits = limits.of_plan(spill.rows - sum(one.marker.images for one in before))
+            step = Step(output, before, limits, prune, containers, coverage.fresh())
+            narrow = Narrowing(containers, coverage)
+            buckets = spill.buckets(files.ranged, narrow, _widest(before) if prune else RANGES)
+            planned = _commit(step, buckets, coverage, fence, flow)
             _tidy(output, fence)
             return planned
-
-
-def _told(listed: Mapping[str, StoredFile], path: str) -> tuple[str | None, int | None]:
-    file = listed.get(path)
-    return (tag(file), file.size) if file else (None, None)
 
 
 def _tidy(output: Store, fence: Fence) -> None:
@@ -154,49 +155,15 @@ def _tidy(output: Store, fence: Fence) -> None:
             output.delete(path)
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """Compares a hash range with the earlier increments; it is sent to where that is done."""
-
-    output: Store
-    before: Sequence[Committed]
-    limits: ChunkLimits
-    prune: bool
-
-    @cached_property
-    def _earlier(self) -> Earlier:
-        return Earlier(self.output, self.before)
-
-    def __call__(self, bucket: Bucket) -> Iterator[Compared]:
-        rows = finish(bucket.rows())
-        known = self._earlier.live(bucket.place.span, None if self.prune else [row["image_id"] for row in rows])
-        fresh, replaced, unchanged = difference(rows, known, self.prune)
-        table = conform(pa.Table.from_pylist(fresh, PLAN), PLAN) if fresh else None
-        yield Compared(bucket.place, table, cut(fresh, self.limits), replaced, unchanged)
-
-
-def _commit(
-    output: Store,
-    before: Sequence[Committed],
-    spill: Spill,
-    limits: ChunkLimits,
-    prune: bool,
-    fence: Fence,
-    flow: Flow,
-) -> Planned:
-    """Commit one hash range after another: a step that is killed has done those before, and is not asked for them
-    again.
-    """
-    limits = limits.of_plan(spill.rows - sum(one.marker.images for one in before))
-    planned, draft = Planned(None), Draft(output, len(before), 0)
-    buckets = spill.buckets(_widest(before) if prune else RANGES)
-    for found in flow(_Comparison(output, before, limits, prune), buckets):
-        if draft.rows >= INCREMENT_ROWS:
-            start = found.place.span.start
-            planned += draft.commit(fence, start)
-            draft = Draft(output, (planned.increment or 0) + 1, start)
-        draft.add(found)
-    return planned + draft.commit(fence)
+def _commit(step: Step, buckets: Iterable[Bucket], coverage: Coverage, fence: Fence, flow: Flow) -> Planned:
+    """Commit one run of hash ranges after another."""
+    planned, drafts = Planned(None), Drafts(step.output, len(step.before), INCREMENT_ROWS)
+    for found in flow(step, drafts.work(buckets)):
+        if isinstance(found, Compared) and found.coverage is not None:
+            coverage.merge(found.coverage)
+        drafts.take(found)
+        planned += drafts.commit(fence)
+    return planned + drafts.commit(fence, at_end=True)
 
 
 def _widest(before: Sequence[Committed]) -> int:

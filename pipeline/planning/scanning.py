@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeVar
 
 from pipeline import sources
-from pipeline.planning.coverage import account, noted
+from pipeline.planning.coverage import account, file_of, noted
 from pipeline.planning.rows import to_row
-from pipeline.planning.spill import CHARACTERS, ROWS, Rows
+from pipeline.planning.spill import CHARACTERS, ROWS, Filling, Rows
 from pipeline.sources import PlannedImage, SourceInput
 from pipeline.sources.containers import Piece
 from pipeline.sources.coverage import Coverage
@@ -55,8 +55,8 @@ class _Reader:
         given = replace(self.given, coverage=self.given.coverage.fresh())
         images = (image for piece in group for image in sources.scan_piece(self.source, given, piece))
         for rows in encoded(noted(images, given.coverage)):
-            yield Read(rows)
-        yield Read(Rows.none(), given.coverage)
+            yield Read(rows.blocks())
+        yield Read(Filling().rows(), given.coverage)
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,14 @@ def read_pieces(found: Pieces, given: SourceInput, flow: Flow, *, max_unread: in
 
 def encoded(images: Iterable[PlannedImage]) -> Iterator[Rows]:
     """Images as rows of the plan, some at a time."""
-    rows, held = Rows.none(), 0
+    filling = Filling()
     for image in images:
-        file = image.member["container"] if image.member else image.image_uri
-        held += rows.add(to_row(image, None), file)
-        if len(rows.lines) >= ROWS or held >= CHARACTERS:
-            yield rows
-            rows, held = Rows.none(), 0
-    if rows.lines:
-        yield rows
+        filling.add(to_row(image, None), file_of(image))
+        if filling.images >= ROWS or filling.characters >= CHARACTERS:
+            yield filling.rows()
+            filling = Filling()
+    if filling.images:
+        yield filling.rows()
 
 
 def _together(found: Iterable[Piece]) -> Iterator[list[Piece]]:

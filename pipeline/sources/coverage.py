@@ -3,8 +3,7 @@
 Whatever lies below `--masks` is read, unread, or ignored (by name, or because it is no mask by design); an image below
 `--images` is planned, or belongs to no mask. Sources tell as they go; the helpers that they share tell for them.
 
-Counts are held by kind and reason, with the first names of each; what was not read, and the hashes of what is planned
-once they are many, go to temporary files.
+Counts are held by kind and reason, with the first names of each; what was not read goes to a temporary file.
 """
 
 from __future__ import annotations
@@ -12,13 +11,11 @@ from __future__ import annotations
 import re
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase, translate
 from heapq import nsmallest
 from typing import Any
-
-from pipeline.sources.path_set import PathSet
 
 FIRST_NAMES = 3
 MAX_CATEGORIES = 10_000
@@ -68,8 +65,7 @@ class Left:
 
 class Coverage:
     """ignore: patterns of names (`*.txt`) that are meant to be left. pinned: what earlier passes over the same input
-    found out (see `decide`). most: categories that are counted by name. `planned`: the images, and containers of
-    images, that are in the plan.
+    found out (see `decide`). most: categories that are counted by name.
 
     It may be pickled, with all that it holds.
     """
@@ -81,7 +77,6 @@ class Coverage:
         self.categories: dict[tuple[int, str], int] = {}
         self.pinned: dict[str, Any] = dict(pinned or {})
         self.dataset: dict[str, list[Any] | dict[str, Any]] = {}
-        self.planned = PathSet()
         self._ignore = tuple(ignore)
         self._most = most
         self._left = _table(())
@@ -100,6 +95,10 @@ class Coverage:
     def take(self, name: str, kind: str | None = None, root: str = MASKS) -> None:
         """A file or entry was read."""
         self._tally(root, READ, kind or kind_of(name), "").add([name])
+
+    def take_all(self, names: Sequence[str], kind: str, root: str = MASKS) -> None:
+        """Files or entries of a kind were read."""
+        self._tally(root, READ, kind, "").add(nsmallest(FIRST_NAMES, names), len(names))
 
     def take_many(self, names: str, count: int, kind: str) -> None:
         """Numbered entries from 0 on were read; names: what stands before their numbers."""
@@ -131,10 +130,6 @@ class Coverage:
     def remark(self, name: str, what: str) -> None:
         """Something was read, and is odd."""
         self._tally(MASKS, ODD, "", what).add([name])
-
-    def plan(self, path: str) -> None:
-        """An image, or a container of images, is in the plan."""
-        self.planned.add(path)
 
     def category(self, category_id: int, name: str, masks: int = 1) -> None:
         """Masks of that category are in the plan."""
@@ -176,7 +171,6 @@ class Coverage:
             self.category(number, name, masks)
         self.pinned = {**other.pinned, **self.pinned}
         self.dataset = {**other.dataset, **self.dataset}
-        self.planned.update(other.planned)
         self._left.executemany(_KEEP, other._left.execute("SELECT * FROM left"))
 
     def left(self) -> Iterator[Left]:

@@ -51,52 +51,81 @@ NAMES = ("uri", "key", "path")
 Columns = dict[str, list[Any]]
 
 
-class _DataFile(NamedTuple):
+class DataFile(NamedTuple):
+    """A file of an inventory. told_size: what its manifest says."""
+
     store: Store
     path: str
-    size: int | None
+    size: int
+    told_size: int | None = None
+
+
+class Some(NamedTuple):
+    """Files below `--images`, and among how many entries."""
+
+    files: list[StoredFile]
+    entries: int
 
 
 @dataclass(frozen=True)
-class _Inventory:
-    """Data files, how one is read in columns (names of COLUMNS), and the bucket that keys are of, where it is said."""
+class Inventory:
+    """Data files, how one is read in columns (names of COLUMNS), and the bucket that keys are of, where it is said.
+    Its data files can be read by themselves, wherever that is done.
+    """
 
-    files: Sequence[_DataFile]
+    uri: str
+    images_uri: str
+    files: Sequence[DataFile]
     read: Callable[[BinaryIO], Iterator[Columns]]
     bucket: str | None = None
+
+    def scan(self, data: DataFile) -> Iterator[Some]:
+        """One of its files. Raises RefusedError where it is damaged."""
+        roots, where = _roots(self.images_uri), f"{data.store.uri}/{data.path}"
+        for columns in _columns(self, data):
+            yield Some(_checked_files(columns, roots, where), len(next(iter(columns.values()))))
+
+    def walk(self) -> Iterator[StoredFile]:
+        """The files below `--images`, in no order. Raises RefusedError where there are none, or a file is damaged."""
+        entries = found = 0
+        for data in self.files:
+            for some in self.scan(data):
+                entries += some.entries
+                found += len(some.files)
+                yield from some.files
+        self.check(found, entries)
+
+    def check(self, found: int, entries: int) -> None:
+        """Raises RefusedError where none of all its entries was found below `--images`."""
+        if not found:
+            raise RefusedError(
+                f"none of the {entries} entries of the inventory {self.uri} lies below {self.images_uri}"
+            )
 
 
 def check(uri: str, access: Access, images_uri: str) -> None:
     """Raise RefusedError for what is no inventory, or one of another bucket."""
-    _open(uri, access, images_uri)
+    open_inventory(uri, access, images_uri)
 
 
 def walk(uri: str, access: Access, images_uri: str) -> Iterator[StoredFile]:
-    """The files below `--images`, in no order. Raises RefusedError where there are none, or a file is damaged."""
-    inventory = _open(uri, access, images_uri)
-    roots = _roots(images_uri)
-    entries = found = 0
-    for data in inventory.files:
-        for columns in _columns(inventory, data):
-            entries += len(next(iter(columns.values())))
-            files = _checked_files(columns, roots, f"{data.store.uri}/{data.path}")
-            found += len(files)
-            yield from files
-    if not found:
-        raise RefusedError(f"none of the {entries} entries of the inventory {uri} lies below {images_uri}")
+    """As `Inventory.walk`."""
+    return open_inventory(uri, access, images_uri).walk()
 
 
-def _open(uri: str, access: Access, images_uri: str) -> _Inventory:
+def open_inventory(uri: str, access: Access, images_uri: str) -> Inventory:
+    """Its data files are not read yet. Raises RefusedError for what is no inventory, or one of another bucket."""
     if uri.endswith(f"/{MANIFEST}"):
         return _from_manifest(uri, access, images_uri)
     store, name = split_uri(uri, access) if uri.endswith(PARQUET) else (Store(uri, access), "")
-    paths = [name] if name else [file.path for file in store.list() if file.path.endswith(PARQUET)]
-    if not paths:
+    listed = [(file.path, file.size) for file in store.list() if file.path.endswith(PARQUET)] if not name else []
+    files = [DataFile(store, path, size) for path, size in listed] or ([DataFile(store, name, 0)] if name else [])
+    if not files:
         raise RefusedError(f"the inventory {uri} is no {MANIFEST}, and has no file *{PARQUET}")
-    return _Inventory([_DataFile(store, path, None) for path in paths], _parquet)
+    return Inventory(uri, images_uri, files, _parquet)
 
 
-def _from_manifest(uri: str, access: Access, images_uri: str) -> _Inventory:
+def _from_manifest(uri: str, access: Access, images_uri: str) -> Inventory:
     """Data files lie in the folder `data` beside the manifest's own folder."""
     try:
         content = json.loads(read_uri(uri, access, MANIFEST_BYTES, "inventory"))
@@ -110,14 +139,14 @@ def _from_manifest(uri: str, access: Access, images_uri: str) -> _Inventory:
     if "://" in images_uri and _bucket(images_uri) != bucket:
         raise RefusedError(f"the inventory {uri} is of the bucket {bucket}, and --images is {images_uri}")
     store = Store(f"{uri.rsplit('/', 2)[0]}/data", access)
-    return _Inventory([_DataFile(store, name, size) for name, size in names], read, bucket)
+    return Inventory(uri, images_uri, [DataFile(store, name, size, size) for name, size in names], read, bucket)
 
 
-def _columns(inventory: _Inventory, data: _DataFile) -> Iterator[Columns]:
+def _columns(inventory: Inventory, data: DataFile) -> Iterator[Columns]:
     where = f"{data.store.uri}/{data.path}"
     try:
-        if data.size is not None and (size := data.store.size(data.path)) != data.size:
-            raise RefusedError(f"{where} has {size} bytes, its manifest says {data.size}")
+        if data.told_size is not None and (size := data.store.size(data.path)) != data.told_size:
+            raise RefusedError(f"{where} has {size} bytes, its manifest says {data.told_size}")
         with data.store.open(data.path) as file:
             for columns in inventory.read(file):
                 if missing := [name for name in ("size",) if name not in columns] + _unnamed(columns):

@@ -182,6 +182,11 @@ def scan(source: str, given: SourceInput) -> Iterator[PlannedImage]:
     return SOURCES[name].scan(replace(given, options=options))
 
 
+def is_by_file(source: str) -> bool:
+    """Whether the files of a source, given as `parse` takes it, can be read by themselves."""
+    return isinstance(find(source).scan, ByFile)
+
+
 def pieces(source: str, given: SourceInput) -> list[Piece] | None:
     """The files of a source that is read file by file, None of another one."""
     name, options = parse(source)

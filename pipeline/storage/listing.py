@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, ValuesView
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ _TABLE = """
     ) WITHOUT ROWID"""
 AHEAD = 4
 """Files that wait to be read, for each thread."""
+_ALL = "SELECT path, size, etag, modified_s, special, mtime_ns, sha256 FROM files"
 _FOUND = "SELECT size, etag, modified_s, special, mtime_ns, sha256 FROM files WHERE path = ?"
 
 
@@ -41,6 +42,20 @@ class Listing(Mapping[str, StoredFile]):
 
     def __len__(self) -> int:
         return self._count
+
+    def values(self) -> ValuesView[StoredFile]:
+        """In one pass, where the paths' own would look each of them up."""
+        return _Values(self, self._files)
+
+
+class _Values(ValuesView[StoredFile]):
+    def __init__(self, listed: Listing, files: sqlite3.Connection) -> None:
+        super().__init__(listed)
+        self._files = files
+
+    def __iter__(self) -> Iterator[StoredFile]:
+        for path, *told in self._files.execute(_ALL):
+            yield StoredFile(to_path(path), *told)
 
 
 def hashed(store: Store, files: Iterable[StoredFile], threads: int) -> Iterator[StoredFile]:

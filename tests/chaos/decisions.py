@@ -20,10 +20,9 @@ from pipeline.output.shard_groups import group_parts
 from pipeline.planning.chunks import Chunks
 from pipeline.planning.draft import ChunkLimits
 from pipeline.planning.increment import INCREMENT_ROWS, Plan
-from pipeline.planning.shares import Share
 from pipeline.planning.spill import parts_of, runs
 from pipeline.refining.parts import find_parts
-from pipeline.refining.pending import pending
+from pipeline.refining.pending import Share, pending
 from pipeline.storage import Store, StoredFile
 from schemas import layout
 from schemas.attempts import RANGES

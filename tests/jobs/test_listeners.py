@@ -10,9 +10,9 @@ import pytest
 from jobs import progress
 from jobs.json_log import JsonLog
 from pipeline.planning.increment import Planned
-from pipeline.planning.shares import Share, Unsealed
 from pipeline.progress.breakdown import Breakdown, ChunkFinished
 from pipeline.progress.events import Event, Planning, Refined, Refining, Retrying, Sealing, Starting, Waiting
+from pipeline.refining.pending import Share, Unsealed
 from tests.results import make_manifest
 
 SPENT = Breakdown(chunks=1, images=5, masks=9, wall_s=2.00049, refine_s=1.0)

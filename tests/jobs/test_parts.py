@@ -13,7 +13,7 @@ from jobs.options import parse_part
 from jobs.run import run as command
 from pipeline import job
 from pipeline.errors import RefusedError
-from pipeline.planning.shares import Share, Unsealed
+from pipeline.refining.pending import Share, Unsealed
 from pipeline.request import Request, Wanted, make_request
 from tests.conftest import DEMO, Cli
 from tests.jobs.test_recovery import shard_hashes, tripled_demo

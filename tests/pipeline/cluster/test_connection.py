@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cluster.connection import Cluster, DriverTraceback, check_reachable, connected
 from pipeline.errors import ClusterLostError, JobError, RefusedError, StorageError
 from pipeline.job import plan_increment
-from pipeline.planning import scanning
+from pipeline.planning import listed, scanning
 from pipeline.progress.events import nobody
 from pipeline.request import Wanted, make_request
 from tests.conftest import RayHead, free_ports, ray_head
@@ -124,27 +126,46 @@ def test_a_plan_by_tasks_is_that_of_one_process(cluster: Cluster, tmp_path: Path
     )
 
 
+def make_inventory(images: Path, folder: Path) -> str:
+    """Of a folder of images, in two files."""
+    folder.mkdir()
+    names = sorted(file.name for file in images.iterdir())
+    for number in range(2):
+        some = names[number::2]
+        told = {"path": some, "size": list(range(len(some))), "etag": some}
+        pq.write_table(pa.table(told), folder / f"{number}.parquet")
+    return str(folder)
+
+
 def test_a_job_plans_by_the_tasks_of_a_cluster_that_is_named(
     cluster: Cluster, head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(scanning, "TOGETHER_BYTES", 1)
+    monkeypatch.setattr(listed, "INVENTORY_BYTES", 1)
     source, connections = make_source(tmp_path / "in"), list[str | None]()
     places = {"masks": str(source / "masks"), "images": str(source / "images"), "source": "parquet"}
 
-    def planned(output: str, address: str | None, parallel_bytes: int = 0) -> dict[str, bytes]:
+    def planned(
+        output: str, address: str | None, parallel_bytes: int = 0, inventory: str | None = None
+    ) -> dict[str, bytes]:
         def connect() -> Cluster:
             connections.append(address)
             return cluster
 
         monkeypatch.setattr(scanning, "PARALLEL_BYTES", parallel_bytes)
-        request = make_request(Wanted(output=str(tmp_path / output), **places), with_weights=False, address=address)
+        wanted = Wanted(output=str(tmp_path / output), **places)
+        request = make_request(wanted, with_weights=False, address=address, images_inventory=inventory)
         plan_increment(request, nobody, connect)
         return files_of(tmp_path / output)
 
     assert planned("tasks", head.address) == planned("alone", None) == planned("small", head.address, 1 << 30)
     assert planned("client", f"ray://{head.address}").keys()
     assert connections == [head.address]
+    inventory = make_inventory(source / "images", tmp_path / "inventory")
+    by_tasks = planned("inventory by tasks", head.address, inventory=inventory)
+    assert by_tasks == planned("inventory alone", None, inventory=inventory)
+    assert connections == [head.address] * 3, "asked for the inventory, and for the masks"
 
 
 def test_a_connection_in_a_thread_leaves_this_process_alone(head: RayHead) -> None:

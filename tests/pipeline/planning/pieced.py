@@ -76,5 +76,5 @@ def _plan(folder: Path, output: Store, flow: Flow) -> None:
         found = pieces("parquet", given)
         assert found is not None
         rows = read_pieces(found, given, flow, max_unread=0, prune=False)
-        plan_rows(output, rows, listed, ChunkLimits(16, 1 << 28), flow=flow)
+        plan_rows(output, rows, listed, ChunkLimits(16, 1 << 28), coverage=covered, flow=flow)
         record(output, given, "parquet", unguarded)

@@ -3,6 +3,7 @@
 import json
 import pickle
 import tarfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 
 from pipeline import sources
 from pipeline.errors import RefusedError
+from pipeline.planning import spill
 from pipeline.planning.coverage import content
-from pipeline.planning.scanning import Pieces, one_by_one, pieces, read_pieces, read_whole
+from pipeline.planning.scanning import Flow, Pieces, one_by_one, pieces, read_pieces, read_whole
 from pipeline.sources import SourceInput
 from pipeline.sources.containers import Piece
 from pipeline.sources.coverage import MAX_CATEGORIES, Coverage
@@ -46,6 +48,30 @@ def test_a_plan_from_pieces_is_that_of_the_whole(tmp_path: Path) -> None:
     [scan] = [json.loads(data) for name, data in wanted.items() if name.endswith(".json") and "scans" in name]
     assert scan["unread"] == 2
     assert len(scan["categories"]) == 18
+
+
+def ahead(count: int) -> Flow:
+    """As by tasks: so many items are taken before the first of them is done."""
+
+    def flow(function: Callable[[Any], Iterable[Any]], items: Iterable[Any]) -> Iterator[Any]:
+        pending: deque[Any] = deque()
+        for item in items:
+            pending.append(item)
+            if len(pending) >= count:
+                yield from elsewhere(function, [pending.popleft()])
+        yield from elsewhere(function, pending)
+
+    return flow
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_a_plan_does_not_depend_on_how_much_is_at_work(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_source(tmp_path / "in")
+    wanted = plan_source(source, tmp_path / "whole")
+    monkeypatch.setattr(spill, "FILES_AT_ONCE", count)
+    assert plan_source(source, tmp_path / "ahead", ahead(count)) == wanted
 
 
 def test_an_increment_from_pieces_is_that_of_the_whole(tmp_path: Path) -> None:
@@ -98,7 +124,6 @@ def test_a_coverage_travels_with_all_that_it_holds() -> None:
             for number in range(start, start + 6):
                 one.category(number, "thing")
                 one.take(f"{number}.png")
-                one.plan(f"{number}.jpg")
                 one.leave(f"{number}.txt", "no mask")
                 one.leave(f"{number}.x\ud800", "no mask")
         if not start:
@@ -108,8 +133,6 @@ def test_a_coverage_travels_with_all_that_it_holds() -> None:
         merged.merge(_sent(part))
     assert content(merged, "") == content(whole, "")
     assert list(merged.left()) == list(whole.left())
-    asked = [f"{number}.jpg" for number in range(MAX_CATEGORIES + 9)]
-    assert list(merged.planned.look_up(asked)) == list(whole.planned.look_up(asked))
     assert (-1, "(others)") in whole.categories
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.planning.increment import Plan, read_plan
-from pipeline.planning.shares import Share, Unsealed, pieces
-from pipeline.refining.pending import left_over, pending
+from pipeline.refining.pending import Share, Unsealed, left_over, pending, pieces
 from tests.pipeline.outputs import Output
 
 
