@@ -8,7 +8,6 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,25 +23,19 @@ _TABLE = """
     CREATE TABLE hashes (range INTEGER, block BLOB);
     CREATE INDEX by_range ON hashes (range)"""
 _KEEP = "INSERT INTO hashes VALUES (?, ?)"
-_ALL = "SELECT range, block FROM hashes"
+_ANY = "SELECT 1 FROM hashes LIMIT 1"
 _RANGE = "SELECT block FROM hashes WHERE range = ?"
 
 Hashes = npt.NDArray[np.uint64]
 
 
 class PathSet:
-    """Paths can be added and looked up, not listed. It may be pickled, with all that it holds."""
+    """Paths can be added and looked up, not listed."""
 
     def __init__(self) -> None:
         self._held = array("Q")
-        self._spilled = _database(())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"held": _sorted(self._held).tobytes(), "spilled": self._spilled.execute(_ALL).fetchall()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._held = array("Q", state["held"])
-        self._spilled = _database(state["spilled"])
+        self._spilled = sqlite3.connect("", check_same_thread=False)  # a file of SQLite's own, gone with it
+        self._spilled.executescript(_TABLE)
 
     def add(self, path: str) -> None:
         """A path that is there already changes nothing."""
@@ -50,16 +43,9 @@ class PathSet:
         if len(self._held) >= HELD:
             self._spill()
 
-    def update(self, other: PathSet) -> None:
-        """Add all that another one holds."""
-        self._spilled.executemany(_KEEP, other._spilled.execute(_ALL))
-        self._held.extend(other._held)
-        if len(self._held) >= HELD:
-            self._spill()
-
     def look_up(self, paths: Iterable[str]) -> Iterator[tuple[str, bool]]:
         """Each path, and whether it is in the set; in any order."""
-        if self._spilled.execute(f"{_ALL} LIMIT 1").fetchone() is None:
+        if self._spilled.execute(_ANY).fetchone() is None:
             yield from _found(paths, _sorted(self._held))
             return
         self._spill()
@@ -79,13 +65,6 @@ class PathSet:
 
     def _of_range(self, number: int) -> Hashes:
         return _sorted(b"".join(block for (block,) in self._spilled.execute(_RANGE, (number,))))
-
-
-def _database(rows: Iterable[tuple[Any, ...]]) -> sqlite3.Connection:
-    database = sqlite3.connect("", check_same_thread=False)  # a file of SQLite's own, gone with it
-    database.executescript(_TABLE)
-    database.executemany(_KEEP, rows)
-    return database
 
 
 def _found(paths: Iterable[str], hashes: Hashes) -> Iterator[tuple[str, bool]]:

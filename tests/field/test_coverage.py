@@ -178,12 +178,10 @@ def test_coverages_of_two_parts_are_one() -> None:
             for name in names:
                 one.take(f"{name}.png")
                 one.leave(f"{name}.x", "no mask")
-                one.plan(name)
                 one.category(1, "thing")
     first.merge(second)
     assert content(first, "png") == content(whole, "png")
     assert list(first.left()) == list(whole.left())
-    assert dict(first.planned.look_up("abcxyzd")) == dict(whole.planned.look_up("abcxyzd"))
 
 
 def test_the_table_says_what_matters(tmp_path: Path) -> None:

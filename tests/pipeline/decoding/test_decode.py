@@ -151,4 +151,4 @@ def test_masks_on_a_reduced_jpeg_are_those_on_the_whole_image(tmp_path: Path) ->
     reduced, whole = (binary.decode(row["refined_rle"]) for row in rows)
     assert reduced.shape == (1500, 2255)
     assert whole.any()
-    assert binary.iou(reduced, whole) >= 0.99
+    assert binary.iou(reduced, whole) >= 0.97
