@@ -146,9 +146,14 @@ def test_masks_on_a_reduced_jpeg_are_those_on_the_whole_image(tmp_path: Path) ->
     Image.open(photos / "reduced.jpg").save(photos / "whole.png", compress_level=1)
     head = [[800, 150, 1500, 150, 1650, 700, 1200, 1050, 700, 800]]
     names = [{"file_name": name, "height": 1500, "width": 2255} for name in ("reduced.jpg", "whole.png")]
-    coarse = coco(tmp_path / "coarse.json", names, [{"image_id": n, "segmentation": head} for n in (0, 1)])
+    side = [[100, 700, 700, 700, 700, 1400, 100, 1400]]
+    masks = [{"image_id": n, "segmentation": one} for n in (0, 1) for one in (head, side)]
+    coarse = coco(tmp_path / "coarse.json", names, masks)
     rows = run_here(photos, coarse, tmp_path / "out", LiteModel(), Method()).masks().to_pylist()
-    reduced, whole = (binary.decode(row["refined_rle"]) for row in rows)
-    assert reduced.shape == (1500, 2255)
-    assert whole.any()
-    assert binary.iou(reduced, whole) >= 0.97
+    reduced_head, reduced_side, head_mask, side_mask = (binary.decode(row["refined_rle"]) for row in rows)
+    assert reduced_head.shape == (1500, 2255)
+    assert head_mask.any()
+    assert side_mask.any()
+    assert binary.iou(reduced_side, side_mask) >= 0.99
+    # where lite wavers: the same file encoded at quality 90, decoded whole, changes this mask by more than a hundredth, too
+    assert binary.iou(reduced_head, head_mask) >= 0.97
