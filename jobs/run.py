@@ -40,6 +40,9 @@ from pipeline.calibration.files import NAMED
 from pipeline.storage.paths import absolute
 from pipeline.words import plural
 
+OF_ALL = "the table above says why, and --retry-failed tries them again"
+OF_A_PART = "lines above say why, and --retry-failed tries them again when all parts are done"
+
 
 def run(
     masks: MasksUri,
@@ -204,11 +207,11 @@ def run(
         ended = run_share(request, share, watching.on_event) if share else run_pipeline(request, watching.on_event)
         if isinstance(ended, Unsealed):
             watching.unsealed(ended)
-            failed, rows, why = watching.rows.failed, watching.rows.refined, "lines above say"
+            failed, rows, why = watching.rows.failed, watching.rows.refined, OF_A_PART
             scan = scan_entry(request.stores()[0])
         else:
             watching.sealed(ended.manifest, output)
-            failed, rows, why = ended.manifest.counts.failed, ended.manifest.counts.rows, "the table above says"
+            failed, rows, why = ended.manifest.counts.failed, ended.manifest.counts.rows, OF_ALL
             scan = ended.manifest.scan
     code = 0 if failed <= operation.max_failed_share * rows else _tell_failed(failed, rows, why)
     raise typer.Exit(max(code, unread_code(scan, operation.max_unread)))
@@ -216,7 +219,6 @@ def run(
 
 def _tell_failed(failed: int, rows: int, why: str) -> int:
     console.err.tell(
-        f"relabel: done, but {failed} of {plural(rows, 'row')} failed ({failed / rows:.2%}; images and masks): "
-        f"{why} why, and --retry-failed tries them again"
+        f"relabel: done, but {failed} of {plural(rows, 'row')} failed ({failed / rows:.2%}; images and masks): {why}"
     )
     return 3

@@ -108,11 +108,6 @@ def check(uri: str, access: Access, images_uri: str) -> None:
     open_inventory(uri, access, images_uri)
 
 
-def walk(uri: str, access: Access, images_uri: str) -> Iterator[StoredFile]:
-    """As `Inventory.walk`."""
-    return open_inventory(uri, access, images_uri).walk()
-
-
 def open_inventory(uri: str, access: Access, images_uri: str) -> Inventory:
     """Its data files are not read yet. Raises RefusedError for what is no inventory, or one of another bucket."""
     if uri.endswith(f"/{MANIFEST}"):

@@ -86,11 +86,11 @@ def make(root: Path, kind: str, write: Callable[[Path], str]) -> Path:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_an_inventory_of_s3_is_the_listing_of_a_folder(kind: str, tmp_path: Path) -> None:
     manifest = str(make(tmp_path, kind, FORMATS[kind]))
-    assert list(inventory.walk(manifest, Access(), "s3://bucket/photos")) == FOUND
-    everything = [file.path for file in inventory.walk(manifest, Access(), "s3://bucket")]
+    assert list(inventory.open_inventory(manifest, Access(), "s3://bucket/photos").walk()) == FOUND
+    everything = [file.path for file in inventory.open_inventory(manifest, Access(), "s3://bucket").walk()]
     assert everything == ["photos/a b.jpg", "photos/ü/c.png", "photos-of-others/d.jpg"]
     with pytest.raises(RefusedError, match="none of the 6 entries"):
-        list(inventory.walk(manifest, Access(), "s3://bucket/phot"))
+        list(inventory.open_inventory(manifest, Access(), "s3://bucket/phot").walk())
     with pytest.raises(RefusedError, match="is of the bucket bucket, and --images is s3://other/photos"):
         inventory.check(manifest, Access(), "s3://other/photos")
 
@@ -100,10 +100,10 @@ def test_a_truncated_data_file_is_refused(tmp_path: Path) -> None:
     data = tmp_path / "photos" / "nightly" / "data" / "1.CSV"
     data.write_bytes(data.read_bytes()[:-9])
     with pytest.raises(RefusedError, match="its manifest says"):
-        list(inventory.walk(str(manifest), Access(), "s3://bucket/photos"))
+        list(inventory.open_inventory(str(manifest), Access(), "s3://bucket/photos").walk())
     data.unlink()
     with pytest.raises(RefusedError, match="which an inventory names, is not there"):
-        list(inventory.walk(str(manifest), Access(), "s3://bucket/photos"))
+        list(inventory.open_inventory(str(manifest), Access(), "s3://bucket/photos").walk())
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_parquet_of_ones_own(columns: dict[str, str], tmp_path: Path) -> None:
     for number, file in enumerate(FOUND):
         row = {name: root + file.path, "size": file.size, "etag": f'"{file.etag}"', "more": 1}
         pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"{number}.parquet")
-    found = inventory.walk(str(tmp_path), Access(), "s3://bucket/photos")
+    found = inventory.open_inventory(str(tmp_path), Access(), "s3://bucket/photos").walk()
     assert list(found) == [file._replace(modified_s=None) for file in FOUND]
 
 
@@ -130,7 +130,7 @@ def test_parquet_of_ones_own(columns: dict[str, str], tmp_path: Path) -> None:
 def test_what_is_no_inventory_is_refused(rows: list[dict[str, object]], words: str, tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "1.parquet")
     with pytest.raises(RefusedError, match=words):
-        list(inventory.walk(str(tmp_path / "1.parquet"), Access(), "s3://bucket"))
+        list(inventory.open_inventory(str(tmp_path / "1.parquet"), Access(), "s3://bucket").walk())
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
