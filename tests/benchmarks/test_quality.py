@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -33,7 +34,7 @@ from tests.benchmarks.quality.fit import (
     with_margin,
     without,
 )
-from tests.benchmarks.quality.networks import inside, seen, taught, widened
+from tests.benchmarks.quality.networks import NETWORKS, PHOTOS, Networks, inside, seen, taught, widened
 
 
 def made_up(kinds: tuple[str, ...], images: int, seed: int) -> list[dict[str, Any]]:
@@ -157,3 +158,18 @@ def test_a_segmenter_learns_and_stays_in_its_box() -> None:
     mask[y1:y2, x1:x2] = cv2.resize(soft, (x2 - x1, y2 - y1)) > 0
     assert iou(inside(mask, box), truth) > 0.7
     assert not inside(np.ones_like(truth), box)[:18].any()
+
+
+def test_networks_are_made_when_they_are_first_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing in the cache; the second time they come from there."""
+    image = np.random.default_rng(0).integers(0, 255, (80, 100, 3), np.uint8)
+    truth = np.zeros((80, 100), np.uint8)
+    truth[20:60, 30:80] = 1
+    photo = Photo("a", "s", image, (encode(truth),))
+    monkeypatch.setattr(Networks, "_photos", [photo, photo])
+    answers = []
+    for _ in range(2):
+        networks = Networks(tmp_path / "no data", tmp_path)
+        answers.append([networks.answers(kind, photo, np.random.default_rng(1))[0] for kind in NETWORKS])
+    assert {path.name for path in tmp_path.iterdir()} == {f"network-{kind}.safetensors" for kind in PHOTOS}
+    assert all((first == second).all() for first, second in zip(*answers, strict=True))

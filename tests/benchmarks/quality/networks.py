@@ -77,7 +77,8 @@ class Networks:
         path = self._cache / f"network-{kind}.safetensors"
         if not path.exists():
             photos = self._photos[: PHOTOS[kind]]
-            made = taught(photos) if kind == "segmenter" else trained(self._backbone, [*map(within, photos)], 0)
+            with torch.inference_mode(False), torch.enable_grad():  # whoever asks for answers is in inference mode
+                made = taught(photos) if kind == "segmenter" else trained(self._backbone, [*map(within, photos)], 0)
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file(made.state_dict(), path)
         network.load_state_dict(load_file(path))
