@@ -13,7 +13,7 @@ from pipeline.models import MODELS
 from pipeline.refiners import REFINERS
 from pipeline.words import plural
 from schemas.manifest import Scanned
-from schemas.presets import PRESETS, RETIRED
+from schemas.presets import PRESETS
 
 PANEL_METHOD = "Method: what is computed"
 PANEL_OPERATION = "Operation: how the work is carried out"
@@ -82,19 +82,11 @@ RefinerName = Annotated[
 ]
 
 
-def _warned_of(preset: str) -> str:
-    """The preset, as it was given; of one that is retired stderr says why."""
-    if preset in RETIRED:
-        console.err.tell(f"preset {preset} is still taken, but retired: {RETIRED[preset]}")
-    return preset
-
-
 PresetName = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help=f"Preset: {', '.join(name for name in PRESETS if name not in RETIRED)}.",
-        callback=_warned_of,
+        help=f"Preset: {', '.join(PRESETS)}.",
         rich_help_panel=PANEL_METHOD,
     ),
 ]

@@ -8,7 +8,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "fast": {"crop_ratio": 0.0, "mirror": False, "colour_vote": 0.0},
     "balanced": {"crop_ratio": 0.0, "mirror": True, "colour_vote": 0.4},
-    "best": {"crop_ratio": 1.6, "mirror": True, "colour_vote": 0.4},
+    "best": {"crop_ratio": 1.6, "crop_below": 0.5, "mirror": True, "colour_vote": 0.4},
     "published-code": {
         "elastic_threshold": 0.0,
         "gaussian_form": "code",
@@ -24,11 +24,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "iterations": 5,
     },
 }
-"""Named methods. fast and balanced: one look at each mask, or more; what that gains stands in
-tests/benchmarks/RESULTS.md. The two published ones are SAMRefiner as its code and as its paper have it."""
-
-RETIRED = {
-    "best": "it has no calibration, and its crops of large objects gain nothing over `balanced` with lite; "
-    "`method: {crop_ratio: 1.6, crop_below: 0.5}` in --config crops small ones alone"
-}
-"""Presets that are still taken, and that nobody should choose any more: why."""
+"""Named methods. fast: one look at each mask; balanced: the mirror image and the colours too; best: small objects once
+more, in a crop. What that gains stands in tests/benchmarks/RESULTS.md. The two published ones are SAMRefiner as its
+code and as its paper have it."""

@@ -40,7 +40,8 @@ PER_ROUND = 12
 PAUSE_S = {"machine": "0.5", "sleep": "0.5", "driver": "1", "actor": "2", "node": "2"}
 """For each mask: else parts come all at once when the first writer is up, and no kill lands."""
 KINDS = ("machine", "sleep", *3 * ("driver", "actor", "node"))
-"""Of the rounds, again and again; those that start a cluster for each kill take the longest."""
+"""Of the rounds, again and again; those that start a cluster for each kill take the longest. An odd number of them: so
+each is on disk and on S3 in turn."""
 OWN_CLUSTER = ("machine", "sleep")
 MOST_ASLEEP = 2
 FAULTS = ("500", "503", "429", "reset", "reset_after", "truncated", "slow")
@@ -62,8 +63,7 @@ class Round:
 def draw(seed: int, number: int, per_round: int) -> tuple[Round, random.Random]:
     chance = random.Random(f"{seed}/{number}")
     kills = chance.randint((per_round + 1) // 2, per_round)
-    remote = (number + number // len(KINDS)) % 2 == 1
-    return Round(number, KINDS[number % len(KINDS)], remote, kills), chance
+    return Round(number, KINDS[number % len(KINDS)], number % 2 == 1, kills), chance
 
 
 def play(

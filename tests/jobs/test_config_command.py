@@ -34,13 +34,6 @@ def test_what_is_shown_can_be_run() -> None:
     assert parse_config(shown) == resolve("fast", overrides={"method": {"iterations": 2}})
 
 
-def test_a_retired_preset_is_taken_and_says_so() -> None:
-    shown = config("--preset", "best")
-    assert parse_config(shown.stdout) == resolve("best")
-    assert "retired" in shown.stderr
-    assert "retired" not in config("--preset", "fast").stderr
-
-
 def test_a_file_is_completed(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("operation: {chunk_images: 7}\n")

@@ -41,7 +41,7 @@ from tests.benchmarks.quality.figures import table
 from tests.benchmarks.quality.fit import fit_calibration, with_margin, without
 from tests.benchmarks.quality.networks import Networks
 
-OWN = ("fast", "balanced")
+OWN = ("fast", "balanced", "best")
 PUBLISHED = ("published-code", "published-paper")
 TIMED_IMAGES, TIMED_ROUNDS = 12, 3
 FIVE = "B-five"

@@ -132,7 +132,7 @@ def test_drift_is_seen_and_sameness_is_not() -> None:
     assert drift(moved[:50]) == {}  # too few to tell
 
 
-@pytest.mark.parametrize("preset", ["default", "fast", "balanced"])  # best has none yet
+@pytest.mark.parametrize("preset", ["default", "fast", "balanced", "best"])
 def test_lite_comes_with_calibrations(preset: str) -> None:
     method = resolve(preset).method
     method = method.model_copy(update={"weights_sha256": hash_weights(LITE_WEIGHTS)})
