@@ -94,7 +94,7 @@ def collect(
     index: list[int] = []
     for number, image in enumerate(images):
         coarse = [part for rle in image.coarse for part in regions_of(rle)] if regions else image.coarse
-        embedding = model.encode([input_for(model, image.pixels)]) if coarse else None
+        embedding = model.encode([input_for(model, image.pixels, image.frame.size_hw)]) if coarse else None
         for start in range(0, len(coarse), PROMPTS_AT_ONCE):
             rankings.append(rank(model, embedding, image.frame, coarse[start : start + PROMPTS_AT_ONCE]))
         index += [number] * len(coarse)

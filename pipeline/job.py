@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache, partial
 
-from pipeline import sources
+from pipeline import refiners, sources
 from pipeline.cluster.connection import Cluster, connected
 from pipeline.cluster.resources import idle_gpus, reserve
 from pipeline.errors import RefusedError
@@ -167,6 +167,7 @@ def _limits(request: Request) -> ChunkLimits:
         operation.chunk_decoded_mb << 20,
         request.load_side,
         request.spec.stretched,
+        refiners.looks_closer(request.config.method),
         most=operation.chunk_images_most,
     )
 

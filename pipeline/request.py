@@ -97,7 +97,7 @@ class Request:
 
     @property
     def load_side(self) -> int:
-        """The long side at which images travel to the model; ORIGINAL_SIZE where they go as they are."""
+        """The long side at which images travel to the model (for crops, at most); ORIGINAL_SIZE: as they are."""
         return refiners.load_side(self.config.method, self.spec.input_side)
 
     @property

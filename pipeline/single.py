@@ -19,11 +19,10 @@ from pipeline.decoding.decode import decode_image
 from pipeline.errors import ImageError, MaskError, RefusedError
 from pipeline.masks import binary
 from pipeline.masks.binary import Mask
-from pipeline.masks.frames import resize_to_input
 from pipeline.masks.gate import Decision, Quality
 from pipeline.models import Model, frame_for, load_model, weights
 from pipeline.models.loading import pick_device
-from pipeline.refiners import RefineImage, load_side
+from pipeline.refiners import RefineImage, load_pixels
 from pipeline.storage import Access
 from schemas.config import Gate, Method
 
@@ -136,7 +135,7 @@ def refine_all(
     pixels = read_image(image, method.max_image_pixels)
     frame = frame_for(model, (pixels.shape[0], pixels.shape[1]))
     arrays = [read_mask(mask, frame.size_hw) for mask in coarse]
-    loaded = resize_to_input(pixels, load_side(method, frame.input_side), stretched=frame.stretched)
+    loaded = load_pixels(method, pixels, frame.input_side, frame.stretched)
     given = RefineImage(loaded, frame, [binary.encode(array) for array in arrays])
     outcomes = []
     for array, result in zip(arrays, refiners.refine(model, [given], method)[0], strict=True):

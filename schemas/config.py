@@ -41,7 +41,7 @@ UNCHANGED_SINCE = {"none": 3, "grabcut": 3, "dense-crf": 3, "cascadepsp": 3, "to
 """Refiners that a later METHOD_VERSION did not change, by the version that their results still bear."""
 
 
-LATER = ("min_region_px", "per_category", "box_trials", "crop_below")
+LATER = ("min_region_px", "per_category", "box_trials", "crop_below", "crop_sides")
 """Keys of a method that are hashed and written where they are given alone: others are called what they always were."""
 
 
@@ -80,6 +80,9 @@ class Method(_Frozen):
         ge=0,
         le=1,
         description="crops only of masks smaller than this share of the image's longer side; 0: all",
+    )
+    crop_sides: int = Field(
+        default=0, ge=0, le=64, description="crops of images of so many of the model's sides, at most; 0: as they are"
     )
     mirror: bool = Field(default=False, description="one more look, at the image's mirror image")
     colour_vote: float = Field(

@@ -8,7 +8,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "fast": {"crop_ratio": 0.0, "mirror": False, "colour_vote": 0.0},
     "balanced": {"crop_ratio": 0.0, "mirror": True, "colour_vote": 0.4},
-    "best": {"crop_ratio": 1.6, "crop_below": 0.5, "mirror": True, "colour_vote": 0.4},
+    "best": {"crop_ratio": 1.6, "crop_below": 0.5, "crop_sides": 4, "mirror": True, "colour_vote": 0.4},
     "published-code": {
         "elastic_threshold": 0.0,
         "gaussian_form": "code",

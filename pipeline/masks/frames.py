@@ -111,22 +111,33 @@ def _resize(field: FloatArray, size_hw: tuple[int, int], shrinks: bool) -> Float
     return np.asarray(cv2.resize(field, size_hw[::-1], interpolation=how), np.float32)
 
 
+def resized_hw(
+    size_hw: tuple[int, int], input_side: int, stretched: bool = False, at_most: bool = False
+) -> tuple[int, int]:
+    """(h, w) of an image (H, W) whose long side (stretched: each side) is made `input_side`; its own for ORIGINAL_SIZE.
+
+    at_most: where its long side is not that already; it keeps its shape then.
+    """
+    if input_side == ORIGINAL_SIZE or (at_most and max(size_hw) <= input_side):
+        return size_hw
+    return Frame(size_hw, input_side, stretched and not at_most).input_hw
+
+
 def resize_to_input(
     image_rgb: npt.NDArray[np.uint8],
     input_side: int,
     size_hw: tuple[int, int] | None = None,
     stretched: bool = False,
+    at_most: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """(H, W, 3) uint8 -> (h, w, 3) uint8 whose long side (stretched: each side) is `input_side`; unchanged for
     ORIGINAL_SIZE.
 
-    size_hw: the image's own size, where the pixels are a reduction of it. Resized by Pillow's bilinear filter (which
-    averages when it shrinks), as segment-anything's reference does.
+    size_hw: the image's own size, where the pixels are a reduction of it. at_most: see `resized_hw`. Resized by
+    Pillow's bilinear filter (which averages when it shrinks), as segment-anything's reference does.
     """
-    if input_side == ORIGINAL_SIZE:
-        return image_rgb
     height, width = image_rgb.shape[:2]
-    input_h, input_w = Frame(size_hw or (height, width), input_side, stretched).input_hw
+    input_h, input_w = resized_hw(size_hw or (height, width), input_side, stretched, at_most)
     if (input_h, input_w) == (height, width):
         return image_rgb
     resized = Image.fromarray(image_rgb).resize((input_w, input_h), Image.Resampling.BILINEAR)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from pipeline.masks.binary import Mask, box_around, iou
 from pipeline.masks.canvas import JUDGED_CELLS, Canvas, Window, canvas_of, sampled, support
@@ -117,6 +118,18 @@ def cut(values: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.uint8]:
     """The window of (H, W) or (H, W, 3) `values`."""
     x1, y1, x2, y2 = window
     return np.ascontiguousarray(values[y1:y2, x1:x2])
+
+
+def closer(
+    pixels: npt.NDArray[np.uint8], window: Window, size_hw: tuple[int, int], input_hw: tuple[int, int]
+) -> npt.NDArray[np.uint8]:
+    """A window of an image (H, W), as its pixels (h, w, 3) have it: theirs where they are the image's own; of a
+    reduction (`input_hw`, 3), since a window's sides are no whole pixels there."""
+    if pixels.shape[:2] == size_hw:
+        return cut(pixels, window)
+    x_scale, y_scale = pixels.shape[1] / size_hw[1], pixels.shape[0] / size_hw[0]
+    box = (window[0] * x_scale, window[1] * y_scale, window[2] * x_scale, window[3] * y_scale)
+    return np.asarray(Image.fromarray(pixels).resize(input_hw[::-1], Image.Resampling.BILINEAR, box), np.uint8)
 
 
 def mirrored(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

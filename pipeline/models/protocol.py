@@ -178,6 +178,8 @@ def frame_for(model: Model, size_hw: tuple[int, int]) -> Frame:
     return Frame(size_hw, model.input_side, getattr(model, "stretched", False))
 
 
-def input_for(model: Model, image_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB -> as the model's `encode` takes it."""
-    return resize_to_input(image_rgb, model.input_side, stretched=getattr(model, "stretched", False))
+def input_for(
+    model: Model, image_rgb: npt.NDArray[np.uint8], size_hw: tuple[int, int] | None = None
+) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB -> as the model's `encode` takes it. size_hw: see `resize_to_input`."""
+    return resize_to_input(image_rgb, model.input_side, size_hw, getattr(model, "stretched", False))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline.masks.frames import ORIGINAL_SIZE, Frame
+from pipeline.masks.frames import ORIGINAL_SIZE, resized_hw
 from pipeline.planning.attempts import commit
 from pipeline.planning.chunks import Chunk
 from pipeline.planning.rows import chunk_digest
@@ -34,14 +34,15 @@ class ChunkLimits:
     """How large a chunk may be: images, and bytes of their pixels as they travel to the model, by declared size.
 
     most: images of a chunk where there are millions (`of_plan`). masks: at most, 0 for any number. unknown_bytes: of an
-    image whose size is not declared. side: the long side (stretched: each), in pixels, to which images are reduced (or
-    enlarged) when they are loaded; ORIGINAL_SIZE: none.
+    image whose size is not declared. side: the long side (stretched: each), in pixels, to which images are reduced (or,
+    unless at_most, enlarged) when they are loaded; ORIGINAL_SIZE: none.
     """
 
     images: int
     decoded_bytes: int
     side: int = ORIGINAL_SIZE
     stretched: bool = False
+    at_most: bool = False
     most: int = 0
     masks: int = 0
     unknown_bytes: int = 0
@@ -60,7 +61,7 @@ class ChunkLimits:
         size_hw = (row["height"] or 0, row["width"] or 0)
         if not all(size_hw):
             return self.unknown_bytes
-        height, width = size_hw if self.side == ORIGINAL_SIZE else Frame(size_hw, self.side, self.stretched).input_hw
+        height, width = resized_hw(size_hw, self.side, self.stretched, self.at_most)
         return height * width * 3
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from pipeline.refiners.registry import PROMPTABLE, REFINERS, Refiner, check_refiner, find, load_side, refine
+from pipeline.refiners.registry import (
+    PROMPTABLE,
+    REFINERS,
+    Refiner,
+    check_refiner,
+    find,
+    load_pixels,
+    load_side,
+    looks_closer,
+    refine,
+)
 from pipeline.refiners.types import RefinedMask, RefineImage
 
 __all__ = [
@@ -13,6 +23,8 @@ __all__ = [
     "Refiner",
     "check_refiner",
     "find",
+    "load_pixels",
     "load_side",
+    "looks_closer",
     "refine",
 ]

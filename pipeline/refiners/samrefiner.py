@@ -22,9 +22,9 @@ from pipeline.errors import JobError
 from pipeline.masks import spans
 from pipeline.masks.binary import Rle
 from pipeline.masks.canvas import JUDGED_CELLS, Patch, canvas_of, field_to_mask, patch_of_logits, patch_of_spans
-from pipeline.masks.frames import FloatArray, Frame
+from pipeline.masks.frames import FloatArray, Frame, resized_hw
 from pipeline.masks.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
-from pipeline.masks.views import View, cut, mirrored, object_window, pushed_boxes, voted
+from pipeline.masks.views import View, closer, mirrored, object_window, pushed_boxes, voted
 from pipeline.models import Asked, MaskModel, Pending, PromptBatch, frame_for, input_for
 from pipeline.refiners.background import Overlapped
 from pipeline.refiners.types import RefinedMask, RefineImage
@@ -91,7 +91,7 @@ class _Batch:
 
     def __init__(self, model: MaskModel, images: Sequence[RefineImage], method: Method) -> None:
         self.model, self.images, self.method = model, images, method
-        self.embedding = model.encode([input_for(model, image.pixels) for image in images])
+        self.embedding = model.encode([input_for(model, image.pixels, image.frame.size_hw) for image in images])
         self._similarity: dict[int, tuple[FloatArray, FloatArray]] = {}
 
     @cached_property
@@ -279,21 +279,22 @@ def _mirrored(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
 def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, View]]:
     """Views of crops, each with its instance's index, for the instances that a crop shows larger."""
     ratio, below = batch.method.crop_ratio, batch.method.crop_below
-    there = [(index, i.current.box_xyxy, i.frame.size_hw) for index, i in enumerate(instances) if i.current.mask.size]
-    windows = [(index, object_window(box, size_hw, ratio, below)) for index, box, size_hw in there]
+    boxes = [(index, i.current.box_xyxy, i.frame.size_hw) for index, i in enumerate(instances) if i.current.mask.size]
+    windows = [(index, object_window(box, size_hw, ratio, below)) for index, box, size_hw in boxes]
     wanted = [(index, window) for index, window in windows if window]
     for start in range(0, len(wanted), batch.method.encode_batch):
-        pictures, closer = [], []
+        pictures, there = [], []
         for place, (index, window) in enumerate(wanted[start : start + batch.method.encode_batch]):
             instance = instances[index]
-            pixels = batch.images[instance.image].pixels
-            if pixels.shape[:2] != instance.frame.size_hw:
-                raise ValueError(f"crops need an image of {instance.frame.size_hw}, not {pixels.shape[:2]}")
+            pixels, size_hw = batch.images[instance.image].pixels, instance.frame.size_hw
+            needed = resized_hw(size_hw, batch.method.crop_sides * batch.model.input_side, at_most=True)
+            if pixels.shape[:2] != needed:
+                raise ValueError(f"crops need an image of {needed}, not {pixels.shape[:2]}")
             x1, y1, x2, y2 = window
             frame = frame_for(batch.model, (y2 - y1, x2 - x1))
-            pictures.append(RefineImage(cut(pixels, window), frame, []))
+            pictures.append(RefineImage(closer(pixels, window, size_hw, frame.input_hw), frame, []))
             current = instance.current.moved(x1, y1)
-            closer.append(replace(instance, image=place, frame=frame, current=current))
-        answers = _iterate(_Batch(batch.model, pictures, batch.method), closer)
+            there.append(replace(instance, image=place, frame=frame, current=current))
+        answers = _iterate(_Batch(batch.model, pictures, batch.method), there)
         for (index, window), answer in zip(wanted[start:], answers, strict=False):
             yield index, View(window, answer.frame, False, answer.logits, answer.predicted_iou)

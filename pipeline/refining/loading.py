@@ -19,6 +19,7 @@ from pipeline.decoding.coarse import UnusableMaskError, coarse_mask, frame_of_ma
 from pipeline.decoding.decode import decode_reduced
 from pipeline.errors import ImageError, MaskError, RowError, StorageError
 from pipeline.masks.frames import resize_to_input
+from pipeline.refiners import looks_closer
 from pipeline.storage import Store, brief
 from pipeline.storage.containers import Member, read_cells, read_member
 from pipeline.storage.paths import safe_relative
@@ -151,13 +152,14 @@ def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int, st
         if isinstance(fetched.image, ImageError):
             raise fetched.image
         frame = declared or frame_of_masks((mask["geometry"] for mask in row["masks"]), fetched.mask_files)
-        side = input_side * INPUT_SIDES_DECODED
-        image, size_hw, how = decode_reduced(fetched.image, method.max_image_pixels, frame, side, stretched)
+        side, closer = input_side * INPUT_SIDES_DECODED, looks_closer(method)
+        each = stretched and not closer
+        image, size_hw, how = decode_reduced(fetched.image, method.max_image_pixels, frame, side, each)
     except ImageError as error:
         masks = [_mask_row(mask, error) for mask in row["masks"]]
         failed = {"status": "failed", "reason": error.reason, "detail": row["detail"] or error.detail or None}
         return {**loaded, **failed, "attempt": 0, "masks": masks, "pixels": None, "pixels_hw": None}
-    pixels = resize_to_input(image, input_side, size_hw, stretched)
+    pixels = resize_to_input(image, input_side, size_hw, stretched, closer)
     return {
         **loaded,
         "height": size_hw[0],

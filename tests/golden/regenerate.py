@@ -17,9 +17,9 @@ from PIL import Image
 
 from pipeline.configuration import resolve
 from pipeline.masks import binary
-from pipeline.masks.frames import Frame, resize_to_input
-from pipeline.refiners import REFINERS, RefineImage, load_side
-from schemas.config import METHOD_VERSION
+from pipeline.masks.frames import Frame
+from pipeline.refiners import REFINERS, RefineImage, load_pixels
+from schemas.config import METHOD_VERSION, Method
 from schemas.presets import PRESETS
 from tests.conftest import DEMO
 from tests.fakes import FakeModel
@@ -27,8 +27,8 @@ from tests.fakes import FakeModel
 GOLDEN = Path(__file__).parent / "samrefiner.json"
 
 
-def demo_images(side: int) -> list[RefineImage]:
-    """The demo's photographs with a long side of `side`, with their hand-drawn masks."""
+def demo_images(method: Method) -> list[RefineImage]:
+    """The demo's photographs as they are loaded, with their hand-drawn masks."""
     content = json.loads((DEMO / "coarse.json").read_text())
     images = []
     for image in content["images"]:
@@ -36,7 +36,7 @@ def demo_images(side: int) -> list[RefineImage]:
         frame = Frame((image["height"], image["width"]), FakeModel.input_side)
         polygons = [a["segmentation"] for a in content["annotations"] if a["image_id"] == image["id"]]
         coarse = [binary.from_polygons(polygon, frame.size_hw) for polygon in polygons]
-        images.append(RefineImage(resize_to_input(pixels, side), frame, coarse))
+        images.append(RefineImage(load_pixels(method, pixels, FakeModel.input_side), frame, coarse))
     return images
 
 
@@ -45,7 +45,7 @@ def compute() -> dict[str, Any]:
     outputs: dict[str, Any] = {"method_version": METHOD_VERSION}
     for preset in PRESETS:
         method = resolve(preset, None, {"method": {"iterations": 2}}).method
-        images = demo_images(load_side(method, FakeModel.input_side))
+        images = demo_images(method)
         refined = REFINERS["samrefiner"].run(FakeModel(), images, method)
         outputs[preset] = [
             {

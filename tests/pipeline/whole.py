@@ -11,6 +11,7 @@ from pipeline.dataset import Result, open_result
 from pipeline.models.weights import Weights
 from pipeline.output.seal import SealRequest, seal
 from pipeline.planning.increment import ChunkLimits, plan, read_plan
+from pipeline.refiners import load_side
 from pipeline.refining import chunk as chunk_work
 from pipeline.refining.chunk import Inputs, Job, Task
 from pipeline.sources import SourceInput, scan
@@ -52,7 +53,8 @@ def run_here(images: Path, masks: Path, output: Path, model: Any, method: Method
     plan(store, scan("coco", SourceInput(str(masks), Access(), listed)), listed, ChunkLimits(chunk_images, 1 << 28))
     for chunk in read_plan(store).chunks:
         task = Task(chunk, chunk.images)
-        loaded = chunk_work.load(task.rows(store), Inputs(source, None), method, model.input_side, 2)
+        side = load_side(method, model.input_side)
+        loaded = chunk_work.load(task.rows(store), Inputs(source, None), method, side, 2)
         chunk_work.write(chunk_work.refine(loaded, model, method), task, run, "test; 1 threads")
     request = SealRequest(
         output=store,

@@ -18,9 +18,9 @@ from pipeline import refiners
 from pipeline.calibration.files import PACKAGED_FOLDER, packaged
 from pipeline.configuration import resolve
 from pipeline.errors import RefusedError
-from pipeline.masks.frames import Frame, resize_to_input
+from pipeline.masks.frames import Frame
 from pipeline.models.weights import LITE_WEIGHTS, hash_weights
-from pipeline.refiners import RefineImage, load_side
+from pipeline.refiners import RefineImage, load_pixels
 from schemas.calibration import Calibration
 from schemas.config import Method
 from tests.benchmarks.lite_dev import DEV_KINDS
@@ -106,7 +106,7 @@ def seconds(preset: str, pictures: list[Picture], weights: str | None) -> float:
     given = []
     for picture in pictures:
         frame = Frame((picture.image.shape[0], picture.image.shape[1]), model.input_side)
-        pixels = resize_to_input(picture.image, load_side(method, model.input_side))
+        pixels = load_pixels(method, picture.image, model.input_side)
         given.append(RefineImage(pixels, frame, [case.coarse for case in picture.cases[:2]]))
     refiners.refine(model, given[:1], method)
     times = []

@@ -18,10 +18,10 @@ from typing import Any
 from pipeline import refiners
 from pipeline.masks import binary
 from pipeline.masks.binary import boundary_iou, decode, iou
-from pipeline.masks.frames import Frame, resize_to_input
+from pipeline.masks.frames import Frame
 from pipeline.models import load_model
 from pipeline.models.weights import resolve
-from pipeline.refiners import RefineImage, load_side
+from pipeline.refiners import RefineImage, load_pixels
 from pipeline.storage import Access
 from schemas.calibration import method_key
 from schemas.config import Method
@@ -71,7 +71,7 @@ def measure(method: Method, weights: str | None, picture: Picture) -> list[Row]:
     """Rows of one picture: all of its cases refined together."""
     model = load(method.model, weights)
     frame = Frame((picture.image.shape[0], picture.image.shape[1]), model.input_side)
-    pixels = resize_to_input(picture.image, load_side(method, model.input_side))
+    pixels = load_pixels(method, picture.image, model.input_side)
     given = RefineImage(pixels, frame, [case.coarse for case in picture.cases])
     [refined] = refiners.refine(model, [given], method)
     rows = []

@@ -6,7 +6,7 @@ import torch
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from pipeline.masks.frames import Frame, resize_to_input, tight_box_xyxy
+from pipeline.masks.frames import ORIGINAL_SIZE, Frame, resize_to_input, resized_hw, tight_box_xyxy
 
 SIZES = [(480, 640), (640, 427), (1200, 900), (33, 500), (1, 1), (1024, 1024)]
 
@@ -70,6 +70,14 @@ def test_an_axis_that_shrinks_is_averaged_and_one_that_grows_is_not(size_hw: tup
     stripes = np.zeros(size_hw, np.float32)
     stripes[(slice(None), slice(None, None, 2)) if size_hw[1] == 2000 else slice(None, None, 2)] = 1
     np.testing.assert_allclose(frame.field_to_mask(stripes, 250), 0.5, atol=1e-4)
+
+
+def test_at_most_enlarges_nothing_and_keeps_the_shape() -> None:
+    assert [resized_hw(size_hw, 100) for size_hw in ((50, 80), (200, 400))] == [(63, 100), (50, 100)]
+    for stretched in (False, True):
+        at_most = [resized_hw(size_hw, 100, stretched, at_most=True) for size_hw in ((50, 80), (200, 400))]
+        assert at_most == [(50, 80), (50, 100)]
+    assert resized_hw((50, 80), ORIGINAL_SIZE, stretched=True) == (50, 80)
 
 
 def test_tight_box_is_inclusive() -> None:

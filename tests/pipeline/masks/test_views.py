@@ -139,7 +139,7 @@ def test_presets_look_as_often_as_they_say() -> None:
     image = photo(SIZE_HW)
     for preset, passes in (("fast", [2]), ("balanced", [2, 2]), ("best", [2, 2, 2]), ("published-code", [2] * 5)):
         model, method = FakeModel(), resolve(preset).method
-        assert load_side(method, 1024) == (0 if preset == "best" else 1024)
+        assert load_side(method, 1024) == (4096 if preset == "best" else 1024)
         [[first, _]] = REFINERS["samrefiner"].run(model, [image], method)
         assert [len(shown) for shown in model.shown] == passes, preset
         assert ("colour_iou" in first.scores) == (preset in ("balanced", "best"))

@@ -170,6 +170,9 @@ def test_chunks_are_capped_by_pixels_as_they_travel(output: Store) -> None:
     assert reduced.bytes_of(row) == 768 * 1024 * 3
     assert reduced.bytes_of({"height": None, "width": None}) == 0
     assert [plain.decoded_bytes // plain.bytes_of(row), reduced.decoded_bytes // reduced.bytes_of(row)] == [4, 71]
+    for_crops = ChunkLimits(64, 160 << 20, 2048, at_most=True)
+    assert for_crops.bytes_of(row) == 1536 * 2048 * 3
+    assert for_crops.bytes_of({"height": 300, "width": 400}) == 300 * 400 * 3
     limits = ChunkLimits(images=100, decoded_bytes=2 * 5 * 10 * 3, side=10)  # of 20 by 10 pixels: twice as many
     plan(output, (image(n) for n in range(5)), listing(range(5)), limits)
     assert [chunk.images for chunk in read_plan(output).chunks] == [2, 2, 1]
