@@ -25,23 +25,30 @@ AZURITE = (
 """The emulator's own account and key, which are everybody's."""
 
 
-@pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+@pytest.fixture(scope="module")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where an emulator of Azure answers, the same for all tests: a file system is kept for the whole process."""
     if importlib.util.find_spec("adlfs") is None or shutil.which("azurite-blob") is None:
         pytest.skip("the extra `azure` or azurite (npm) is not installed")
-    import adlfs
-
     [port] = free_ports(1)
     command = ["azurite-blob", "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobPort", str(port)]
-    server = subprocess.Popen([*command, "--location", tmp_path])
+    server = subprocess.Popen([*command, "--location", tmp_path_factory.mktemp("azurite")])
     try:
         _wait_for(port, server)
-        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", AZURITE.format(port=port))
-        adlfs.AzureBlobFileSystem(connection_string=AZURITE.format(port=port)).mkdir("box")
-        yield Store("az://box/out", Access(tries=2))
+        yield AZURITE.format(port=port)
     finally:
         server.terminate()
         server.wait(10)
+
+
+@pytest.fixture
+def azure(azurite: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    import adlfs
+
+    box = f"box-{uuid.uuid4().hex}"
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite)
+    adlfs.AzureBlobFileSystem(connection_string=azurite).mkdir(box)
+    return Store(f"az://{box}/out", Access(tries=2))
 
 
 @pytest.fixture
