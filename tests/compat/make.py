@@ -201,20 +201,24 @@ def describe(output: Path) -> dict[str, Any]:
     }
 
 
+BEFORE: dict[str, tuple[str, dict[str, Any]]] = {"best-before": ("best", {"crop_below": 0.0, "crop_sides": 0})}
+"""Presets that were changed, and the keys by which one has them as they were: their results go on."""
+
+
 def fingerprints() -> dict[str, str]:
     """Of each preset with each model and each refiner that does without one: `preset model refiner` -> fingerprint.
 
     With weights of no hash: the fingerprint of the method's fields alone.
     """
     found = {}
-    for preset in PRESETS:
+    for name, (preset, given) in {**{name: (name, {}) for name in PRESETS}, **BEFORE}.items():
         for model in MODELS:
             for refiner in ("samrefiner", "sam-box", "none", "grabcut", "dense-crf", "cascadepsp", "torchscript"):
                 try:
-                    method = resolve(preset, None, {"method": {"model": model, "refiner": refiner}}).method
+                    method = resolve(preset, None, {"method": {**given, "model": model, "refiner": refiner}}).method
                 except ConfigError:
                     continue  # these two do not go together
-                found[f"{preset} {model} {refiner}"] = fingerprint(method)
+                found[f"{name} {model} {refiner}"] = fingerprint(method)
     return found
 
 
