@@ -64,13 +64,16 @@ def run(folder: Path) -> dict[str, Any]:
 
 
 def main(
-    folder: Path = ROOT / "build" / "recipe", per_source: int = pair.PER_SOURCE, json_out: Path | None = None
+    folder: Path = ROOT / "build" / "recipe",
+    per_source: int = pair.PER_SOURCE,
+    skip: int = 0,
+    json_out: Path | None = None,
 ) -> None:
-    """Make the pair, run the recipe, tell what it was worth."""
+    """Make the pair, run the recipe, tell what it was worth. skip: photographs of each source that are left out."""
     if not (DATA / "train" / "gt.json").exists():
         raise SystemExit(f"the photographs with accurate masks are not at {DATA}: `make recipe` needs them")
     shutil.rmtree(folder, ignore_errors=True)
-    pair.make([DATA / "train", DATA / "train2"], folder, per_source)
+    pair.make([DATA / "train", DATA / "train2"], folder, per_source, skip)
     told = run(folder)
     (json_out or folder / "figures.json").write_text(json.dumps(told, indent=1))
     show(told)

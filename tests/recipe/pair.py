@@ -96,12 +96,12 @@ class Coco:
         path.write_text(json.dumps({"images": self.images, "annotations": self.annotations, "categories": categories}))
 
 
-def make(data: Sequence[Path], to: Path, per_source: int = PER_SOURCE) -> None:
+def make(data: Sequence[Path], to: Path, per_source: int = PER_SOURCE, skip: int = 0) -> None:
     """to: gets images/, coco.json, lvis.json, and truth.json with every accurate mask."""
     rng = np.random.default_rng(SEED)
     (to / "images").mkdir(parents=True, exist_ok=True)
     coco, lvis, truth = Coco(1, False), Coco(1001, True), Coco(1, False)
-    for number, photo in enumerate(photos(data, per_source), start=1):
+    for number, photo in enumerate(photos(data, per_source, skip), start=1):
         name = f"{photo.source}_{photo.path.name}"
         (to / "images" / name).write_bytes(photo.path.read_bytes())
         height, width = photo.instances[0].mask.shape
@@ -120,8 +120,8 @@ def make(data: Sequence[Path], to: Path, per_source: int = PER_SOURCE) -> None:
         file.write(to / name)
 
 
-def photos(data: Sequence[Path], per_source: int) -> Iterator[Photo]:
-    """The first of each source, in the order of their names."""
+def photos(data: Sequence[Path], per_source: int, skip: int = 0) -> Iterator[Photo]:
+    """Of each source so many after the first `skip`, in the order of their names."""
     for folder in data:
         content = json.loads((folder / "gt.json").read_text())
         names = {one["id"]: str(one["name"]) for one in content["categories"]}
@@ -135,7 +135,7 @@ def photos(data: Sequence[Path], per_source: int) -> Iterator[Photo]:
             if part_of(image["file_name"]) != "val" or source not in SOURCES or len(own) < 2:
                 continue
             taken[source] += 1
-            if taken[source] <= per_source:
+            if skip < taken[source] <= skip + per_source:
                 shift = 0 if folder.name == "train" else 1_000_000
                 instances = [
                     Instance(shift + one["id"], names[one["category_id"]], binary.decode(one["segmentation"]))

@@ -34,17 +34,6 @@ FIRST = (10, 20, 50)
 Row = dict[str, Any]
 
 
-def photos(per_source: int, skip: int) -> list[pair.Photo]:
-    """Of each source those after the first `skip`."""
-    seen: Counter[str] = Counter()
-    found = []
-    for photo in pair.photos([DATA / "train", DATA / "train2"], per_source + skip):
-        seen[photo.source] += 1
-        if seen[photo.source] > skip:
-            found.append(photo)
-    return found
-
-
 def plant(chosen: list[pair.Photo], folder: Path, seed: int) -> tuple[list[Row], dict[str, list[Any]], set[str]]:
     """-> rows of a result, masks that were left out of densely annotated images by image, ids of masks swapped."""
     rng = np.random.default_rng(seed)
@@ -95,7 +84,7 @@ def main(folder: Path, per_source: int = pair.PER_SOURCE, skip: int = 0, seed: i
     """Plant, look, tell."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "images").mkdir(parents=True)
-    chosen = photos(per_source, skip)
+    chosen = list(pair.photos([DATA / "train", DATA / "train2"], per_source, skip))
     rows, dropped, swapped = plant(chosen, folder, seed)
     write_result(folder / "result", [rows], str(folder / "images"))
     start = time.process_time()
