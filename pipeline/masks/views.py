@@ -8,6 +8,7 @@ how good it is. Pure functions; asking the model is `samrefiner.py`'s business.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -120,7 +121,7 @@ def cut(values: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(values[y1:y2, x1:x2])
 
 
-def closer(
+def crop_pixels(
     pixels: npt.NDArray[np.uint8], window: Window, size_hw: tuple[int, int], input_hw: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
     """A window of an image (H, W), as its pixels (h, w, 3) have it: theirs where they are the image's own; of a
@@ -128,8 +129,11 @@ def closer(
     if pixels.shape[:2] == size_hw:
         return cut(pixels, window)
     x_scale, y_scale = pixels.shape[1] / size_hw[1], pixels.shape[0] / size_hw[0]
-    box = (window[0] * x_scale, window[1] * y_scale, window[2] * x_scale, window[3] * y_scale)
-    return np.asarray(Image.fromarray(pixels).resize(input_hw[::-1], Image.Resampling.BILINEAR, box), np.uint8)
+    x1, y1, x2, y2 = window[0] * x_scale, window[1] * y_scale, window[2] * x_scale, window[3] * y_scale
+    left, top = int(x1), int(y1)
+    part = Image.fromarray(cut(pixels, (left, top, math.ceil(x2), math.ceil(y2))))
+    box = (x1 - left, y1 - top, min(x2 - left, part.width), min(y2 - top, part.height))
+    return np.asarray(part.resize(input_hw[::-1], Image.Resampling.BILINEAR, box), np.uint8)
 
 
 def mirrored(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

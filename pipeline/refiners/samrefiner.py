@@ -24,7 +24,7 @@ from pipeline.masks.binary import Rle
 from pipeline.masks.canvas import JUDGED_CELLS, Patch, canvas_of, field_to_mask, patch_of_logits, patch_of_spans
 from pipeline.masks.frames import FloatArray, Frame, resized_hw
 from pipeline.masks.prompts import build_prompts, gaussian_logits, grow_box, similar_pixels, upsampled_norm
-from pipeline.masks.views import View, closer, mirrored, object_window, pushed_boxes, voted
+from pipeline.masks.views import View, crop_pixels, mirrored, object_window, pushed_boxes, voted
 from pipeline.models import Asked, MaskModel, Pending, PromptBatch, frame_for, input_for
 from pipeline.refiners.background import Overlapped
 from pipeline.refiners.types import RefinedMask, RefineImage
@@ -292,7 +292,7 @@ def _closer(batch: _Batch, instances: list[_Instance]) -> Iterator[tuple[int, Vi
                 raise ValueError(f"crops need an image of {needed}, not {pixels.shape[:2]}")
             x1, y1, x2, y2 = window
             frame = frame_for(batch.model, (y2 - y1, x2 - x1))
-            pictures.append(RefineImage(closer(pixels, window, size_hw, frame.input_hw), frame, []))
+            pictures.append(RefineImage(crop_pixels(pixels, window, size_hw, frame.input_hw), frame, []))
             current = instance.current.moved(x1, y1)
             there.append(replace(instance, image=place, frame=frame, current=current))
         answers = _iterate(_Batch(batch.model, pictures, batch.method), there)

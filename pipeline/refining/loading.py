@@ -152,14 +152,14 @@ def _load_image(row: Row, fetched: _Fetched, method: Method, input_side: int, st
         if isinstance(fetched.image, ImageError):
             raise fetched.image
         frame = declared or frame_of_masks((mask["geometry"] for mask in row["masks"]), fetched.mask_files)
-        side, closer = input_side * INPUT_SIDES_DECODED, looks_closer(method)
-        each = stretched and not closer
+        side, at_most = input_side * INPUT_SIDES_DECODED, looks_closer(method)
+        each = stretched and not at_most
         image, size_hw, how = decode_reduced(fetched.image, method.max_image_pixels, frame, side, each)
     except ImageError as error:
         masks = [_mask_row(mask, error) for mask in row["masks"]]
         failed = {"status": "failed", "reason": error.reason, "detail": row["detail"] or error.detail or None}
         return {**loaded, **failed, "attempt": 0, "masks": masks, "pixels": None, "pixels_hw": None}
-    pixels = resize_to_input(image, input_side, size_hw, stretched, closer)
+    pixels = resize_to_input(image, input_side, size_hw, stretched, at_most)
     return {
         **loaded,
         "height": size_hw[0],

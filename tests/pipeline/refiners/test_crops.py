@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.configuration import resolve
 from pipeline.masks import binary
-from pipeline.masks.views import closer
+from pipeline.masks.views import crop_pixels
 from pipeline.models import load_model
 from pipeline.models.registry import LITE
 from pipeline.models.weights import resolve as resolve_weights
@@ -79,7 +79,7 @@ def test_a_crop_of_a_reduction_shows_what_a_crop_of_the_image_does() -> None:
     y, x = np.mgrid[: size_hw[0], : size_hw[1]]
     image = np.dstack([x / 4, y / 3, (x + y) / 6]).astype(np.uint8)
     reduced = np.asarray(Image.fromarray(image).resize((450, 300), Image.Resampling.BILINEAR))
-    expected = np.asarray(Image.fromarray(closer(image, window, size_hw, input_hw)).resize(input_hw[::-1]))
-    found = closer(reduced, window, size_hw, input_hw)
+    expected = np.asarray(Image.fromarray(crop_pixels(image, window, size_hw, input_hw)).resize(input_hw[::-1]))
+    found = crop_pixels(reduced, window, size_hw, input_hw)
     assert found.shape == (*input_hw, 3)
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 2
