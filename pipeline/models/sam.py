@@ -21,7 +21,7 @@ from pipeline.errors import RefusedError
 from pipeline.masks.frames import FloatArray
 from pipeline.masks.scores import STABILITY_OFFSET
 from pipeline.models.device.rounds import look
-from pipeline.models.device.transfer import PromptTensors, prompt_tensors, sent, split
+from pipeline.models.device.transfer import PromptTensors, prompt_tensors, sent, split, squares_of
 from pipeline.models.encoder_batches import CompiledEncoder
 from pipeline.models.passes import IMAGES_PER_PASS, PROMPTS_PER_PASS
 from pipeline.models.protocol import Asked, Candidates, Pending, PromptBatch
@@ -107,10 +107,7 @@ class SamModel:
     @torch.inference_mode()
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> SamEmbedding:
         """See MaskModel.encode."""
-        squares = np.zeros((len(frames), self.input_side, self.input_side, 3), np.uint8)
-        for square, frame in zip(squares, frames, strict=True):
-            square[: frame.shape[0], : frame.shape[1]] = frame
-        there = sent(squares, self._device)
+        there = squares_of(frames, self.input_side, self._device)
         sizes = sent(np.array([frame.shape[:2] for frame in frames], np.int64), self._device)
         most = IMAGES_PER_PASS[self._device.type]
         parts = zip(there.split(most), sizes.split(most), strict=True)

@@ -29,7 +29,7 @@ class Options:
     device: str
     small: bool
     compiled: bool
-    pack: Path
+    packs: list[Path]
     output: Path
 
 
@@ -104,7 +104,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a small model and few images, for a rehearsal")
     parser.add_argument("--compiled", action="store_true", help="also through torch.compile")
     parser.add_argument("--only", nargs="+", choices=["device", "parity", "rates", "train"])
-    parser.add_argument("--pack", type=Path, default=Path("build/gpu-pack"), help="what gpu_pack made")
+    parser.add_argument(
+        "--pack", dest="packs", type=Path, nargs="+", default=[Path("build/gpu-pack")], help="what gpu_pack made"
+    )
     parser.add_argument("--output", type=Path, default=Path("build/gpu"))
     given = parser.parse_args()
 
@@ -116,7 +118,7 @@ def main() -> None:
     except RefusedError as error:
         sys.stderr.write(f"{error}; nothing was measured\n")
         sys.exit(2)
-    options = Options(given.device, given.small, given.compiled, given.pack, given.output)
+    options = Options(given.device, given.small, given.compiled, given.packs, given.output)
     steps = [step for step in all_steps() if not given.only or step.name in given.only]
     sys.exit(0 if run_steps(steps, options, given.minutes) else 1)
 

@@ -33,7 +33,7 @@ BATCHES = (8, 1, 16, 4)  # the first is the method's, that the whole is held aga
 SMALL_BATCHES = (2, 1)
 AT_ONCE = (4, 8, 1)
 ACTORS, SMALL_ACTORS = (4, 2), (2,)  # processes on one device
-KERNELS = 25
+KERNELS = 40
 SLICES = 20  # of a model's time, for one way through the images
 
 

@@ -30,7 +30,7 @@ def endless(options, clock):
     yield {"n": 3}
     time.sleep(600)
 
-run_steps([Step("quick", 1, quick), Step("endless", 1, endless)], Options("cpu", True, False, Path(), Path(%r)), 9)
+run_steps([Step("quick", 1, quick), Step("endless", 1, endless)], Options("cpu", True, False, [], Path(%r)), 9)
 """
 
 
@@ -39,7 +39,7 @@ def lines(folder: Path) -> list[Row]:
 
 
 def options(folder: Path) -> Options:
-    return Options("cpu", True, False, folder / "no-pack", folder)
+    return Options("cpu", True, False, [folder / "no-pack"], folder)
 
 
 def test_the_most_telling_step_comes_first() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,17 @@ def sent(values: npt.ArrayLike, device: torch.device) -> Tensor:
         return tensor
     tensor = tensor.pin_memory() if torch.cuda.is_available() else tensor
     return tensor.to(device, non_blocking=True)
+
+
+def squares_of(frames: Sequence[npt.NDArray[np.uint8]], side: int, device: torch.device) -> Tensor:
+    """Pictures (h, w, 3) uint8 at the top left of black squares, sent: (N, side, side, 3). Written once, where copies
+    to a GPU start from."""
+    shape, goes = (len(frames), side, side, 3), device.type != "cpu" and torch.cuda.is_available()
+    pinned = torch.zeros(shape, dtype=torch.uint8, pin_memory=True) if goes else None
+    squares = np.zeros(shape, np.uint8) if pinned is None else pinned.numpy()
+    for square, frame in zip(squares, frames, strict=True):
+        square[: frame.shape[0], : frame.shape[1]] = frame
+    return sent(squares, device) if pinned is None else pinned.to(device, non_blocking=True)
 
 
 def prompt_tensors(prompts: PromptBatch, device: torch.device) -> PromptTensors:
@@ -68,7 +79,7 @@ class Fetched:
             )
             for name, tensor in tensors.items()
         }
-        self._done = torch.cuda.Event() if on_gpu else None
+        self._done = torch.cuda.Event(blocking=True) if on_gpu else None  # who waits leaves its core to others
         if self._done is not None:
             self._done.record()
 

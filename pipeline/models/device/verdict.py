@@ -5,7 +5,8 @@ On the canvases of `refiners/verdict.py`. Agreement is a test; last bits differ,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ from pipeline.models.device.canvas import (
     spread,
     support,
 )
+from pipeline.models.hardware import runs_triton
 
 NAMES = (
     *("predicted_iou", "stability", "expected_iou", "coarse_expected_iou", "look_iou", "outline_logit"),
@@ -54,6 +56,34 @@ class Coarse(NamedTuple):
     edges: Edges
 
 
+class Evidence(NamedTuple):
+    """Of N masks on canvases of side s: `fused` logits, (N, s, s) float32; `refined` and `given` masks, (N, s, s) bool;
+    `bounds` (N, 4) int32, first and last (exclusive) row and column of what is looked at: top, left, bottom, right;
+    `radius` (N,) cells of what counts as the outline."""
+
+    fused: Tensor
+    refined: Tensor
+    given: Tensor
+    bounds: Tensor
+    radius: Tensor
+
+
+class Reduction(NamedTuple):
+    """Where cells of N canvases are in their pictures, `squares` (B, S, S, 3) uint8; `image` (N,) int64.
+
+    rows, columns: (N, h) and (N, w) int32, the first pixel of each cell, with borders of `reach` cells; beside: (N, 1)
+    int32, 1 where a cell is two by two pixels, else 0; cells: (N, 2) int32, how many there are without borders.
+    """
+
+    squares: Tensor
+    image: Tensor
+    rows: Tensor
+    columns: Tensor
+    beside: Tensor
+    cells: Tensor
+    reach: int
+
+
 class Pictures(NamedTuple):
     """`squares` (B, S, S, 3) uint8 RGB, each picture at the top left of its square; of each of N masks the `image` (N,)
     int64, its picture. All of an image's pixels in `frames.within` are there."""
@@ -70,15 +100,16 @@ def judged(looks: Looks, coarse: Coarse, pictures: Pictures, frames: Frames, mar
     fields = [sampled(of, frames, canvases, bool(view)) for view, of in enumerate(looks.logits)]
     fused = torch.stack(fields).mean(0)
     refined, given = (fused > 0) & inside, on(coarse.masks, coarse.canvases, canvases)
-    around = _around(refined | given) & inside
-    probability = torch.sigmoid(fused.clamp(-30, 30)) * around
+    bounds = _around(refined | given, canvases)
+    evidence = Evidence(fused, refined, given, bounds, _outline_cells(frames, canvases))
+    sums = (_on_gpu().evidence_sums if _has_kernels(fused) else _evidence_sums)(evidence)
     columns: list[Tensor | None] = [
         looks.predicted_iou.clamp(0, 1).mean(0),
         torch.stack([_stability(of) for of in looks.logits]).mean(0),
-        _expected_iou(refined, probability),
-        _expected_iou(given, probability),
+        _expected_iou(sums[:, 0], sums[:, 1], sums[:, 2]),
+        _expected_iou(sums[:, 0], sums[:, 3], sums[:, 4]),
         torch.stack([_iou(refined, (field > 0) & inside) for field in fields]).mean(0) if len(fields) > 1 else None,
-        _outline_logit(fused, refined, around, _outline_cells(frames, canvases)),
+        sums[:, 5] / sums[:, 6].clamp_min(1),
         *_contrasts((refined, given), canvases, pictures, frames),
         _iteration_iou(looks, refined, canvases, frames, inside),
     ]
@@ -113,23 +144,41 @@ def _stability(logits: Tensor) -> Tensor:
     return high / low.clamp_min(1)
 
 
-def _around(masks: Tensor) -> Tensor:
-    """As masks/binary.box_around with the margin of views.evidence: (N, h, w) bool, true inside of each mask's box."""
+def _on_gpu() -> ModuleType:
+    """Triton is not everywhere."""
+    return import_module("pipeline.models.device.verdict_fused")
+
+
+def _has_kernels(like: Tensor) -> bool:
+    return like.is_cuda and runs_triton()
+
+
+def _around(masks: Tensor, canvases: Canvases) -> Tensor:
+    """As masks/binary.box_around with the margin of views.evidence: (N, 4) int32, first and last (exclusive) cells."""
     first, last, there = spans(masks)
     longer = torch.where(there, (last - first + 1).amax(1), 0)
     margin = (AROUND_RATIO * longer.double()).round()[:, None]
-    steps = torch.arange(masks.shape[1], device=masks.device)
-    rows, columns = (
-        (steps >= first[:, axis, None] - margin) & (steps <= last[:, axis, None] + margin) for axis in (0, 1)
-    )
-    return rows[:, :, None] & columns[:, None, :]
+    return torch.cat([(first - margin).clamp_min(0), torch.minimum(last + margin + 1, canvases.cells)], 1).int()
 
 
-def _expected_iou(masks: Tensor, probability: Tensor) -> Tensor:
-    """As masks/scores.expected_iou: masks within the region outside of which `probability` is 0."""
-    both = (probability * masks).sum((1, 2))
-    area = masks.sum((1, 2))
-    return both / (probability.sum((1, 2)) - both + area).clamp_min(1e-12) * (area > 0)
+def _evidence_sums(evidence: Evidence) -> Tensor:
+    """(N, 7) float32, within `bounds`: of the chance to be foreground; of that in the refined mask, and the mask's
+    cells; the same of the given one; of |logit| along the refined outline, and the outline's cells."""
+    fused, refined, given, bounds, radius = evidence
+    steps = torch.arange(fused.shape[1], device=fused.device)
+    rows, columns = ((steps >= bounds[:, axis, None]) & (steps < bounds[:, axis + 2, None]) for axis in (0, 1))
+    around = rows[:, :, None] & columns[:, None, :]
+    chance = torch.sigmoid(fused.clamp(-30, 30)) * around
+    wide = spread(refined & around, radius)
+    narrow = ~spread(~refined & around, radius)  # outside of the box nothing wears the mask down
+    band = wide & ~narrow & around
+    fields = [chance, chance * refined, refined, chance * given, given, fused.abs() * band, band]
+    return torch.stack([field.sum((1, 2)).float() for field in fields], 1)
+
+
+def _expected_iou(total: Tensor, both: Tensor, area: Tensor) -> Tensor:
+    """As masks/scores.expected_iou, from sums."""
+    return both / (total - both + area).clamp_min(1e-12) * (area > 0)
 
 
 def _iou(one: Tensor, other: Tensor) -> Tensor:
@@ -143,15 +192,7 @@ def _outline_cells(frames: Frames, canvases: Canvases) -> Tensor:
     return cells.round().clamp_min(1)
 
 
-def _outline_logit(fused: Tensor, masks: Tensor, around: Tensor, radius: Tensor) -> Tensor:
-    """As masks/views.evidence: mean |logit| in the band around each mask's outline, within `around`."""
-    wide = spread(masks & around, radius)
-    narrow = ~spread(~masks & around, radius)  # outside of the box nothing wears the mask down
-    band = wide & ~narrow & around
-    return (fused.abs() * band).sum((1, 2)) / band.sum((1, 2)).clamp_min(1)
-
-
-def _contrasts(masks: Sequence[Tensor], canvases: Canvases, pictures: Pictures, frames: Frames) -> list[Tensor]:
+def _contrasts(masks: tuple[Tensor, Tensor], canvases: Canvases, pictures: Pictures, frames: Frames) -> list[Tensor]:
     """As masks/scores.contrasts_on, of each of `masks`."""
     reach = CONTRAST_RADIUS_PX
     scale = frames.within / frames.size
@@ -168,42 +209,52 @@ def _contrasts(masks: Sequence[Tensor], canvases: Canvases, pictures: Pictures, 
         turned = last - (last - steps.abs()).abs()  # reflected at both ends, as OpenCV does
         cells.append(torch.minimum(turned.clamp_min(0), last))
         in_image.append(begin[:, axis, None] + (cells[axis] + 0.5) * step - 0.5)
-    colours = _reduced(pictures, begin, cells, step)
     places = [(at / scale[:, axis, None]).floor() for axis, at in enumerate(in_image)]
-    valid = [(steps >= 0) & (steps < count[:, axis, None]) for axis in (0, 1)]
-    seen = (valid[0][:, :, None] & valid[1][:, None, :])[:, reach:-reach, reach:-reach]
-    everywhere = _window_sums(colours)
-    return [_contrast(looked_up(of, canvases, *places), colours, everywhere, seen) for of in masks]
+    seen = looked_up(masks[0], canvases, *places), looked_up(masks[1], canvases, *places)
+    widest = pictures.squares.shape[1] - 1
+    first = [(begin[:, axis, None] + at * step).clamp(0, widest).int() for axis, at in enumerate(cells)]
+    reduction = Reduction(pictures.squares, pictures.image, first[0], first[1], (step > 1).int(), count.int(), reach)
+    sums = (_on_gpu().contrast_sums if _has_kernels(pictures.squares) else _contrast_sums)(seen, reduction)
+    return [of[:, 0] / of[:, 1].clamp_min(1) / (255 * 3**0.5) for of in sums]
 
 
-def _reduced(pictures: Pictures, begin: Tensor, cells: Sequence[Tensor], step: Tensor) -> Tensor:
-    """(N, 3, h, w) float32: the mean of `step` by `step` pixels, 1 or 2, at cells counted from `begin`."""
-    image = pictures.image[:, None, None]
-    last = pictures.squares.shape[1] - 1
+def _reduced(reduction: Reduction) -> Tensor:
+    """(N, 3, h, w) float32: the mean colour of each cell, of one pixel or of two by two."""
+    image, last = reduction.image[:, None, None], reduction.squares.shape[1] - 1
     parts = []
     for beside in ((0, 0), (0, 1), (1, 0), (1, 1)):
         rows, columns = (
-            (begin[:, axis, None] + at * step + (step > 1) * beside[axis]).long().clamp(0, last)
-            for axis, at in enumerate(cells)
+            (of + reduction.beside * more).clamp_max(last)
+            for of, more in zip((reduction.rows, reduction.columns), beside, strict=True)
         )
-        parts.append(pictures.squares[image, rows[:, :, None], columns[:, None, :]].short())
+        parts.append(reduction.squares[image, rows[:, :, None], columns[:, None, :]].short())
     total = parts[0] + parts[1] + parts[2] + parts[3]
     return ((total + 2) // 4).permute(0, 3, 1, 2).contiguous().float()  # as OpenCV rounds
 
 
-def _contrast(masks: Tensor, colours: Tensor, everywhere: Tensor, seen: Tensor) -> Tensor:
-    """As masks/scores.boundary_contrast; masks and colours with the borders that windows reach into: (N,)."""
-    reach = CONTRAST_RADIUS_PX
+def _contrast_sums(masks: tuple[Tensor, Tensor], reduction: Reduction) -> Tensor:
+    """(2, N, 2) float32, of each of two sets of masks (N, h, w) bool with borders: over outline pixels with background
+    within reach, the sum of distances between the mean colours (0-255) inside and outside, and how many they are."""
+    colours = _reduced(reduction)
+    everywhere = _window_sums(colours)
+    return torch.stack([_outline_sums(of, colours, everywhere, reduction) for of in masks])
+
+
+def _outline_sums(masks: Tensor, colours: Tensor, everywhere: Tensor, reduction: Reduction) -> Tensor:
+    """As masks/scores.boundary_contrast: (N, 2)."""
+    reach = reduction.reach
     size = 2 * reach + 1
     inner_weight = _window_sums(masks[:, None].float())
     inner = _window_sums(colours * masks[:, None])
     outer_weight = size * size - inner_weight
-    own = masks[:, reach:-reach, reach:-reach] & seen
+    steps = torch.arange(inner.shape[-1], device=masks.device)
+    rows, columns = (steps < reduction.cells[:, axis, None] for axis in (0, 1))
+    own = masks[:, reach:-reach, reach:-reach] & rows[:, :, None] & columns[:, None, :]
     eroded = F.max_pool2d((~F.pad(own, (1, 1, 1, 1)))[:, None].float(), 3, 1)[:, 0] == 0
     counted = own & ~eroded & (outer_weight[:, 0] > 0)
     difference = inner / inner_weight.clamp_min(1) - (everywhere - inner) / outer_weight.clamp_min(1)
     distance = difference.square().sum(1).sqrt() * counted
-    return distance.sum((1, 2)) / counted.sum((1, 2)).clamp_min(1) / (255 * 3**0.5)
+    return torch.stack([distance.sum((1, 2)), counted.sum((1, 2))], 1)
 
 
 def _window_sums(values: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Networks:
     def _photos(self) -> list[Photo]:
         """Of `fit`, each source by the square root of its size."""
         photos = [photo for photo in load_all([self._data / "train", self._data / "train2"], {"fit"}) if photo.masks]
-        chances = photo_chances([photo.source for photo in photos])
+        chances = photo_chances(photos)
         order = np.random.default_rng(0).choice(len(photos), min(len(photos), max(PHOTOS.values())), False, chances)
         return [photos[index] for index in order]
 

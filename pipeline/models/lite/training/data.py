@@ -35,7 +35,8 @@ STRENGTHS = (1.0, 15.0, 30.0)
 FORMS: tuple[GaussianForm, ...] = ("paper", "code")
 GAMMA = 4.0
 MIN_AREA_SHARE = 0.001  # of the crop, for a mask to be worth a prompt there
-OBJECT_CROP_SHARE = 0.5
+OBJECT_CROP_SHARE = 0.4
+VIEW_SHARES = (0.5, 1.2)  # of the photograph, for other crops; above 1 all of it, as in use
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Photo:
     image: Image
     masks: tuple[Rle, ...]
     coarse: tuple[tuple[Rle, ...], ...] = ()  # of each mask, made beforehand; none where a folder has none
+    weight: float = 1.0  # how much more often than others of a source of its size it is drawn
 
 
 class PromptArrays(NamedTuple):
@@ -86,8 +88,8 @@ def load_all(
 def load_photos(folder: Path, parts: set[Part], limit: int | None = None, cache: Path | None = None) -> list[Photo]:
     """Photographs of `folder` that belong to `parts` and have masks, in the order of its gt.json or gt.json.gz.
 
-    An image may name its `part`; else its name decides. An annotation may have `coarse`: compressed RLE counts of
-    coarse masks of it, made beforehand.
+    An image may name its `part`, else its name decides, and a `weight`, else 1. An annotation may have `coarse`:
+    compressed RLE counts of coarse masks of it, made beforehand.
     """
     truth = json.loads(_truth_text(folder))
     masks: dict[int, list[Rle]] = {}
@@ -100,7 +102,14 @@ def load_photos(folder: Path, parts: set[Part], limit: int | None = None, cache:
     entries = [entry for entry in truth["images"] if entry["id"] in masks and _part(entry) in parts][:limit]
     images = read_images([folder / "images" / entry["file_name"] for entry in entries], cache)
     return [
-        Photo(entry["file_name"], entry["source"], image, tuple(masks[entry["id"]]), tuple(coarse[entry["id"]]))
+        Photo(
+            entry["file_name"],
+            entry["source"],
+            image,
+            tuple(masks[entry["id"]]),
+            tuple(coarse[entry["id"]]),
+            entry.get("weight", 1.0),
+        )
         for entry, image in zip(entries, images, strict=True)
     ]
 
@@ -136,7 +145,7 @@ class Sampler:
 
     def __init__(self, photos: list[Photo], images: int, masks: int, seed: int) -> None:
         self.photos, self.images, self.masks, self.seed = photos, images, masks, seed
-        self.chances = photo_chances([photo.source for photo in photos])
+        self.chances = photo_chances(photos)
 
     def example(self, step: int, side: int) -> Example:
         """Example number `step` at image side `side`; fewer images at larger sides, so that steps cost alike."""
@@ -178,10 +187,10 @@ class Sampler:
                 return np.ascontiguousarray(image), useful
 
 
-def photo_chances(sources: Sequence[str]) -> npt.NDArray[np.float64]:
-    """(N,) chance of each photograph, given its source: a source is drawn by the square root of its size."""
-    counts = Counter(sources)
-    weights = np.array([counts[source] ** -0.5 for source in sources])
+def photo_chances(photos: Sequence[Photo]) -> npt.NDArray[np.float64]:
+    """(N,) chance of each photograph: its weight, and its source's by the square root of how many it has."""
+    counts = Counter(photo.source for photo in photos)
+    weights = np.array([photo.weight * counts[photo.source] ** -0.5 for photo in photos])
     return np.asarray(weights / weights.sum(), np.float64)
 
 
@@ -199,7 +208,7 @@ def crop_window(mask: Mask, rng: np.random.Generator) -> tuple[int, int, int, in
             window_w = window_h = max(window_w, window_h)
         jitter = 0.15
     else:
-        share = rng.uniform(0.45, 1.1)
+        share = rng.uniform(*VIEW_SHARES)
         window_w, window_h, jitter = width * share, height * share, 0.5
     window_w, window_h = max(window_w, 64.0), max(window_h, 64.0)
     centre_x = (x1 + x2 + 1) / 2 + rng.uniform(-jitter, jitter) * max(0.0, abs(window_w - (x2 - x1)))

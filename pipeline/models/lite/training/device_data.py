@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.masks import spans
 from pipeline.masks.spans import Spans
 from pipeline.models.lite.model import PIXEL_MEAN
-from pipeline.models.lite.training.data import OBJECT_CROP_SHARE, Photo, photo_chances
+from pipeline.models.lite.training.data import OBJECT_CROP_SHARE, VIEW_SHARES, Photo, photo_chances
 
 LEAST_WINDOW_PX = 64
 MASKS_AT_ONCE = 256
@@ -65,7 +65,7 @@ def on_device(photos: Sequence[Photo], device: torch.device | str) -> DeviceData
     return DeviceData(
         images,
         sent(np.array([photo.image.shape[:2] for photo in photos], np.float32)),
-        sent(photo_chances([photo.source for photo in photos]).astype(np.float32)),
+        sent(photo_chances(photos).astype(np.float32)),
         sent(np.cumsum([0, *counts[:-1]])),
         sent(np.array(counts)),
         _filled(drawn, side, device),
@@ -105,7 +105,8 @@ def draw_crops(data: DeviceData, crops: int, masks: int, generator: torch.Genera
     x1, y1, x2, y2 = data.boxes[chosen[:, 0]].unbind(1)
     height, width = data.sizes_hw[photo].unbind(1)
     near = rand(crops) < OBJECT_CROP_SHARE
-    factor, share = 1.2 + 1.3 * rand(crops), 0.45 + 0.65 * rand(crops)
+    low, high = VIEW_SHARES
+    factor, share = 1.2 + 1.3 * rand(crops), low + (high - low) * rand(crops)
     object_w, object_h = (x2 - x1 + 1) * factor, (y2 - y1 + 1) * factor
     square = rand(crops) < 0.5
     longest = torch.maximum(object_w, object_h)
