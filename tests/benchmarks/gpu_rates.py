@@ -5,7 +5,6 @@ The encoder and the whole run under the same settings, so that "of_encoder_alone
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
 import warnings
@@ -27,12 +26,13 @@ from schemas.config import Method
 from tests.benchmarks.gpu import Clock, Options, Row
 from tests.benchmarks.gpu_models import SPECS, CoarseLike, checkpoint, coarse_like, method, official
 from tests.benchmarks.gpu_parity import free
-from tests.benchmarks.gpu_whole import pictures, side_by_side, whole
+from tests.benchmarks.gpu_whole import Workers, pictures, whole
 
 BATCHES = (8, 1, 16, 4)  # the first is the method's, that the whole is held against
 SMALL_BATCHES = (2, 1)
-AT_ONCE = (4, 8, 1)
-ACTORS, SMALL_ACTORS = (4, 2), (2,)  # processes on one device
+AT_ONCE = (4, 1)
+PROCESSES = [(8, 2), (4, 4), (12, 1), (8, 4), (12, 2), (4, 2)]  # on one device, and chunks in each
+SMALL_PROCESSES = [(2, 2)]
 KERNELS = 40
 SLICES = 20  # of a model's time, for one way through the images
 
@@ -59,7 +59,7 @@ def _of_model(
 ) -> Iterator[Row]:
     device, piece, of_method = options.device, seconds / SLICES, method(model)
     loaded = SingleThreadProxy(lambda: plain)
-    batches, actors = (SMALL_BATCHES, SMALL_ACTORS) if options.small else (BATCHES, ACTORS)
+    batches, processes = (SMALL_BATCHES, SMALL_PROCESSES) if options.small else (BATCHES, PROCESSES)
     images = pictures(options.small, loaded.input_side)
     smaller, larger = images
     first = _encoder(model, loaded, device, batches[0], piece)
@@ -71,20 +71,18 @@ def _of_model(
         return {**row, "of_encoder_alone": round(row["images_per_s"] / alone, 3)}
 
     def of(size: str, at_once: int) -> Row:
-        return {"size": size, **beside(whole(loaded, images[size], of_method, at_once, device, 2 * piece))}
+        return {"size": size, **beside(whole(loaded, images[size], of_method, at_once, device, piece))}
 
-    def by(size: str, count: int) -> Row:
-        return {"size": size, **beside(side_by_side(model, path, dtype, device, size, count, AT_ONCE[0], 2 * piece))}
-
-    yield of(smaller, AT_ONCE[0])
-    yield by(smaller, actors[0])
+    for at_once in AT_ONCE:
+        yield of(smaller, at_once)
+    most = max(count for count, _ in processes)
+    with Workers(model, path, dtype, device, most, options.small) as workers:
+        for size, ways in ((smaller, processes), (larger, processes[:1])):
+            for count, at_once in ways:
+                yield beside(workers.rate(size, count, at_once, piece))
     yield from _variants(plain, device, batches[0], piece)
-    for count in actors[1:]:
-        yield by(smaller, count)
-    yield of(larger, AT_ONCE[0])
-    yield by(larger, actors[0])
-    for at_once, size in itertools.product(AT_ONCE[1:], images):
-        yield of(size, at_once)
+    for at_once in AT_ONCE:
+        yield of(larger, at_once)
     for batch in batches[1:]:
         yield _encoder(model, loaded, device, batch, piece)
     yield _decoder(loaded, device, 4 if options.small else of_method.decode_batch, piece)

@@ -37,17 +37,22 @@ def pictures(small: bool, input_side: int) -> dict[str, list[RefineImage]]:
 
 
 def refined(
-    loaded: Any, images: Sequence[RefineImage], of_method: Method, at_once: int, seconds: float
+    loaded: Any,
+    images: Sequence[RefineImage],
+    of_method: Method,
+    at_once: int,
+    seconds: float,
+    at_least: int = CHUNKS_AT_LEAST,
 ) -> tuple[int, float]:
-    """Chunks of `images`, `at_once` side by side, for `seconds` and until there are CHUNKS_AT_LEAST, but not for twice
-    as long: how many, and in how many seconds."""
+    """Chunks of `images`, `at_once` side by side, for `seconds` and until there are so many, but not for twice as long:
+    how many, and in how many seconds."""
     started, lock, done = time.perf_counter(), threading.Lock(), 0
 
     def take() -> bool:
         nonlocal done
         with lock:
             elapsed = time.perf_counter() - started
-            if elapsed > 2 * seconds or (done >= CHUNKS_AT_LEAST and elapsed > seconds):
+            if elapsed > 2 * seconds or (done >= at_least and elapsed > seconds):
                 return False
             done += 1
             return True
@@ -85,31 +90,46 @@ def whole(
     }
 
 
-def side_by_side(
-    model: str, path: Path, dtype: torch.dtype, device: str, size: str, processes: int, at_once: int, seconds: float
-) -> Row:
-    """In several processes, each with the model of its own: all of them measured over the same seconds."""
-    words = [model, str(path), device, str(dtype).removeprefix("torch."), size, str(at_once), str(seconds)]
-    command = [sys.executable, "-m", "tests.benchmarks.gpu_whole", *words]
-    workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)
-    ]
-    try:
-        for worker in workers:
+class Workers:
+    """Processes, each with a model of its own on the one device; they wait, and so many at a time as are asked work."""
+
+    def __init__(self, model: str, path: Path, dtype: torch.dtype, device: str, count: int, small: bool) -> None:
+        words = [model, str(path), device, str(dtype).removeprefix("torch."), "small" if small else ""]
+        command = [sys.executable, "-m", "tests.benchmarks.gpu_whole", *words]
+        self._running = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
+        ]
+
+    def __enter__(self) -> Workers:
+        for worker in self._running:
             if _line(worker) != "ready":
                 raise RuntimeError("a process ended before it was ready")
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        told = [float(_line(worker)) for worker in workers]
-    finally:
-        for worker in workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._running:
             worker.kill()
             worker.wait()
-    rate = sum(told)
-    row = {"part": "whole", "processes": processes, "chunks_at_once": at_once, "cpus": os.cpu_count()}
-    return row | {"images_per_s": round(rate, 3), "masks_per_s": round(rate * MASKS_PER_IMAGE, 2)}
+
+    def rate(self, size: str, processes: int, at_once: int, seconds: float) -> Row:
+        """Of some of them over the same seconds, `at_once` chunks side by side in each."""
+        asked = self._running[:processes]
+        for worker in asked:
+            assert worker.stdin is not None
+            worker.stdin.write(f"{size}\t{at_once}\t{seconds}\n")
+            worker.stdin.flush()
+        told = [tuple(map(float, _line(worker).split())) for worker in asked]
+        rate, cpu_s, images = (sum(of) for of in zip(*told, strict=True))
+        return {
+            "part": "whole",
+            "size": size,
+            "processes": processes,
+            "chunks_at_once": at_once,
+            "cpus": os.cpu_count(),
+            "images_per_s": round(rate, 3),
+            "masks_per_s": round(rate * MASKS_PER_IMAGE, 2),
+            "cpu_ms_per_image": round(1000 * cpu_s / max(1.0, images), 1),
+        }
 
 
 def _line(worker: subprocess.Popen[str]) -> str:
@@ -118,16 +138,18 @@ def _line(worker: subprocess.Popen[str]) -> str:
 
 
 def main() -> None:
-    model, path, device, dtype, size, at_once, seconds = sys.argv[1:]
+    model, path, device, dtype, small = sys.argv[1:]
     loaded = SingleThreadProxy(lambda: coarse_like(model, Path(path), device, getattr(torch, dtype), None))
-    images = pictures(size in SMALL_SIZES and size not in SIZES, loaded.input_side)[size]
-    of_method = method(model)
-    REFINERS["samrefiner"].run(loaded, images, of_method)
+    images, of_method = pictures(bool(small), loaded.input_side), method(model)
+    for chunk in images.values():
+        REFINERS["samrefiner"].run(loaded, chunk, of_method)
     print("ready", flush=True)
-    sys.stdin.readline()
-    done, elapsed = refined(loaded, images, of_method, int(at_once), float(seconds))
-    print(done * len(images) / elapsed, flush=True)
-    sys.stdin.readline()  # until it is ended: a process that goes frees memory, which the others would wait for
+    for line in sys.stdin:
+        size, at_once, seconds = line.rstrip("\n").split("\t")
+        cpu = time.process_time()
+        done, elapsed = refined(loaded, images[size], of_method, int(at_once), float(seconds), at_least=1)
+        count = done * len(images[size])
+        print(count / elapsed, time.process_time() - cpu, count, flush=True)
 
 
 if __name__ == "__main__":
