@@ -105,7 +105,7 @@ def run(
         typer.Option(
             min=0,
             metavar="N",
-            help="Default: 1 where the cluster has GPUs, else 0 (CPU).",
+            help="Default: what suits the model where the cluster has GPUs, 1 at most; else 0 (CPU).",
             rich_help_panel=PANEL_OPERATION,
         ),
     ] = None,

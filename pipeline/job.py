@@ -176,7 +176,7 @@ def refine(tasks: Sequence[Task], request: Request, cluster: Cluster | None, on_
     """Run every task to its part."""
     operation, count = request.config.operation, request.config.operation.segment_chunks
     several = len(tasks) > count
-    resources = reserve(operation, cluster.resources if cluster else {}, fixed=several)
+    resources = reserve(operation, cluster.resources if cluster else {}, several, request.spec.gpu_actors)
     job = make_job(request, "cuda" if resources.gpus_per_actor else "cpu")
     if advice := idle_gpus(request.config.method, resources.gpus_per_actor):
         logger.warning("%s", advice)

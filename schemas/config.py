@@ -154,14 +154,14 @@ class Operation(_Frozen):
     actors_min: int | None = Field(default=None, ge=1, description="fewest model actors; by default what fits")
     actors_max: int | None = Field(default=None, ge=1, description="most model actors; by default what fits")
     gpus_per_actor: float | None = Field(
-        default=None, ge=0, description="share of a GPU; by default 1 where there are GPUs"
+        default=None, ge=0, description="share of a GPU; by default what suits the model and the CPUs, 1 at most"
     )
     threads_per_actor: int = Field(default=1, ge=1, description="CPU threads of torch; part of the execution class")
     compile: bool = Field(
         default=False, description="torch.compile the official encoders, on GPUs; part of the execution class"
     )
     chunks_per_actor: int | None = Field(
-        default=None, ge=1, le=64, description="at once; default 2, with a GPU 4, with worker_memory_mb 1"
+        default=None, ge=1, le=64, description="at once; default 2, with a whole GPU 4, with worker_memory_mb 1"
     )
     worker_memory_mb: int | None = Field(
         default=None, ge=256, description="a worker's own memory, at most; an image that needs more fails"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from schemas.config import Method, Operation
 
-CHUNKS_ON_CPU, CHUNKS_ON_GPU = 2, 4
-"""Chunks at an actor at once. A GPU is several times faster than the CPU work around it is in one thread."""
+CHUNKS_ON_CPU, CHUNKS_ON_GPU, CHUNKS_ON_SHARE = 2, 4, 2
+"""Chunks at an actor at once. A GPU is several times faster than the CPU work around it is in one thread; where actors
+share it, more chunks in each would wait for one another more than for the GPU."""
+
+CPUS_OF_SHARE = 2.0
+"""For each of the actors that share a GPU: with fewer they would wait for CPUs."""
 
 
 @dataclass(frozen=True)
@@ -24,25 +29,27 @@ class Resources:
     chunks_per_actor: int
 
 
-def reserve(operation: Operation, cluster: dict[str, float], fixed: bool = False) -> Resources:
-    """Reservations that let every stage run at once, down to two CPUs; a GPU an actor where the cluster has them.
+def reserve(operation: Operation, cluster: dict[str, float], fixed: bool = False, gpu_actors: int = 1) -> Resources:
+    """Reservations that let every stage run at once, down to two CPUs; GPUs where the cluster has them.
 
     Actors on CPU compute in `threads_per_actor` threads but reserve three quarters of a CPU, so that loading and
     writing always find a slot; a reserved whole CPU per actor would leave them none on a small machine.
 
-    fixed: as many actors as there may be, from beginning to end.
+    fixed: as many actors as there may be, from beginning to end; gpu_actors: see ModelSpec.
     """
     gpus = cluster.get("GPU", 0.0)
     cpus = max(1.0, cluster.get("CPU", 1.0))
-    per_actor = operation.gpus_per_actor if operation.gpus_per_actor is not None else (1.0 if gpus else 0.0)
+    per_actor = operation.gpus_per_actor
+    if per_actor is None:
+        per_actor = _share(min(gpu_actors, int(cpus / gpus / CPUS_OF_SHARE))) if gpus else 0.0
     natural = int(gpus / per_actor) if per_actor else int(cpus / operation.threads_per_actor)
     low = operation.actors_min or operation.actors_max or max(1, natural)
     high = operation.actors_max or max(low, natural)
     low = high if fixed else low
     task_cpus = 0.25 if cpus < 8 or not per_actor else 1.0
     wanted = 1.0 if per_actor else 0.75 * operation.threads_per_actor
-    actor_cpus = round(min(wanted, max(0.05, (cpus - 2 * task_cpus) / low)), 2)
-    return Resources((low, high), per_actor, actor_cpus, task_cpus, _chunks(operation, on_gpu=per_actor > 0))
+    actor_cpus = math.floor(100 * min(wanted, max(0.05, (cpus - 2 * task_cpus) / low))) / 100
+    return Resources((low, high), per_actor, actor_cpus, task_cpus, _chunks(operation, per_actor))
 
 
 def idle_gpus(method: Method, gpus_per_actor: float) -> str:
@@ -56,8 +63,15 @@ def idle_gpus(method: Method, gpus_per_actor: float) -> str:
     )
 
 
-def _chunks(operation: Operation, on_gpu: bool) -> int:
+def _share(actors: int) -> float:
+    """Of a GPU for each of some actors, in the four decimals that Ray counts in."""
+    return math.floor(1e4 / max(1, actors)) / 1e4
+
+
+def _chunks(operation: Operation, gpus_per_actor: float) -> int:
     """What was asked for; else one where memory is bounded, since every chunk at work has masks of its own in it."""
     if operation.chunks_per_actor or operation.worker_memory_mb:
         return operation.chunks_per_actor or 1
-    return CHUNKS_ON_GPU if on_gpu else CHUNKS_ON_CPU
+    if not gpus_per_actor:
+        return CHUNKS_ON_CPU
+    return CHUNKS_ON_SHARE if gpus_per_actor < 1 else CHUNKS_ON_GPU

@@ -88,6 +88,7 @@ class ModelSpec:
                      is counted when it is measured
     adaptable        whether it is an adapter.AdaptableModel
     compilable       whether torch.compile may be asked for, on GPUs
+    gpu_actors       how many actors share a GPU, where nothing else is asked for and there are CPUs for them
     """
 
     name: str
@@ -109,6 +110,7 @@ class ModelSpec:
     encoder_tflop: float | None = None
     adaptable: bool = False
     compilable: bool = False
+    gpu_actors: int = 1
 
     @property
     def stretched(self) -> bool:
@@ -148,10 +150,11 @@ LITE = ModelSpec(
     presets={"default": PRESETS["balanced"]},
     encoder_tflop=0.0054,
     adaptable=True,
+    gpu_actors=4,
 )
 
 
-def _official(name: str, file_name: str, sha256: str, encoder_tflop: float) -> ModelSpec:
+def _official(name: str, file_name: str, sha256: str, encoder_tflop: float, gpu_actors: int) -> ModelSpec:
     """A published Segment Anything. Its encoder keeps close to float32 in bfloat16; the batches are for GPUs, and
     `models/sam.py` takes smaller ones where a device wants them: a method is the same on every device.
     """
@@ -166,17 +169,18 @@ def _official(name: str, file_name: str, sha256: str, encoder_tflop: float) -> M
         encoder_tflop=encoder_tflop,
         adaptable=True,
         compilable=True,
+        gpu_actors=gpu_actors,
     )
 
 
 VIT_B = _official(
-    "vit_b", "sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", 0.97
+    "vit_b", "sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", 0.97, 4
 )
 VIT_L = _official(
-    "vit_l", "sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622", 2.99
+    "vit_l", "sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622", 2.99, 2
 )
 VIT_H = _official(
-    "vit_h", "sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", 5.96
+    "vit_h", "sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", 5.96, 2
 )
 TORCHSCRIPT = ModelSpec(
     "torchscript",

@@ -27,8 +27,8 @@ from schemas.config import Method
 
 START_S = 600.0
 """For all actors of a way to hold their models; the slowest has to compile."""
-SHARES = (1, 2, 4)
-CHUNKS_AT_ONCE = {"cpu": (1, 2), "cuda": (1, 4, 8)}
+SHARES = (1, 2, 4, 8)
+CHUNKS_AT_ONCE = {"cpu": (1, 2), "cuda": (2, 4)}
 WORTH_IT = 1.03
 """So much faster has a way to be than one before it, which needs less memory or fewer processes."""
 
@@ -77,7 +77,7 @@ def ways(device: str, cores: int, gpus: int) -> list[Way]:
         return [Way(n, max(1, cores // n), 0.0, chunks) for n in counts for chunks in CHUNKS_AT_ONCE["cpu"]]
     threads = [max(1, cores // (gpus * share)) for share in SHARES]
     return [
-        Way(gpus * share, min(4, own), round(1 / share, 2), chunks)
+        Way(gpus * share, min(4, own), 1 / share, chunks)
         for share, own in zip(SHARES, threads, strict=True)
         for chunks in CHUNKS_AT_ONCE["cuda"]
     ]

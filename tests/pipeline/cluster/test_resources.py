@@ -18,6 +18,7 @@ CPUS, GPUS = {"CPU": 16.0}, {"CPU": 16.0, "GPU": 2.0}
         ({}, CPUS, 2),
         ({}, GPUS, 4),
         ({"gpus_per_actor": 0}, GPUS, 2),
+        ({"gpus_per_actor": 0.25}, GPUS, 2),
         ({"worker_memory_mb": 2048}, GPUS, 1),
         ({"worker_memory_mb": 2048, "chunks_per_actor": 3}, CPUS, 3),
     ],
@@ -32,6 +33,28 @@ def test_all_actors_and_two_tasks_fit(cpus: float, gpus: float) -> None:
     found = reserve(Operation(), {"CPU": cpus, "GPU": gpus})
     assert found.actors[0] == (gpus or cpus)
     assert found.actors[0] * found.actor_cpus + 2 * found.task_cpus <= cpus + 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "cluster", "shares", "actors"),
+    [
+        ({}, GPUS, 0.25, 8),
+        ({}, {"CPU": 12.0, "GPU": 2.0}, 0.3333, 6),  # two CPUs for each
+        ({}, {"CPU": 4.0, "GPU": 2.0}, 1.0, 2),
+        ({}, {"CPU": 1.0, "GPU": 1.0}, 1.0, 1),
+        ({"gpus_per_actor": 1}, GPUS, 1.0, 2),
+        ({"gpus_per_actor": 0.125}, GPUS, 0.125, 16),
+        ({}, CPUS, 0.0, 16),
+    ],
+)
+def test_actors_share_a_gpu_where_there_are_cpus_for_them(
+    given: dict[str, Any], cluster: dict[str, float], shares: float, actors: int
+) -> None:
+    found = reserve(Operation(**given), cluster, gpu_actors=4)
+    assert found.gpus_per_actor == shares
+    assert found.actors == (actors, actors)
+    assert found.actors[1] * found.gpus_per_actor <= cluster.get("GPU", 0.0)
+    assert found.actors[1] * found.actor_cpus + 2 * found.task_cpus <= cluster["CPU"] + 0.01
 
 
 def test_a_fixed_number_of_actors_is_the_most_that_there_may_be() -> None:
