@@ -14,6 +14,7 @@ import yaml
 from rich.table import Table
 
 from jobs import console
+from jobs.options import together
 from pipeline.configuration import read_config
 from pipeline.errors import RefusedError
 from pipeline.models import registry
@@ -29,8 +30,13 @@ PHOTOS = Path(__file__).parent / "demo_data" / "images"
 
 def bench(
     *,
-    model: Annotated[str | None, typer.Option(help=f"{MEASURED}. Default: lite.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Weights: the official .pth; lite has its own.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help=f"{MEASURED}. Default: lite. Repeated: these together, with --tune.")
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="Weights: the official .pth; lite has its own. Repeated like --model."),
+    ] = None,
     photos: Annotated[
         Path, typer.Option(show_default=False, help="Folder of JPEGs or PNGs. Default: the demo's.")
     ] = PHOTOS,
@@ -65,12 +71,14 @@ def bench(
     --device cuda --dtype bfloat16 --corpus 100000000 --devices 64 --price-per-hour 2.5
     """
     overrides: dict[str, dict[str, Any]] = {
-        "method": {"model": model, "encode_batch": batch, "iterations": iterations, "dtype": dtype}
+        "method": {"model": together(model), "encode_batch": batch, "iterations": iterations, "dtype": dtype}
     }
     method = read_config(None, "default", overrides, Access()).method
     spec = registry.find(method.model)
     if not spec.promptable:
         raise RefusedError(f"bench measures {MEASURED}, not {method.model}")
+    if spec.members and not tuned:
+        raise RefusedError(f"the stages of {method.model} are those of each model: measure them one by one, or --tune")
     files = sorted(path for path in photos.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
         raise RefusedError(f"no JPEG or PNG in {photos}")

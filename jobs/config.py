@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from rich.table import Table
 
 from jobs import console
-from jobs.options import ConfigUri, Iterations, ModelName, PresetName, RefinerName
+from jobs.options import ConfigUri, Iterations, ModelNames, PresetName, RefinerName, together
 from pipeline.configuration import read_config
 from pipeline.errors import RefusedError
 from pipeline.storage import Access
@@ -28,7 +28,7 @@ def config(
     schema: Annotated[bool, typer.Option("--schema", help="A JSON schema of the YAML, for editors.")] = False,
     config: ConfigUri = None,
     preset: PresetName = "default",
-    model: ModelName = None,
+    model: ModelNames = None,
     refiner: RefinerName = None,
     iterations: Iterations = None,
 ) -> None:
@@ -43,7 +43,7 @@ def config(
     if schema:
         typer.echo(json.dumps(_schema(), indent=2))
         return
-    method = {"model": model, "refiner": refiner, "iterations": iterations}
+    method = {"model": together(model), "refiner": refiner, "iterations": iterations}
     if show or config or preset != "default" or any(method.values()):
         typer.echo(to_yaml(read_config(config, preset, {"method": method}, Access())), nl=False)
         return

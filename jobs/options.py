@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import typer
@@ -10,6 +11,7 @@ from jobs import console
 from pipeline import sources
 from pipeline.errors import REASONS, RefusedError
 from pipeline.models import MODELS
+from pipeline.models.ensemble import TOGETHER
 from pipeline.refiners import REFINERS
 from pipeline.words import plural
 from schemas.manifest import Scanned
@@ -60,16 +62,22 @@ Checksum = Annotated[
         help="Tell changed images by their content, which is read for it; else by size and time of writing, or etag.",
     ),
 ]
-ModelName = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help=f"{', '.join(MODELS)}. Default: lite.", rich_help_panel=PANEL_METHOD),
-]
-CheckpointUri = Annotated[
-    str | None,
+ModelNames = Annotated[
+    list[str] | None,
     typer.Option(
+        "--model",
+        metavar="NAME",
+        help=f"{', '.join(MODELS)}. Default: lite. Repeated: these together, their answers fused.",
+        rich_help_panel=PANEL_METHOD,
+    ),
+]
+CheckpointUris = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
         envvar="RELABEL_CHECKPOINT",
         metavar="URI",
-        help="Weights: the official .pth; lite has its own.",
+        help="Weights: the official .pth; lite has its own. Repeated like --model, in the same order.",
         rich_help_panel=PANEL_METHOD,
     ),
 ]
@@ -194,3 +202,8 @@ def parse_reasons(text: str | None, retry_failed: bool) -> tuple[str, ...]:
         if reason not in REASONS:
             raise RefusedError(f"--retry-reasons: unknown reason {reason!r}; there are {', '.join(REASONS)}")
     return reasons
+
+
+def together(models: Sequence[str] | None) -> str | None:
+    """The name of models that refine together, or of the one; None where none is named."""
+    return TOGETHER.join(models) if models else None

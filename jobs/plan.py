@@ -14,7 +14,7 @@ from jobs.options import (
     PANEL_OPERATION,
     AdapterUri,
     AssumeExclusive,
-    CheckpointUri,
+    CheckpointUris,
     Checksum,
     ChunkImages,
     ConfigUri,
@@ -25,12 +25,13 @@ from jobs.options import (
     Iterations,
     MasksUri,
     MaxUnread,
-    ModelName,
+    ModelNames,
     OutputUri,
     PresetName,
     Prune,
     RefinerName,
     SourceName,
+    together,
     unread_code,
 )
 from pipeline.errors import RefusedError
@@ -80,8 +81,8 @@ def plan(
         float, typer.Option(min=0, metavar="PRICE", help="In any currency.", rich_help_panel=PANEL_ESTIMATE)
     ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print plan and estimate as JSON.")] = False,
-    model: ModelName = None,
-    checkpoint: CheckpointUri = None,
+    model: ModelNames = None,
+    checkpoint: CheckpointUris = None,
     adapter: AdapterUri = None,
     refiner: RefinerName = None,
     preset: PresetName = "default",
@@ -110,7 +111,7 @@ def plan(
     --estimate --machines 10 --price-per-machine-hour 0.40
     """
     overrides: dict[str, dict[str, Any]] = {
-        "method": {"model": model, "refiner": refiner, "iterations": iterations},
+        "method": {"model": together(model), "refiner": refiner, "iterations": iterations},
         "operation": {
             "chunk_images": chunk_images,
             "endpoint_url": endpoint_url,
@@ -134,7 +135,7 @@ def plan(
         config=config,
         preset=preset,
         overrides=overrides,
-        checkpoint=checkpoint,
+        checkpoint=tuple(checkpoint or ()),
         adapter=adapter,
     )
     request = make_request(

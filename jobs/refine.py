@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from jobs import console
-from jobs.options import PresetName
+from jobs.options import PresetName, together
 from pipeline.configuration import read_config
 from pipeline.errors import MaskError, RefusedError, RowError
 from pipeline.models import registry
@@ -63,9 +63,14 @@ def refine(
         ),
     ] = None,
     picture_format: Annotated[str, typer.Option(help="Of the pictures of a folder: png, jpg, gif or webp.")] = "png",
-    model: Annotated[str | None, typer.Option(help=f"{PROMPTABLE}. Default: lite, which is packaged.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{PROMPTABLE}. Default: lite, which is packaged. Repeated: these together, answers fused."),
+    ] = None,
     refiner: Annotated[str | None, typer.Option(help=f"{', '.join(REFINERS)}. Default: samrefiner.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Weights of the model, path or URI.")] = None,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="Weights of the model, path or URI. Repeated like --model.")
+    ] = None,
     adapter: Annotated[str | None, typer.Option(help="Adapter file produced by `relabel adapt`.")] = None,
     calibration: Annotated[
         str | None,
@@ -82,7 +87,7 @@ def refine(
     Example: relabel refine photo.jpg coarse.png --output refined.png --picture compare.gif
     """
     overrides: dict[str, dict[str, Any]] = {
-        "method": {"model": model, "refiner": refiner, "iterations": iterations},
+        "method": {"model": together(model), "refiner": refiner, "iterations": iterations},
         "gate": {"enabled": False if no_gate else None, "calibration": calibration},
     }
     resolved = read_config(config, preset, overrides, Access())
@@ -137,10 +142,10 @@ def _check(targets: list[Target]) -> None:
             drawing.check_suffix(target.picture)
 
 
-def _loaded(resolved: Config, checkpoint: str | None, adapter: str | None, device: str) -> RefineAll:
+def _loaded(resolved: Config, checkpoint: Sequence[str] | None, adapter: str | None, device: str) -> RefineAll:
     from pipeline import single  # torch takes seconds to import
 
-    model, method = single.load_for(resolved.method, checkpoint=checkpoint, adapter=adapter, device=device)
+    model, method = single.load_for(resolved.method, checkpoint=tuple(checkpoint or ()), adapter=adapter, device=device)
     return lambda image, masks: single.refine_all(image, masks, model, method, resolved.gate)
 
 

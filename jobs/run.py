@@ -14,7 +14,7 @@ from jobs.options import (
     AdapterUri,
     Address,
     AssumeExclusive,
-    CheckpointUri,
+    CheckpointUris,
     Checksum,
     ChunkImages,
     ConfigUri,
@@ -25,7 +25,7 @@ from jobs.options import (
     Iterations,
     MasksUri,
     MaxUnread,
-    ModelName,
+    ModelNames,
     OutputUri,
     PresetName,
     Prune,
@@ -34,6 +34,7 @@ from jobs.options import (
     parse_actors,
     parse_part,
     parse_reasons,
+    together,
     unread_code,
 )
 from pipeline.calibration.files import NAMED
@@ -76,8 +77,8 @@ def run(
     retry_reasons: Annotated[
         str | None, typer.Option(metavar="CODE,...", help="Retry only rows that failed for one of these reasons.")
     ] = None,
-    model: ModelName = None,
-    checkpoint: CheckpointUri = None,
+    model: ModelNames = None,
+    checkpoint: CheckpointUris = None,
     adapter: AdapterUri = None,
     refiner: RefinerName = None,
     preset: PresetName = "default",
@@ -162,7 +163,7 @@ def run(
 
     wanted = parse_actors(actors) if actors else Actors(None, None)
     overrides: dict[str, dict[str, Any]] = {
-        "method": {"model": model, "refiner": refiner, "iterations": iterations},
+        "method": {"model": together(model), "refiner": refiner, "iterations": iterations},
         "gate": {"calibration": absolute(calibration) if calibration not in (None, *NAMED) else calibration},
         "operation": {
             "chunk_images": chunk_images,
@@ -188,7 +189,7 @@ def run(
             config=config,
             preset=preset,
             overrides=overrides,
-            checkpoint=checkpoint,
+            checkpoint=tuple(checkpoint or ()),
             adapter=adapter,
         ),
         address=address,

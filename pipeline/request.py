@@ -55,7 +55,7 @@ class Wanted:
     config: str | None = None
     preset: str = "default"
     overrides: Overrides = field(default_factory=dict)
-    checkpoint: str | None = None
+    checkpoint: str | tuple[str, ...] | None = None  # of several models, each one's
     adapter: str | None = None
 
 

@@ -50,7 +50,7 @@ def refine(
     coarse: ImageLike | Sequence[ImageLike],
     *,
     model: str | None = None,
-    checkpoint: str | None = None,
+    checkpoint: str | tuple[str, ...] | None = None,
     adapter: str | None = None,
     method: Method | None = None,
     gate: Gate | None = None,
@@ -60,7 +60,8 @@ def refine(
     """Refine one mask, or several, of one image.
 
     image: (H, W, 3) uint8 RGB, or a path. coarse: an (H, W) mask of bool or {0, non-zero}, or a path, or several of
-    those: a list, or (N, H, W). model: by default the one that the method is for. adapter: what `relabel adapt` wrote.
+    those: a list, or (N, H, W). model: by default the one that the method is for; `a+b` are two, whose answers are
+    fused, with a tuple of their checkpoints. adapter: what `relabel adapt` wrote.
     device: cpu, cuda, or auto: a GPU where there is one. Returns (H, W) uint8 {0, 1}, or (N, H, W) for several. Raises
     ImageError or MaskError with a reason code, RefusedError for an unusable model or device, ConfigError for a model
     that does not go with the method's refiner. `refine_with_scores` returns all that is known of each mask.
@@ -86,7 +87,7 @@ def refine_with_scores(
     coarse: ImageLike | Sequence[ImageLike],
     *,
     model: str | None = None,
-    checkpoint: str | None = None,
+    checkpoint: str | tuple[str, ...] | None = None,
     adapter: str | None = None,
     method: Method | None = None,
     gate: Gate | None = None,
@@ -101,7 +102,7 @@ def refine_with_scores(
 def load_for(
     method: Method,
     model: str | None = None,
-    checkpoint: str | None = None,
+    checkpoint: str | tuple[str, ...] | None = None,
     adapter: str | None = None,
     device: str = "auto",
     threads: int = 2,
@@ -149,7 +150,7 @@ def refine_all(
 @lru_cache(maxsize=2)
 def load(
     model: str,
-    checkpoint: str | None = None,
+    checkpoint: str | tuple[str, ...] | None = None,
     device: str = "cpu",
     threads: int = 2,
     dtype: str = "float32",

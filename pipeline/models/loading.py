@@ -13,6 +13,7 @@ import cv2
 
 from pipeline.errors import RefusedError
 from pipeline.models import registry
+from pipeline.models.ensemble import Ensemble
 from pipeline.models.hardware import has_c_compiler, runs_triton
 from pipeline.models.protocol import Model
 from pipeline.models.registry import ModelSpec, Runtime
@@ -39,6 +40,10 @@ def load_model(
     Raises RefusedError when the weights are not those of the model, it cannot be compiled, or the device does not do.
     """
     spec = model if isinstance(model, ModelSpec) else registry.resolve(model, weights.readable, weights.access)
+    if spec.members:
+        pairs = zip(spec.members, weights.members, strict=True)
+        loaded_each = [load_model(one, own, device, threads, dtype, compiled, encode_batch) for one, own in pairs]
+        return Ensemble.of(spec, loaded_each, weights.sha256)
     runtime = Runtime(device, dtype, compiled, encode_batch)
     check_usable(spec, runtime, adapted=weights.adapter is not None)
     if spec.checkpoint is None:

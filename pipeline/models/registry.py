@@ -9,13 +9,14 @@ what they are has `read` as well: `resolve` asks it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipeline.masks.frames import ORIGINAL_SIZE, PROMPT_SIDE
+from pipeline.models.ensemble import TOGETHER, composed
 from pipeline.models.folders import PRETRAINED
 from pipeline.models.protocol import Model, NoModel
 from pipeline.registry import look_up
@@ -88,6 +89,7 @@ class ModelSpec:
                      is counted when it is measured
     adaptable        whether it is an adapter.AdaptableModel
     compilable       whether torch.compile may be asked for, on GPUs
+    members          of several models that refine together, each one's
     gpu_actors       how many actors share a GPU, where nothing else is asked for and there are CPUs for them
     """
 
@@ -110,6 +112,7 @@ class ModelSpec:
     encoder_tflop: float | None = None
     adaptable: bool = False
     compilable: bool = False
+    members: tuple[ModelSpec, ...] = ()
     gpu_actors: int = 1
 
     @property
@@ -255,18 +258,27 @@ MODELS: dict[str, ModelSpec] = {
 
 
 def find(name: str) -> ModelSpec:
-    """The registered model. Raises RefusedError for an unknown one."""
-    return look_up(MODELS, name, "model")
+    """The registered model, or several whose names have a + between them. Raises RefusedError for an unknown one."""
+    return composed([look_up(MODELS, one, "model") for one in name.split(TOGETHER)])
 
 
-def resolve(name: str, checkpoint: str | None, access: Access) -> ModelSpec:
+def resolve(name: str, checkpoint: str | Sequence[str] | None, access: Access) -> ModelSpec:
     """What the weights at `checkpoint` (None or empty: the model's own) are, before they are loaded.
 
-    The registered spec; of a family of models, what the checkpoint itself says. Raises RefusedError.
+    The registered spec; of a family of models, what the checkpoint itself says. Of models together: theirs, in that
+    order. Raises RefusedError.
     """
+    names = name.split(TOGETHER)
+    if len(names) > 1:
+        each = checkpoint if checkpoint and not isinstance(checkpoint, str) else [None] * len(names)
+        return composed([resolve(one, uri, access) for one, uri in zip(names, each, strict=True)])
     spec = find(name)
-    uri = checkpoint or (spec.checkpoint.packaged if spec.checkpoint else "")
+    uri = _only(checkpoint) or (spec.checkpoint.packaged if spec.checkpoint else "")
     return spec.read(uri, access) if spec.read and uri else spec
+
+
+def _only(checkpoint: str | Sequence[str] | None) -> str | None:
+    return checkpoint if checkpoint is None or isinstance(checkpoint, str) else next(iter(checkpoint), None)
 
 
 def names_where(which: Callable[[ModelSpec], object]) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from pipeline.errors import RefusedError
 from pipeline.extras import require
 from pipeline.models import folders
+from pipeline.models.ensemble import hash_together, shared_out
 from pipeline.models.registry import MODELS, PACKAGED, find
 from pipeline.storage import Access, brief
 from pipeline.storage.backoff import STORE_ERRORS, is_failure, retried
@@ -34,6 +36,7 @@ class Weights:
     """A checkpoint: its URI (PACKAGED for the one that comes along) and the SHA-256 of its content.
 
     adapter: of the IoU head (adapter.py), to be merged into the model when it is loaded. folder: see Checkpoint.
+    members: of models that refine together, each one's; `uri` is empty then.
     """
 
     uri: str
@@ -41,20 +44,30 @@ class Weights:
     access: Access
     adapter: Weights | None = None
     folder: tuple[str, ...] = ()
+    members: tuple[Weights, ...] = ()
 
     @property
-    def readable(self) -> str:
-        """Where a folder's small files can be read: this node's copy, where it has one, else the URI."""
+    def readable(self) -> str | tuple[str, ...]:
+        """Where a folder's small files can be read: this node's copy if it has one, else the URI. Of members, all."""
+        if self.members:
+            return tuple(str(one.readable) for one in self.members)
         copy = _cached(self.sha256, self.uri, self.folder)
         return str(copy) if self.folder and copy.exists() else self.uri
 
 
-def resolve(model: str, checkpoint: str | None, access: Access) -> Weights:
+def resolve(model: str, checkpoint: str | Sequence[str] | None, access: Access) -> Weights:
     """The weights of a model, fetched and hashed. Raises RefusedError for an unknown model or unusable checkpoint.
+
+    Of models that refine together (`a+b`), each one's: `checkpoint` has them in that order.
 
     A file that bears an official name must have the published hash; other files (fine-tuned ones) are taken as such.
     """
-    spec = find(model)
+    spec, given = find(model), [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or ())
+    shared = shared_out(spec.members or [spec], given) if given else [None] * max(1, len(spec.members))
+    if spec.members:
+        each = [resolve(member.name, uri, access) for member, uri in zip(spec.members, shared, strict=True)]
+        return Weights("", hash_together([one.sha256 for one in each]), access, members=tuple(each))
+    [checkpoint] = shared
     wants = spec.checkpoint
     if wants is None:
         return Weights("", "", access)

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.refiners.registry import (
-    PROMPTABLE,
-    REFINERS,
-    Refiner,
-    check_refiner,
-    find,
-    load_pixels,
-    load_side,
-    looks_closer,
-    refine,
-)
+from pipeline.refiners.pixels import load_pixels, load_side, looks_closer
+from pipeline.refiners.registry import PROMPTABLE, REFINERS, Refiner, check_refiner, find, refine
 from pipeline.refiners.types import RefinedMask, RefineImage
 
 __all__ = [

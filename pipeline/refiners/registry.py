@@ -18,11 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.extras import require
-from pipeline.masks.frames import resize_to_input
 from pipeline.models import ModelSpec
 from pipeline.refiners import dense_crf, grabcut, none, pixelwise, sam_box, samrefiner, semantic
 from pipeline.refiners.types import RefinedMask, RefineImage
@@ -53,7 +49,9 @@ class Refiner:
 
     def fits(self, spec: ModelSpec) -> bool:
         """Whether it can work with a model."""
-        return spec.promptable if self.model == PROMPTABLE else spec.name == self.model
+        if self.model != PROMPTABLE:
+            return spec.name == self.model
+        return spec.promptable and (self.views or not spec.members)
 
 
 REFINERS: dict[str, Refiner] = {
@@ -77,23 +75,6 @@ def check_refiner(name: str) -> None:
     extra = find(name).extra
     if extra:
         require(module=extra[1], extra=extra[0], what=f"refiner {name}")
-
-
-def load_side(method: Method, input_side: int) -> int:
-    """The long side at which images are loaded for a model of `input_side`; for crops, at most, or ORIGINAL_SIZE."""
-    return method.crop_sides * input_side if looks_closer(method) else input_side
-
-
-def looks_closer(method: Method) -> bool:
-    """Whether crops are looked at: images are loaded with more pixels than a model sees, where they have them."""
-    return method.crop_ratio > 0
-
-
-def load_pixels(
-    method: Method, pixels: npt.NDArray[np.uint8], input_side: int, stretched: bool = False
-) -> npt.NDArray[np.uint8]:
-    """An image's pixels (H, W, 3) uint8 as they are loaded for a model of `input_side`."""
-    return resize_to_input(pixels, load_side(method, input_side), None, stretched, looks_closer(method))
 
 
 def refine(

@@ -1,12 +1,11 @@
 """SAMRefiner (ICLR 2025): prompts from the coarse mask, the most confident candidate, again from that.
 
-Written from the paper's description; see `prompts.py` for the prompts and their two forms. The image is encoded once
-for all of its masks. Masks go through the decoder together, in decoder batches of `decode_batch` prompts, over the
-images of an encoder batch; a decoder batch's composition depends on the chunk alone, never on timing.
+Written from the paper; see `prompts.py` for the prompts and their two forms. The image is encoded once for all of its
+masks. They are decoded `decode_batch` at a time, over the images of an encoder batch; what is together depends on the
+chunk alone, never on timing.
 
-Past the paper: answers to boxes that are pushed outward may vote, the model may see further views, the mirror image
-and a crop around the object (`masks/views.py`), and the image's colors may vote (`colour.py`); the refined mask is
-where the mean of all answers says so.
+Past the paper: answers to boxes that are pushed outward may vote, several models may look, each at further views, the
+mirror image and a crop (`masks/views.py`), and colors may vote (`colour.py`); the mask is where their mean says so.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from pipeline.masks.prompts import build_prompts, gaussian_logits, grow_box, sim
 from pipeline.masks.views import View, crop_pixels, mirrored, object_window, pushed_boxes, voted
 from pipeline.models import Asked, MaskModel, Pending, PromptBatch, frame_for, input_for
 from pipeline.refiners.background import Overlapped
+from pipeline.refiners.pixels import seen_by
 from pipeline.refiners.types import RefinedMask, RefineImage
 from pipeline.refiners.verdict import NOT_FINITE, contrast_margin_px, scored, scored_later
 from schemas.config import Method
 
-STRENGTH_AFTER_GROWTH = 1.0
-"""Weight of the Gaussian mask of an instance whose box grew this iteration: the mask is too small to be trusted."""
+STRENGTH_AFTER_GROWTH = 1.0  # of the mask prompt, where the box grew this round: the mask is too small to be trusted
 
 
 @dataclass(frozen=True)
@@ -65,21 +64,19 @@ def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> l
             images_of_batch = images[start : start + method.encode_batch]
             if not any(image.coarse for image in images_of_batch):
                 continue
-            batch = _Batch(model, images_of_batch, method)
+            batches = [_Batch(*seen, method) for seen in seen_by(model, images_of_batch, method)]
             for prompted in _decoder_batches(images_of_batch, method.decode_batch):
-                instances = _instances(batch, prompted)
                 if _leaves_it_to(model, method):
-                    pending = _looked_at(batch, instances)
+                    instances = _instances(batches[0], prompted)
+                    pending = _looked_at(batches[0], instances)
                     for place, instance in enumerate(instances):
                         image = images_of_batch[instance.image]
                         result = overlapped.submit(scored_later, image, instance.coarse, pending, place, method)
                         results[start + instance.image].append(result)
                     continue
-                instances = _refine_together(batch, instances)
-                if method.box_trials:
-                    instances = _voted(batch, instances)
-                for instance, views in zip(instances, _further_views(batch, instances), strict=True):
+                for (instance, views), *others in zip(*(_viewed(batch, prompted) for batch in batches), strict=True):
                     image = images_of_batch[instance.image]
+                    views += [view for _, of_other in others for view in of_other]
                     previous = instance.previous if instance.rounds > 1 else None
                     result = overlapped.submit(scored, image, instance.coarse, previous, views, method)
                     results[start + instance.image].append(result)
@@ -115,8 +112,7 @@ class _Batch:
 
 def _decoder_batches(images: Sequence[RefineImage], size: int) -> Iterator[list[tuple[int, Rle]]]:
     flat = [(index, rle) for index, image in enumerate(images) for rle in image.coarse]
-    for start in range(0, len(flat), size):
-        yield flat[start : start + size]
+    yield from (flat[start : start + size] for start in range(0, len(flat), size))
 
 
 def _leaves_it_to(model: MaskModel, method: Method) -> bool:
@@ -154,6 +150,14 @@ def _instances(batch: _Batch, prompted: list[tuple[int, Rle]]) -> list[_Instance
     ]
 
 
+def _viewed(batch: _Batch, prompted: list[tuple[int, Rle]]) -> list[tuple[_Instance, list[View]]]:
+    """Each mask after its rounds, and a model's views of it."""
+    instances = _refine_together(batch, _instances(batch, prompted))
+    if batch.method.box_trials:
+        instances = _voted(batch, instances)
+    return list(zip(instances, _further_views(batch, instances), strict=True))
+
+
 def _refine_together(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:
     for _ in range(batch.method.iterations):
         active = [index for index, instance in enumerate(instances) if not instance.settled]
@@ -161,12 +165,8 @@ def _refine_together(batch: _Batch, instances: list[_Instance]) -> list[_Instanc
             break
         for index, stepped in zip(active, _iterate(batch, [instances[index] for index in active]), strict=True):
             instances[index] = stepped
-    return [_as_if_iterated(instance, batch.method.iterations) for instance in instances]
-
-
-def _as_if_iterated(instance: _Instance, iterations: int) -> _Instance:
-    """A settled mask as all rounds would have left it; what became empty keeps the round in which it did."""
-    return replace(instance, rounds=iterations) if instance.current.mask.size else instance
+    # A settled mask is as all rounds would have left it; what became empty keeps the round in which it did.
+    return [replace(i, rounds=batch.method.iterations) if i.current.mask.size else i for i in instances]
 
 
 def _iterate(batch: _Batch, instances: list[_Instance]) -> list[_Instance]:

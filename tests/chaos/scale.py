@@ -3,11 +3,13 @@
     python -m tests.chaos.scale --images 20000
     python -m tests.chaos.scale --images 400 --side 2048 --chunk-images 4 --object-store-mb 256 --worker-memory-mb 1536
     python -m tests.chaos.scale --images 300 --masks-per-image 100 --chunk-images 4 --object-store-mb 256
+    python -m tests.chaos.scale --images 100000 --nodes 3
 
 The images lie in WebDataset tars; with --side they are JPEG files of their own (hard links to a few), for what is about
 pixels; with --masks-per-image each has so many ragged masks, for what is about masks. Measured: private memory (USS, so
 without shared memory) of the driver, its slope over the images done while refining; that of the largest worker; and CPU
-time of all processes for each image, starting and ending included.
+time of all processes for each image, starting and ending included. With --nodes the same once more on a Ray of so many
+nodes with one CPU each, an actor on each, and whether the shards are the same byte for byte.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ import json
 import threading
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 
-from tests.chaos.runs import cluster, make_corpus, make_detailed, make_tars, start
+from pipeline.storage import Access
+from tests.chaos.runs import Corpus, cluster, hashes, make_corpus, make_detailed, make_tars, start
 
 MIB = 1 << 20
 EVERY_S = 1.0
@@ -41,6 +45,9 @@ class Figures:
     driver_peak_mb_until_first_part: float
     driver_slope_kb_per_image: float
     worker_peak_mb: float
+    nodes: int = 0  # of a second run; its wall time, and whether its shards are those of the first
+    nodes_wall_s: float = 0.0
+    nodes_same_bytes: bool | None = None
 
 
 class _Watch:
@@ -100,8 +107,9 @@ def measure(
     object_store_mb: int | None = None,
     worker_memory_mb: int | None = None,
     masks_per_image: int | None = None,
+    nodes: int = 0,
 ) -> Figures:
-    """One run from nothing. side: JPEG files of so many pixels a side; None: small images in tars."""
+    """One run from nothing. side: JPEG files of so many pixels a side; None: small images in tars. nodes: see above."""
     place = folder / f"corpus-{time.time_ns()}"
     if masks_per_image:
         corpus = make_detailed(place, images, chunk_images, side or 512, masks_per_image)
@@ -120,7 +128,8 @@ def measure(
             head = stack.enter_context(cluster(0, object_store_memory=object_store_mb * MIB))
             options, root = [*options, "--address", head.address], psutil.Process()
         begun = time.monotonic()
-        run = start(corpus.command(str(folder / f"out-{time.time_ns()}"), *options))
+        output = str(folder / f"out-{time.time_ns()}")
+        run = start(corpus.command(output, *options))
         watch = _Watch(run.pid, attempts, chunk_images, root)
         error: list[bytes] = []
         reader = threading.Thread(target=lambda: error.append(run.stderr.read() if run.stderr else b""))
@@ -129,7 +138,7 @@ def measure(
             watch.sample()
             time.sleep(EVERY_S)
         reader.join()
-    return Figures(
+    figures = Figures(
         images,
         run.returncode,
         b"".join(error).decode()[-2000:],
@@ -141,6 +150,20 @@ def measure(
         round(watch.slope_bytes() / 1024, 3),
         round(watch.worker_peak / MIB, 1),
     )
+    return replace(figures, **on_nodes(corpus, output, nodes)) if nodes and not run.returncode else figures
+
+
+def on_nodes(corpus: Corpus, output: str, nodes: int) -> dict[str, Any]:
+    """The corpus once more, on a Ray of several nodes: the figures of it, beside what is in `output`."""
+    other, begun = f"{output}-nodes", time.monotonic()
+    with cluster(nodes) as head:
+        run = start(corpus.command(other, "--actors", str(nodes), "--address", head.address))
+        _, error = run.communicate()
+    wall_s = round(time.monotonic() - begun, 1)
+    if run.returncode:
+        raise RuntimeError(error.decode()[-2000:])
+    same = hashes(other, Access()) == hashes(output, Access())
+    return {"nodes": nodes, "nodes_wall_s": wall_s, "nodes_same_bytes": same}
 
 
 def main() -> None:
@@ -151,6 +174,7 @@ def main() -> None:
     parser.add_argument("--object-store-mb", type=int)
     parser.add_argument("--worker-memory-mb", type=int)
     parser.add_argument("--masks-per-image", type=int)
+    parser.add_argument("--nodes", type=int, default=0, help="of a second run, whose bytes are compared")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/relabel-scale"))
     given = vars(parser.parse_args())
     folder = given.pop("folder")
