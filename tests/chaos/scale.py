@@ -9,7 +9,8 @@ The images lie in WebDataset tars; with --side they are JPEG files of their own 
 pixels; with --masks-per-image each has so many ragged masks, for what is about masks. Measured: private memory (USS, so
 without shared memory) of the driver, its slope over the images done while refining; that of the largest worker; and CPU
 time of all processes for each image, starting and ending included. With --nodes the same once more on a Ray of so many
-nodes with one CPU each, an actor on each, and whether the shards are the same byte for byte.
+nodes with one CPU each, an actor on each: whether the shards are the same byte for byte, and the peak memory (USS) of the
+command's two processes, of Ray's workers and of Ray's own processes, by what they are called.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import threading
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Figures:
     nodes: int = 0  # of a second run; its wall time, and whether its shards are those of the first
     nodes_wall_s: float = 0.0
     nodes_same_bytes: bool | None = None
+    nodes_peaks_mb: dict[str, float] = field(default_factory=dict)
 
 
 class _Watch:
@@ -156,14 +158,28 @@ def measure(
 def on_nodes(corpus: Corpus, output: str, nodes: int) -> dict[str, Any]:
     """The corpus once more, on a Ray of several nodes: the figures of it, beside what is in `output`."""
     other, begun = f"{output}-nodes", time.monotonic()
+    peaks: dict[str, float] = {}
     with cluster(nodes) as head:
         run = start(corpus.command(other, "--actors", str(nodes), "--address", head.address))
-        _, error = run.communicate()
+        while run.poll() is None:
+            _note_peaks(peaks)
+            time.sleep(EVERY_S)
+        error = run.stderr.read() if run.stderr else b""
     wall_s = round(time.monotonic() - begun, 1)
     if run.returncode:
         raise RuntimeError(error.decode()[-2000:])
     same = hashes(other, Access()) == hashes(output, Access())
-    return {"nodes": nodes, "nodes_wall_s": wall_s, "nodes_same_bytes": same}
+    return {"nodes": nodes, "nodes_wall_s": wall_s, "nodes_same_bytes": same, "nodes_peaks_mb": peaks}
+
+
+def _note_peaks(peaks: dict[str, float]) -> None:
+    """Of this process's descendants, by what they do."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error, IndexError):
+            words = process.cmdline()
+            name = "the command" if "tests.killers" in words else Path(words[0].split("(")[0]).name
+            name = "its driver of Ray" if _is_rays_driver(process) else name
+            peaks[name] = max(peaks.get(name, 0.0), round(process.memory_full_info().uss / MIB, 1))
 
 
 def main() -> None:
