@@ -9,8 +9,8 @@ The images lie in WebDataset tars; with --side they are JPEG files of their own 
 pixels; with --masks-per-image each has so many ragged masks, for what is about masks. Measured: private memory (USS, so
 without shared memory) of the driver, its slope over the images done while refining; that of the largest worker; and CPU
 time of all processes for each image, starting and ending included. With --nodes the same once more on a Ray of so many
-nodes with one CPU each, an actor on each: whether the shards are the same byte for byte, and the peak memory (USS) of the
-command's two processes, of Ray's workers and of Ray's own processes, by what they are called.
+nodes with one CPU each, an actor on each: whether the shards are the same byte for byte, and the peak memory (USS) of
+the command's two processes, of Ray's workers and of Ray's own processes, by what they are called.
 """
 
 from __future__ import annotations
