@@ -79,12 +79,16 @@ def find(output: str, asked: Asked, access: Access, on_images: OnImages = lambda
         scratch_folder("findings") as folder,
     ):
         rows: list[Row] = []
-        shown = _shown(result, asked, folder)
-        for found in _found(result, asked, boxes, shown, looked, on_images):
+        shown, pieces, several = _shown(result, asked, folder), shapes.Pieces(), set[str]()
+        for found in _found(result, asked, boxes, shown, looked, on_images, pieces):
             rows.append(found.row())
+            if found.kind == "several":
+                several.add(rows[-1]["finding_id"])
             if len(rows) >= BATCH_ROWS:
                 tables.append(pa.Table.from_pylist(rows, FINDINGS))
                 rows = []
+        if asked.wants("several"):
+            rows += [row for row in pieces.rows() if row["finding_id"] not in several]
         tables.append(pa.Table.from_pylist(rows, FINDINGS))
     looked.unseen = shown.unseen if shown else 0
     looked.table = with_verdicts(pa.concat_tables(tables), stored.verdicts(result.store)).sort_by(ORDER)
@@ -129,6 +133,7 @@ def _found(
     shown: by_model.ModelView | None,
     looked: Looked,
     on_images: OnImages,
+    pieces: shapes.Pieces,
 ) -> Iterator[Finding]:
     total = sum(result.manifest.counts.images.values())
     for group in groups(result):
@@ -136,7 +141,7 @@ def _found(
             looked.images += 1
             looked.masks += len(masks)
             best: dict[str, Finding] = {}  # of several reasons for one finding the most certain
-            for found in _of_image(masks, asked, boxes, looked):
+            for found in _of_image(masks, asked, boxes, looked, pieces):
                 name = found.row()["finding_id"]
                 if name not in best or found.certainty > best[name].certainty:
                     best[name] = found
@@ -148,12 +153,15 @@ def _found(
         yield from (found for found in shown.misfits() if asked.wants(found.kind))
 
 
-def _of_image(masks: Sequence[Row], asked: Asked, boxes: Boxes | None, looked: Looked) -> Iterator[Finding]:
+def _of_image(
+    masks: Sequence[Row], asked: Asked, boxes: Boxes | None, looked: Looked, pieces: shapes.Pieces
+) -> Iterator[Finding]:
     rows = [row for row in masks if row["mask_rle"] and not row["crowd"]]
     try:
         yield from pairs.findings(rows, asked.duplicate_iou)
         for row in rows:
             yield from shapes.findings(row)
+            pieces.look(row)
             if boxes is not None:
                 yield from boxes.findings(row)
     except MaskError:

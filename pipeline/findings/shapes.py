@@ -1,10 +1,12 @@
 """One mask alone: whether it holds several objects, or a part of one. Pure.
 
-Occlusion cuts objects into pieces and joins others, so none of this is proof: a person decides.
+Occlusion cuts objects into pieces and joins others, so none of this is proof: a person decides. Some classes come in
+pieces (walls, clothes): what is common among the masks of a class is no fault of one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,22 +25,45 @@ LONGEST_SIDE_PX = 160  # shapes are told at this size
 MODEL_KEEPS = 0.9  # of the smaller mask is in the larger one: one is part of the other
 MODEL_GROWS = 1.7  # the model's mask against the one that came in
 UNSURE = ("kept_coarse", "review")
+COMMON = 0.1  # of a class's masks are in pieces: then pieces say nothing
+PRIOR = 5  # masks of any class that a class's own are counted with
 
 
 def findings(row: Row) -> Iterator[Finding]:
-    """Of a row that has a mask and is no crowd."""
-    pieces = _pieces(row)
-    if pieces is not None:
-        said, certainty = pieces
-        yield Finding("several", row, None, certainty, certainty, said)
+    """Of a row that has a mask and is no crowd; without pieces."""
     yield from _by_model(row)
 
 
-def _pieces(row: Row) -> tuple[str, float] | None:
-    """Why the mask's shape is that of several objects, and how certain that is."""
-    mask = _shrunk(binary.decode(row["mask_rle"]))
-    if np.count_nonzero(mask) < SMALLEST_PX:
-        return None
+class Pieces:
+    """Masks in pieces of like size that are apart, held until all masks were seen."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str | None] = Counter()
+        self._found: list[Row] = []
+
+    def look(self, row: Row) -> None:
+        """At a row that has a mask and is no crowd."""
+        mask = _shrunk(binary.decode(row["mask_rle"]))
+        if np.count_nonzero(mask) < SMALLEST_PX:
+            return
+        self._seen[row["category"]] += 1
+        if (pieces := _pieces(mask)) is not None:
+            said, certainty = pieces
+            self._found.append(Finding("several", row, None, certainty, certainty, said).row())
+
+    def rows(self) -> Iterator[Row]:
+        """As FINDINGS has them, of classes whose masks seldom are in pieces; the less often, the more certain."""
+        broken = Counter(row["category"] for row in self._found)
+        overall = broken.total() / max(1, self._seen.total())
+        for row in self._found:
+            count, seen = broken[row["category"]], self._seen[row["category"]]
+            share = (count - 1 + PRIOR * overall) / (seen - 1 + PRIOR)  # of the others
+            if share < COMMON:
+                yield {**row, "certainty": round(row["certainty"] * (1 - share / COMMON), 4)}
+
+
+def _pieces(mask: Mask) -> tuple[str, float] | None:
+    """Why a mask's shape is that of several objects, and how certain that is."""
     count, labels, areas = _components(mask)
     if count < 2:
         return None

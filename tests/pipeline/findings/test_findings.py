@@ -84,6 +84,20 @@ def test_planted_faults_are_found_and_no_others(output: str) -> None:
     assert said(output, Asked(("duplicate",), duplicate_iou=0.99)) == set()
 
 
+def test_what_comes_in_pieces_is_no_fault(tmp_path: Path) -> None:
+    """Every third wall is in pieces, one of twenty cups, and one of two masks of a class that is rare."""
+    walls = [[both(f"wall{n}.png", 0, LEFT | RIGHT if n % 3 == 0 else LEFT, category="wall")] for n in range(12)]
+    cups = [[both(f"cup{n}.png", 0, LEFT | RIGHT if n == 3 else LEFT, category="cup")] for n in range(20)]
+    rare = [[both(f"rare{n}.png", 0, LEFT | RIGHT if n else LEFT, category="rare")] for n in range(2)]
+    rows = [row for image in (*walls, *cups, *rare) for row in image]
+    result = write_result(tmp_path / "out", [rows], str(tmp_path / "photos"))
+    found = find(result.store.uri, Asked(("several",)), Access()).table.to_pylist()
+    assert [row["image_uri"] for row in found] == ["cup3.png"]
+    alone = write_result(tmp_path / "alone", [[row for image in cups for row in image]], str(tmp_path / "photos"))
+    [surer] = find(alone.store.uri, Asked(("several",)), Access()).table.to_pylist()
+    assert surer["certainty"] > found[0]["certainty"] > 0
+
+
 def test_boxes_that_are_not_their_masks(output: str, tmp_path: Path) -> None:
     boxes = tmp_path / "coco.json"
     entries = [{"id": 0, "image_id": None, "bbox": [16, 44, 49, 33]}, {"id": 1, "image_id": None, "bbox": [0, 0, 9, 9]}]
