@@ -23,7 +23,13 @@ def findings(
         ),
     ] = None,
     duplicate_iou: Annotated[
-        float, typer.Option(min=0.5, max=1, help="Above it two masks are duplicates; of one class above 3/4 of it.")
+        float,
+        typer.Option(
+            min=0.5,
+            max=1,
+            help="Above it two masks are duplicates; of one class above 5/8 of it, of two above 3/4 where neither lies "
+            "in the other.",
+        ),
     ] = 0.8,
     boxes: Annotated[
         str | None,

@@ -20,8 +20,13 @@ from pipeline.masks import binary
 DUPLICATE_IOU = 0.8
 """Above it two masks are of one object, whatever their classes: COCO-ReM's cut."""
 
-ONE_CLASS = 0.75
-"""Times that cut: above it two masks of one class are of one object. Those of two classes often lie upon each other."""
+ONE_CLASS = 0.625
+"""Times that cut: above it two masks of one class are of one object, as detectors' non-maximum suppression has it."""
+
+CROSSING, IN_THE_OTHER = 0.75, 0.95
+"""Times that cut: above it two masks of two classes are of one object, if less than so much of the smaller is in the
+other. Of an object that was drawn twice each drawing leaves some of the other's out; a part lies wholly in its whole.
+"""
 
 WITHIN = 0.9  # of a mask's pixels are another one's: it lies inside it
 COLLIDES = 0.25  # of the smaller mask's pixels; less is two outlines that are not exact
@@ -59,7 +64,7 @@ def findings(rows: Sequence[Row], duplicate_iou: float = DUPLICATE_IOU) -> Itera
     for first, second in zip(*np.nonzero(np.triu(found.iou, 1)), strict=True):
         share = found.shared[first, second] / min(found.areas[first], found.areas[second])
         same = _same_class(rows[first], rows[second])
-        if found.iou[first, second] > duplicate_iou * (ONE_CLASS if same else 1):
+        if found.iou[first, second] > duplicate_iou * _eased(same, float(share)):
             yield _duplicate(rows[first], rows[second], float(found.iou[first, second]))
         elif share >= WITHIN and same:
             small, large = sorted((int(first), int(second)), key=lambda index: found.areas[index])
@@ -68,6 +73,13 @@ def findings(rows: Sequence[Row], duplicate_iou: float = DUPLICATE_IOU) -> Itera
             yield _overlap(rows[first], rows[second], float(share))
     for large, smalls in inside.items():
         yield from _inside(rows, found, large, smalls)
+
+
+def _eased(same_class: bool, share: float) -> float:
+    """What the cut for duplicates is multiplied with; share: of the smaller mask that is in the other."""
+    if same_class:
+        return ONE_CLASS
+    return CROSSING if share < IN_THE_OTHER else 1.0
 
 
 def _duplicate(first: Row, second: Row, iou: float) -> Finding:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
@@ -67,13 +67,15 @@ def main(
     folder: Path = ROOT / "build" / "recipe",
     per_source: int = pair.PER_SOURCE,
     skip: int = 0,
+    part: Literal["val", "iou"] = "val",
     json_out: Path | None = None,
 ) -> None:
-    """Make the pair, run the recipe, tell what it was worth. skip: photographs of each source that are left out."""
+    """Make the pair, run the recipe, tell what it was worth. skip: photographs of each source that are left out.
+    part: of the training data's, val or iou."""
     if not (DATA / "train" / "gt.json").exists():
         raise SystemExit(f"the photographs with accurate masks are not at {DATA}: `make recipe` needs them")
     shutil.rmtree(folder, ignore_errors=True)
-    pair.make([DATA / "train", DATA / "train2"], folder, per_source, skip)
+    pair.make([DATA / "train", DATA / "train2"], folder, per_source, skip, part)
     told = run(folder)
     (json_out or folder / "figures.json").write_text(json.dumps(told, indent=1))
     show(told)

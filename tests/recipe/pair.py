@@ -24,7 +24,7 @@ import numpy as np
 from pipeline.masks import binary
 from pipeline.masks.binary import Mask
 from pipeline.models.lite.training import damage
-from pipeline.models.lite.training.data import part_of
+from pipeline.models.lite.training.data import Part, part_of
 
 SOURCES = ("COCO128", "CCP", "camvid", "sysu", "football", "cats", "food", "panda", "peanut", "nycu")
 PER_SOURCE = 9
@@ -96,12 +96,12 @@ class Coco:
         path.write_text(json.dumps({"images": self.images, "annotations": self.annotations, "categories": categories}))
 
 
-def make(data: Sequence[Path], to: Path, per_source: int = PER_SOURCE, skip: int = 0) -> None:
+def make(data: Sequence[Path], to: Path, per_source: int = PER_SOURCE, skip: int = 0, part: Part = "val") -> None:
     """to: gets images/, coco.json, lvis.json, and truth.json with every accurate mask."""
     rng = np.random.default_rng(SEED)
     (to / "images").mkdir(parents=True, exist_ok=True)
     coco, lvis, truth = Coco(1, False), Coco(1001, True), Coco(1, False)
-    for number, photo in enumerate(photos(data, per_source, skip), start=1):
+    for number, photo in enumerate(photos(data, per_source, skip, part), start=1):
         name = f"{photo.source}_{photo.path.name}"
         (to / "images" / name).write_bytes(photo.path.read_bytes())
         height, width = photo.instances[0].mask.shape
@@ -120,7 +120,7 @@ def make(data: Sequence[Path], to: Path, per_source: int = PER_SOURCE, skip: int
         file.write(to / name)
 
 
-def photos(data: Sequence[Path], per_source: int, skip: int = 0) -> Iterator[Photo]:
+def photos(data: Sequence[Path], per_source: int, skip: int = 0, part: Part = "val") -> Iterator[Photo]:
     """Of each source so many after the first `skip`, in the order of their names."""
     for folder in data:
         content = json.loads((folder / "gt.json").read_text())
@@ -132,7 +132,7 @@ def photos(data: Sequence[Path], per_source: int, skip: int = 0) -> Iterator[Pho
         for image in sorted(content["images"], key=lambda image: str(image["file_name"])):
             source = image.get("source", "")
             own = [one for one in masks[image["id"]] if one["area"] >= LEAST_PX]
-            if part_of(image["file_name"]) != "val" or source not in SOURCES or len(own) < 2:
+            if part_of(image["file_name"]) != part or source not in SOURCES or len(own) < 2:
                 continue
             taken[source] += 1
             if skip < taken[source] <= skip + per_source:

@@ -14,6 +14,7 @@ from jobs.cli import app
 from pipeline.dataset import findings as stored
 from pipeline.dataset import open_result
 from pipeline.errors import RefusedError
+from pipeline.findings import pairs
 from pipeline.findings.find import Asked, find
 from pipeline.report.page import report
 from pipeline.storage import Access
@@ -81,7 +82,28 @@ def said(output: str, asked: Asked = EVERYTHING) -> set[tuple[str, str, str, str
 def test_planted_faults_are_found_and_no_others(output: str) -> None:
     assert said(output) == EXPECTED
     assert said(output, Asked(("duplicate",))) == {one for one in EXPECTED if one[1] == "duplicate"}
-    assert said(output, Asked(("duplicate",), duplicate_iou=0.99)) == set()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "category", "duplicate_iou", "found"),
+    [
+        (slice(10, 30), slice(15, 35), "thing", 0.8, True),  # IoU 0.6 in one class
+        (slice(10, 30), slice(18, 38), "thing", 0.8, False),  # 0.43
+        (slice(10, 30), slice(15, 35), "thing", 0.99, False),
+        (slice(10, 30), slice(13, 33), "other", 0.8, True),  # 0.74, neither in the other
+        (slice(10, 30), slice(15, 35), "other", 0.8, False),
+        (slice(10, 30), slice(10, 25), "other", 0.8, False),  # 0.75, one in the other
+        (slice(10, 30), slice(10, 27), "other", 0.8, True),  # 0.85
+    ],
+)
+def test_what_counts_as_drawn_twice(
+    first: slice, second: slice, category: str, duplicate_iou: float, found: bool
+) -> None:
+    masks = np.zeros((2, 40, 40), np.uint8)
+    masks[0, :, first] = masks[1, :, second] = 1
+    rows = [both("a.png", 0, masks[0], category="thing"), both("a.png", 1, masks[1], category=category)]
+    kinds = {finding.kind for finding in pairs.findings(rows, duplicate_iou)}
+    assert ("duplicate" in kinds) == found
 
 
 def test_what_comes_in_pieces_is_no_fault(tmp_path: Path) -> None:
