@@ -27,6 +27,7 @@ import ray
 import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
+from ray.data.exceptions import SystemException
 
 from pipeline.cluster.resources import Resources
 from pipeline.errors import JobError, RefusedError, RelabelError, StorageError
@@ -214,14 +215,20 @@ class _Refine:
         if host is not None:
             stay_with(host, self._clock.idle_s)
         _limit_memory(job)
-        with self._clock.task():
-            self._model = SingleThreadProxy(job.load_model)
+        self._refused: RefusedError | None = None
+        try:
+            with self._clock.task():
+                self._model = SingleThreadProxy(job.load_model)
+        except RefusedError as error:  # told with a chunk: Ray would start actor after actor
+            self._refused = error
         self._execution = job.execution
 
     def __call__(self, row: pa.Table) -> pa.Table:
         given = from_row(row)
         if given.error is not None:
             return to_row(carried.without_images(given))
+        if self._refused is not None:
+            return to_row(carried.failed(given.task, self._refused, PARTS, fatal=True))
         _log_attempt(self._job, "started", given.task)
         try:
             with self._clock.task() as spent:
@@ -275,8 +282,8 @@ def _as_job_error(error: BaseException) -> JobError:
     cause: BaseException = error
     while True:
         inner = getattr(cause, "cause", None) or cause.__cause__
-        if not isinstance(inner, BaseException) or inner is cause:
-            break
+        if not isinstance(inner, BaseException) or inner is cause or isinstance(inner, SystemException):
+            break  # the last is Ray Data's word for "not raised by a function of ours", and says nothing
         cause = inner
     if isinstance(cause, JobError):
         return cause
@@ -285,4 +292,7 @@ def _as_job_error(error: BaseException) -> JobError:
             f"no room in Ray's folder for what does not fit into memory ({os.environ.get('RAY_TMPDIR', '/tmp')}/ray on "  # noqa: S108
             "some node, unless the cluster was told another one). Finished chunks are kept; run again"
         )
+    if isinstance(cause, ray.exceptions.ActorDiedError):
+        *_traceback, last = str(cause).strip().splitlines() or [type(cause).__name__]
+        return JobError(f"a worker ended: {brief(Exception(last))}")
     return JobError(f"a worker failed: {type(cause).__name__}: {brief(cause)}")

@@ -239,3 +239,12 @@ def test_a_command_that_is_interrupted_while_it_imports_shows_no_traceback() -> 
     script += "'find_spec': lambda *_: os.kill(os.getpid(), signal.SIGINT)})); __main__.main()"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "relabel: interrupted\n")
+
+
+def test_weights_of_another_model_are_named(relabel: Cli, tmp_path: Path) -> None:
+    """What a worker says of the model that it cannot load, not what Ray makes of that."""
+    weights = ROOT / "pipeline" / "models" / "weights" / "lite.safetensors"
+    where = ["--images", PHOTOS, "--masks", COARSE, "--output", tmp_path / "out", "--actors", "1"]
+    done = relabel("run", *where, "--model", "vit_b", "--checkpoint", weights, timeout=300)
+    assert done.returncode == 1
+    assert "lite.safetensors is not a vit_b checkpoint: it lacks image_encoder" in done.stderr.splitlines()[-1]
