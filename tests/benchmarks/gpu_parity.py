@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from pipeline.masks.binary import decode
 from pipeline.masks.frames import Frame
 from pipeline.models import Candidates, PromptBatch, execution_class, prepare
 from pipeline.models.ceiling import matmul_tflops
+from pipeline.models.device import verdict
 from pipeline.models.lite.training.data import prompt_arrays, stack
-from pipeline.refiners import REFINERS
+from pipeline.refiners import REFINERS, RefinedMask
 from tests.benchmarks.gpu import Clock, Options, Row
 from tests.benchmarks.gpu_models import THREADS, CoarseLike, checkpoint, load, method, official, scenes
 
@@ -68,6 +70,8 @@ def _of_model(model: str, path: Path | None, options: Options) -> Iterator[Row]:
         features, found, _ = _answer(here, image, prompts)
         again_features, again, _ = _answer(here, image, prompts)
         refined = [REFINERS["samrefiner"].run(CoarseLike(here), [image], method(model)) for _ in range(2)]
+        with patch.object(verdict, "_has_kernels", lambda _like: False):
+            plain = REFINERS["samrefiner"].run(CoarseLike(here), [image], method(model))
         yield {
             "model": model,
             "dtype": str(dtype).removeprefix("torch."),
@@ -77,6 +81,7 @@ def _of_model(model: str, path: Path | None, options: Options) -> Iterator[Row]:
             "mask_iou": round(_mask_iou(found, expected), 5),
             "predicted_iou_error": float(np.abs(found.predicted_iou - expected.predicted_iou).max()),
             "same_choice": float((found.predicted_iou.argmax(1) == expected.predicted_iou.argmax(1)).mean()),
+            "scores_with_and_without_kernels": _difference(refined[0][0], plain[0]),
             "twice_the_same_bytes": bool(
                 np.array_equal(features, again_features)
                 and np.array_equal(found.logits, again.logits)
@@ -105,6 +110,12 @@ def _prompts(image: Any, mask_side: int) -> PromptBatch:
         made.mask_logits,
         made.coarse,
     )
+
+
+def _difference(one: Sequence[RefinedMask], other: Sequence[RefinedMask]) -> float:
+    """Of scores, the largest; kernels are for GPUs alone (models/device/verdict_fused.py)."""
+    pairs = zip(one, other, strict=True)
+    return max(abs(a.scores[name] - b.scores[name]) for a, b in pairs for name in a.scores)
 
 
 def _error(found: np.ndarray, expected: np.ndarray) -> float:
