@@ -32,10 +32,20 @@ def matmul_tflops(device: str, dtype: str = "float32") -> float:
 
 
 def counted_tflop(model: MaskModel) -> float:
-    """Of the encoder for one image: what it multiplies while it encodes a black one, two operations for each pair."""
+    """Of the encoder for one image: what it multiplies while it encodes a black one, two operations for each pair.
+
+    In float32, where the model takes others by autocast: a counter is given operators that autocast does not reach.
+    """
     square = np.zeros((model.input_side, model.input_side, 3), np.uint8)
-    with FlopCounterMode(display=False) as counter:
-        model.encode([square])
+    dtype = getattr(model, "autocast_dtype", None)
+    try:
+        if dtype is not None:
+            model.autocast_dtype = torch.float32  # type: ignore[attr-defined]
+        with FlopCounterMode(display=False) as counter:
+            model.encode([square])
+    finally:
+        if dtype is not None:
+            model.autocast_dtype = dtype  # type: ignore[attr-defined]
     return float(counter.get_total_flops()) / 1e12
 
 

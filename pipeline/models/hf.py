@@ -49,7 +49,7 @@ class HfModel:
         Raises RefusedError when the folder does not hold a whole model.
         """
         architecture = architecture_of(folders.read_json(folder / CONFIG, str(folder)), str(folder))
-        self._device, self._dtype = torch.device(device), dtype
+        self._device, self.autocast_dtype = torch.device(device), dtype
         self._network = network = _loaded(architecture, folder).requires_grad_(False).eval().to(self._device)
         self._family = FAMILIES[architecture.name]
         self.name, self.weights_sha256 = spec.name, weights_sha256
@@ -74,7 +74,7 @@ class HfModel:
 
     def _encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Maps:
         pixels = self._squares(frames)
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+        with torch.autocast(self._device.type, self.autocast_dtype, enabled=self.autocast_dtype != torch.float32):
             maps = self._family.encode(self._network, pixels)
         return self._family.finish(self._network, [one.float() for one in maps])
 

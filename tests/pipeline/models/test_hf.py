@@ -85,6 +85,13 @@ def test_the_encoders_work_is_counted(folders: dict[str, Path]) -> None:
     assert linear + neck < counted < 3 * (linear + neck)
 
 
+@pytest.mark.parametrize("architecture", pretrained.ARCHITECTURES)
+def test_its_dtype_changes_no_count(architecture: str, folders: dict[str, Path]) -> None:
+    model = loaded(folders[architecture], dtype="bfloat16")
+    assert counted_tflop(model) == counted_tflop(loaded(folders[architecture]))
+    assert model.autocast_dtype == torch.bfloat16
+
+
 def test_bfloat16_is_the_encoders_and_keeps_close(folders: dict[str, Path]) -> None:
     image = scene()[0]
     answers = []
