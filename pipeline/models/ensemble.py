@@ -80,6 +80,8 @@ def shared_out(specs: Sequence[ModelSpec], checkpoints: Sequence[str]) -> list[s
     if len(checkpoints) == len(wanting):
         left = iter(checkpoints)
         return [next(left) if spec in wanting else None for spec in specs]
+    if len(specs) == 1:
+        raise RefusedError(f"model {specs[0].name} takes one checkpoint, and {len(checkpoints)} were given")
     names = TOGETHER.join(spec.name for spec in specs)
     raise RefusedError(
         f"{names} are {plural(len(specs), 'model')}, and {plural(len(checkpoints), 'checkpoint')} came with them: give "
