@@ -38,7 +38,9 @@ def test_json_lines_carry_run_and_chunk(tmp_path: Path, relabel: Cli) -> None:
     assert {event["run"] for event in events} == {"night-7"}
     assert [event["event"] for event in events if event["event"] != "chunk"] == [
         "planning",
+        "covered",
         "planned",
+        "starting",
         "refining",
         "refined",
         "sealing",
