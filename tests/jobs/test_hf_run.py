@@ -51,14 +51,18 @@ def test_a_chunk_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_with_a_folder_in_a_bucket(relabel: Cli, bucket: str, s3_endpoint: str, tmp_path: Path) -> None:
-    folder = pretrained.save("sam2", tmp_path / "sam2", 256)
+@pytest.mark.parametrize("architecture", pretrained.ARCHITECTURES)
+def test_a_run_with_a_folder_in_a_bucket(
+    architecture: str, relabel: Cli, bucket: str, s3_endpoint: str, tmp_path: Path
+) -> None:
+    folder = pretrained.save(architecture, tmp_path / architecture, SIDES.get(architecture, 256))
     store = fsspec.filesystem("s3", client_kwargs={"endpoint_url": s3_endpoint})
-    store.put(str(folder), f"{bucket}/sam2", recursive=True)
+    store.put(str(folder), f"{bucket}/{architecture}", recursive=True)
     output, cache = tmp_path / "out", {"RELABEL_CACHE": str(tmp_path / "cache")}
     command = [
         "run", "--images", DEMO / "images", "--masks", COARSE, "--output", output, "--model", "hf",
-        "--checkpoint", f"s3://{bucket}/sam2", "--endpoint-url", s3_endpoint, "--iterations", "1", "--actors", "1",
+        "--checkpoint", f"s3://{bucket}/{architecture}", "--endpoint-url", s3_endpoint, "--iterations", "1",
+        "--actors", "1",
     ]  # fmt: skip
     (tmp_path / "config.yaml").write_text("method:\n  dtype: float32\n")
     done = relabel(*command, "--config", tmp_path / "config.yaml", timeout=590, **cache)
