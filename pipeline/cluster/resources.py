@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.config import Method, Operation
@@ -13,6 +14,11 @@ share it, more chunks in each would wait for one another more than for the GPU."
 
 CPUS_OF_SHARE = 2.0
 """For each of the actors that share a GPU: with fewer they would wait for CPUs."""
+
+ACCELERATOR = "accelerator_type:"
+LARGE = ("T4", "V100", "P100", "A10", "A30", "A40", "L4", "H100", "H20", "B200", "B300", "GB", "GH200", "RTX-PRO")
+"""GPUs with 16 GiB or more, by what Ray's names for them begin with: several actors fit into one. Of others that is not
+known, and each has one."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ def reserve(operation: Operation, cluster: dict[str, float], fixed: bool = False
     cpus = max(1.0, cluster.get("CPU", 1.0))
     per_actor = operation.gpus_per_actor
     if per_actor is None:
-        per_actor = _share(min(gpu_actors, int(cpus / gpus / CPUS_OF_SHARE))) if gpus else 0.0
+        together = min(gpu_actors, int(cpus / gpus / CPUS_OF_SHARE)) if gpus and _all_large(cluster) else 1
+        per_actor = _share(together) if gpus else 0.0
     natural = int(gpus / per_actor) if per_actor else int(cpus / operation.threads_per_actor)
     low = operation.actors_min or operation.actors_max or max(1, natural)
     high = operation.actors_max or max(low, natural)
@@ -61,6 +68,12 @@ def idle_gpus(method: Method, gpus_per_actor: float) -> str:
         "workers without GPUs (gpus_per_actor: 0), share a GPU among actors (gpus_per_actor: 0.2), or switch the vote "
         "off (colour_vote: 0, another method)"
     )
+
+
+def _all_large(cluster: Mapping[str, float]) -> bool:
+    """Whether every kind of GPU that Ray found is one of LARGE."""
+    kinds = [name.removeprefix(ACCELERATOR) for name in cluster if name.startswith(ACCELERATOR)]
+    return bool(kinds) and all(kind.startswith(LARGE) for kind in kinds)
 
 
 def _share(actors: int) -> float:

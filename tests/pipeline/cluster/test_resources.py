@@ -9,7 +9,7 @@ import pytest
 from pipeline.cluster.resources import idle_gpus, reserve
 from schemas.config import Method, Operation
 
-CPUS, GPUS = {"CPU": 16.0}, {"CPU": 16.0, "GPU": 2.0}
+CPUS, GPUS = {"CPU": 16.0}, {"CPU": 16.0, "GPU": 2.0, "accelerator_type:A100-40G": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,12 @@ def test_all_actors_and_two_tasks_fit(cpus: float, gpus: float) -> None:
     ("given", "cluster", "shares", "actors"),
     [
         ({}, GPUS, 0.25, 8),
-        ({}, {"CPU": 12.0, "GPU": 2.0}, 0.3333, 6),  # two CPUs for each
-        ({}, {"CPU": 4.0, "GPU": 2.0}, 1.0, 2),
-        ({}, {"CPU": 1.0, "GPU": 1.0}, 1.0, 1),
+        ({}, {**GPUS, "CPU": 12.0}, 0.3333, 6),  # two CPUs for each
+        ({}, {**GPUS, "CPU": 4.0}, 1.0, 2),
+        ({}, {**GPUS, "CPU": 1.0, "GPU": 1.0}, 1.0, 1),
+        ({}, {"CPU": 16.0, "GPU": 2.0}, 1.0, 2),  # of what kind, and how large, Ray did not tell
+        ({}, {"CPU": 16.0, "GPU": 2.0, "accelerator_type:K80": 1.0}, 1.0, 2),
+        ({}, {**GPUS, "accelerator_type:K80": 1.0}, 1.0, 2),
         ({"gpus_per_actor": 1}, GPUS, 1.0, 2),
         ({"gpus_per_actor": 0.125}, GPUS, 0.125, 16),
         ({}, CPUS, 0.0, 16),
