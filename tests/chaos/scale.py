@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,17 +136,11 @@ def measure(
         output = str(folder / f"out-{time.time_ns()}")
         run = start(corpus.command(output, *options))
         watch = _Watch(run.pid, attempts, chunk_images, root)
-        error: list[bytes] = []
-        reader = threading.Thread(target=lambda: error.append(run.stderr.read() if run.stderr else b""))
-        reader.start()
-        while run.poll() is None:
-            watch.sample()
-            time.sleep(EVERY_S)
-        reader.join()
+        error = _told(run, watch.sample)
     figures = Figures(
         images,
         run.returncode,
-        b"".join(error).decode()[-2000:],
+        error,
         round(time.monotonic() - begun, 1),
         round(1000 * sum(watch.cpu_s.values()) / images, 2),
         round(1000 * watch.driver_cpu_s() / images, 2),
@@ -161,15 +158,24 @@ def on_nodes(corpus: Corpus, output: str, nodes: int) -> dict[str, Any]:
     peaks: dict[str, float] = {}
     with cluster(nodes) as head:
         run = start(corpus.command(other, "--actors", str(nodes), "--address", head.address))
-        while run.poll() is None:
-            _note_peaks(peaks)
-            time.sleep(EVERY_S)
-        error = run.stderr.read() if run.stderr else b""
+        error = _told(run, partial(_note_peaks, peaks))
     wall_s = round(time.monotonic() - begun, 1)
     if run.returncode:
-        raise RuntimeError(error.decode()[-2000:])
+        raise RuntimeError(error)
     same = hashes(other, Access()) == hashes(output, Access())
     return {"nodes": nodes, "nodes_wall_s": wall_s, "nodes_same_bytes": same, "nodes_peaks_mb": peaks}
+
+
+def _told(run: subprocess.Popen[bytes], look: Callable[[], None]) -> str:
+    """The end of what a run says on stderr, which is read while it runs; until its end it is looked at."""
+    said: list[bytes] = []
+    reader = threading.Thread(target=lambda: said.append(run.stderr.read() if run.stderr else b""))
+    reader.start()
+    while run.poll() is None:
+        look()
+        time.sleep(EVERY_S)
+    reader.join()
+    return b"".join(said).decode()[-2000:]
 
 
 def _note_peaks(peaks: dict[str, float]) -> None:
