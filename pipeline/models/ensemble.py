@@ -1,6 +1,6 @@
 """Several models that refine together: `a+b`. Each is prompted and answers as it would alone; the refiner fuses them.
 
-What is known of them together comes from the first where it must be one (batches, dtype, iterations, presets).
+What is known of them together comes from the first where it must be one (view, batches, dtype, iterations, presets).
 """
 
 from __future__ import annotations
@@ -53,7 +53,6 @@ def composed(specs: Sequence[ModelSpec]) -> ModelSpec:
         first,
         name=TOGETHER.join(spec.name for spec in specs),
         input_side=max(spec.input_side for spec in specs),
-        view="stretched" if all(spec.stretched for spec in specs) else "padded",
         read=None,
         extra=next((spec.extra for spec in specs if spec.extra), None),
         encoder_tflop=sum(counted) if len(counted) == len(specs) else None,

@@ -75,7 +75,7 @@ def refine(model: MaskModel, images: Sequence[RefineImage], method: Method) -> l
                         results[start + instance.image].append(result)
                     continue
                 for (instance, views), *others in zip(*(_viewed(batch, prompted) for batch in batches), strict=True):
-                    image = images_of_batch[instance.image]
+                    image = images_of_batch[instance.image]._replace(frame=instance.frame)  # the first model's
                     views += [view for _, of_other in others for view in of_other]
                     previous = instance.previous if instance.rounds > 1 else None
                     result = overlapped.submit(scored, image, instance.coarse, previous, views, method)

@@ -102,14 +102,15 @@ def judged(looks: Looks, coarse: Coarse, pictures: Pictures, frames: Frames, mar
     refined, given = (fused > 0) & inside, on(coarse.masks, coarse.canvases, canvases)
     bounds = _around(refined | given, canvases)
     evidence = Evidence(fused, refined, given, bounds, _outline_cells(frames, canvases))
-    sums = (_on_gpu().evidence_sums if _has_kernels(fused) else _evidence_sums)(evidence)
+    sums = (_kernels().evidence_sums if _has_kernels(fused) else _evidence_sums)(evidence)
+    chance, of_refined, cells, of_given, given_cells, sharpness, outline_cells = sums.unbind(1)
     columns: list[Tensor | None] = [
         looks.predicted_iou.clamp(0, 1).mean(0),
         torch.stack([_stability(of) for of in looks.logits]).mean(0),
-        _expected_iou(sums[:, 0], sums[:, 1], sums[:, 2]),
-        _expected_iou(sums[:, 0], sums[:, 3], sums[:, 4]),
+        _expected_iou(chance, of_refined, cells),
+        _expected_iou(chance, of_given, given_cells),
         torch.stack([_iou(refined, (field > 0) & inside) for field in fields]).mean(0) if len(fields) > 1 else None,
-        sums[:, 5] / sums[:, 6].clamp_min(1),
+        sharpness / outline_cells.clamp_min(1),
         *_contrasts((refined, given), canvases, pictures, frames),
         _iteration_iou(looks, refined, canvases, frames, inside),
     ]
@@ -144,7 +145,7 @@ def _stability(logits: Tensor) -> Tensor:
     return high / low.clamp_min(1)
 
 
-def _on_gpu() -> ModuleType:
+def _kernels() -> ModuleType:
     """Triton is not everywhere."""
     return import_module("pipeline.models.device.verdict_fused")
 
@@ -214,7 +215,7 @@ def _contrasts(masks: tuple[Tensor, Tensor], canvases: Canvases, pictures: Pictu
     widest = pictures.squares.shape[1] - 1
     first = [(begin[:, axis, None] + at * step).clamp(0, widest).int() for axis, at in enumerate(cells)]
     reduction = Reduction(pictures.squares, pictures.image, first[0], first[1], (step > 1).int(), count.int(), reach)
-    sums = (_on_gpu().contrast_sums if _has_kernels(pictures.squares) else _contrast_sums)(seen, reduction)
+    sums = (_kernels().contrast_sums if _has_kernels(pictures.squares) else _contrast_sums)(seen, reduction)
     return [of[:, 0] / of[:, 1].clamp_min(1) / (255 * 3**0.5) for of in sums]
 
 

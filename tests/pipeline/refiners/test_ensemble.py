@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline import refiners
 from pipeline.configuration import resolve
 from pipeline.decoding.decode import decode_image
 from pipeline.errors import RefusedError
@@ -46,7 +47,7 @@ class Stretched(Smaller):
 
 def together(*members: FakeModel) -> Ensemble:
     side = max(member.input_side for member in members)
-    return Ensemble("fakes", "", side, False, members[0].mask_side, 0.5, members)
+    return Ensemble("fakes", "", side, members[0].stretched, members[0].mask_side, 0.5, members)
 
 
 @pytest.fixture
@@ -89,6 +90,15 @@ def test_models_that_disagree_meet_in_the_middle_and_say_so(image: RefineImage, 
         assert shown.boxes_xyxy is not None
         np.testing.assert_array_equal(shown.boxes_xyxy, again.boxes_xyxy)
         np.testing.assert_array_equal(shown.mask_logits, again.mask_logits)
+
+
+@pytest.mark.parametrize("method", [METHOD, METHOD.model_copy(update={"exclusive": True})], ids=["masks", "class map"])
+def test_the_first_says_how_an_image_lies_in_the_square(image: RefineImage, method: Method) -> None:
+    frame = Frame(image.frame.size_hw, 1024, True)
+    stretched = image._replace(pixels=resize_to_input(image.pixels, 1024, frame.size_hw, True), frame=frame)
+    [[one]] = refiners.refine(together(Stretched(), FakeModel()), [stretched], method)
+    [[other]] = refiners.refine(together(FakeModel(), Stretched()), [image], method)
+    assert binary.iou(binary.decode(one.rle), binary.decode(other.rle)) > 0.95
 
 
 def test_members_crop_what_they_would_alone(image: RefineImage) -> None:
