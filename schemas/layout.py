@@ -175,9 +175,14 @@ def part(chunk_id: str, cut: int | None = None, round_: int | None = None) -> st
     return f"{PARTS}/{chunk_id}{suffix}.parquet"
 
 
+def parts_of(chunk_id: str) -> str:
+    """What the paths of a chunk's parts begin with; no file's own path."""
+    return f"{PARTS}/{chunk_id}"
+
+
 def part_name(path: str) -> PartName | None:
     """What a part's path, or its name alone, tells; None for a file that is no part."""
-    found = _PART.fullmatch(PurePosixPath(path).name)
+    found = _PART.fullmatch(path.rpartition("/")[2])
     if found is None:
         return None
     cut, round_ = (int(text) if text else None for text in (found["cut"], found["round"]))

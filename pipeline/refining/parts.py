@@ -22,6 +22,7 @@ from pipeline.errors import JobError
 from pipeline.planning.chunks import Chunk, Chunks
 from pipeline.planning.increment import Plan
 from pipeline.storage import Store, StoredFile, brief
+from pipeline.storage.file_systems import STRETCHES
 from schemas import layout
 
 Row = dict[str, Any]
@@ -141,8 +142,9 @@ class Stretch(Sequence[FinishedPart]):
 
 def find_parts(run: Store, plan: Plan) -> Parts:
     """The plan's finished chunks in order; of a chunk cut by several limits the longest part counts."""
-    parts = Parts(plan.chunks)
-    for file in run.walk(layout.PARTS):
+    parts, count = Parts(plan.chunks), len(plan.chunks)
+    bounds = [layout.parts_of(plan.chunks[place].chunk_id) for place in range(0, count, max(1, -(-count // STRETCHES)))]
+    for file in run.walk(layout.PARTS, bounds=bounds):
         parts.take(file)
     return parts
 

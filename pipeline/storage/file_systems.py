@@ -126,24 +126,29 @@ def stored(path: str, info: dict[str, Any]) -> StoredFile:
 
 
 def remote_entries(
-    fs: Any, full: str, timed: Callable[..., Any], tried: Callable[[Callable[[], Any]], Any]
+    fs: Any,
+    full: str,
+    timed: Callable[..., Any],
+    tried: Callable[[Callable[[], Any]], Any],
+    bounds: Sequence[str] = (),
 ) -> Iterator[Entry]:
     """Files below a folder of a remote file system.
 
-    timed: calls a method of it within a limit of time; tried: runs an action, again where it fails.
+    timed: calls a method of it within a limit of time; tried: runs an action, again where it fails. bounds: paths, of
+    no file, at which the listing may be divided.
     """
     if hasattr(fs, "call_s3"):
         ask = partial(timed, "call_s3", "list_objects_v2")
-        yield from s3_entries(full, lambda **asked: tried(partial(ask, **asked)))
+        yield from s3_entries(full, lambda **asked: tried(partial(ask, **asked)), bounds)
     else:
         yield from found_entries(fs, partial(tried, partial(fs.find, full, detail=True)))
 
 
-def s3_entries(root: str, ask: Callable[..., S3Page]) -> Iterator[Entry]:
+def s3_entries(root: str, ask: Callable[..., S3Page], bounds: Sequence[str] = ()) -> Iterator[Entry]:
     """An S3 listing page by page, each with its own tries: a million files are a thousand requests.
 
-    One of many pages is divided at folders into STRETCHES of keys, which are asked for at the same time. ask: sends one
-    ListObjectsV2 with the parameters that it is given.
+    One of many pages is divided into STRETCHES of keys, which are asked for at the same time: at `bounds`, paths of no
+    file, or else at folders. ask: sends one ListObjectsV2 with the parameters that it is given.
     """
     bucket, _, key = root.partition("/")
     ask = partial(ask, Bucket=bucket)
@@ -153,12 +158,14 @@ def s3_entries(root: str, ask: Callable[..., S3Page]) -> Iterator[Entry]:
     except FileNotFoundError:
         return
     keys = [entry["Key"] for entry in first.get("Contents", [])]
-    bounds = _bounds(ask, prefix) if first["IsTruncated"] and keys == sorted(keys) else []  # some have no order
+    divisible = first["IsTruncated"] and keys == sorted(keys)  # some have no order
+    known = sorted(path.partition("/")[2] for path in bounds)
+    starts = (_evenly(known) or _bounds(ask, prefix)) if divisible else []
     pages = partial(_pages, partial(ask, Prefix=prefix))
-    ends = [*bounds, None]
+    ends = [*starts, None]
     listings = [
         pages(first, ends[0]),
-        *(pages(None, end, StartAfter=start) for start, end in zip(bounds, ends[1:], strict=True)),
+        *(pages(None, end, StartAfter=start) for start, end in zip(starts, ends[1:], strict=True)),
     ]
     for entry in _at_once(listings):
         if not entry["Key"].endswith("/"):  # consoles put such empty objects in place of folders
@@ -171,7 +178,12 @@ def _bounds(ask: Callable[..., S3Page], prefix: str) -> list[str]:
     folders = sorted(one["Prefix"] for one in page.get("CommonPrefixes", []))
     if len(folders) == 1 and not page.get("Contents"):
         return _bounds(ask, folders[0])
-    return folders[:: -(-len(folders) // STRETCHES)][1:] if folders else []
+    return _evenly(folders)
+
+
+def _evenly(keys: Sequence[str]) -> list[str]:
+    """So many of them, evenly spread, that they divide a listing into STRETCHES at most."""
+    return list(keys[:: -(-len(keys) // STRETCHES)][1:]) if keys else []
 
 
 def _pages(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -102,8 +102,7 @@ class Store:
 
     def put_parquet(self, path: str, table: pa.Table, row_group_rows: int | None = None) -> bytes:
         """Write `table` atomically; returns the file's bytes. The same table gives the same bytes."""
-        data = parquet_bytes(table, row_group_rows)
-        self.put(path, data)
+        self.put(path, data := parquet_bytes(table, row_group_rows))
         return data
 
     def read_rows(self, path: str, start: int, count: int, columns: list[str] | None = None) -> pa.Table:
@@ -151,8 +150,7 @@ class Store:
     def versioned(self, path: str) -> tuple[bytes, str]:
         """The file, and its version for `swap`: of its content, or an older one. Raises FileNotFoundError."""
         if self.is_local:
-            data = self.read(path)
-            return data, atomic.content_version(data)
+            return (data := self.read(path)), atomic.content_version(data)
         version = file_systems.version_in(self._call("read", "info", path))
         return self.read(path), version
 
@@ -243,17 +241,20 @@ class Store:
         """
         return sorted(self.walk(folder, temporary))
 
-    def walk(self, folder: str = "", temporary: bool = False, follow_links: bool = False) -> Iterator[StoredFile]:
+    def walk(
+        self, folder: str = "", temporary: bool = False, follow_links: bool = False, bounds: Sequence[str] = ()
+    ) -> Iterator[StoredFile]:
         """As `list`, one at a time and in no order: a listing of millions need not be held.
 
-        follow_links: into folders that links on this machine lead to; what is no file comes too, and says so.
+        follow_links: into folders that links on this machine lead to; what is no file comes too, and says so. bounds:
+        paths, of no file, at which a store may divide a long listing.
         """
         prefix = self.full("").rstrip("/") + "/"
-        for path, info in self._entries(folder, follow_links):
+        for path, info in self._entries(folder, follow_links, bounds):
             if path.rpartition("/")[2].startswith(atomic.TEMPORARY_PREFIX) == temporary:
                 yield file_systems.stored(path.removeprefix(prefix), info)
 
-    def _entries(self, folder: str, follow_links: bool) -> Iterator[Entry]:
+    def _entries(self, folder: str, follow_links: bool, bounds: Sequence[str] = ()) -> Iterator[Entry]:
         if self.is_local:
             try:
                 yield from local_entries(self.full(folder), follow_links)
@@ -261,7 +262,8 @@ class Store:
                 raise StorageError(f"cannot list {self.uri}/{folder}: {brief(error)}") from None
         else:
             tried = partial(self._retried, "list", folder)
-            yield from file_systems.remote_entries(self._fs_and_root[0], self.full(folder), self._timed, tried)
+            at = [self.full(path) for path in bounds]
+            yield from file_systems.remote_entries(self._fs_and_root[0], self.full(folder), self._timed, tried, at)
 
     def _call(self, what: str, method: str, path: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
         """One method of the file system on one path, with time limit and retries. `moved`: bytes of the body."""
@@ -271,13 +273,10 @@ class Store:
         return self._retried(what, path, lambda: self._timed(method, full, *arguments, moved=moved, **options))
 
     def _timed(self, method: Any, *arguments: Any, moved: int = 0, **options: Any) -> Any:
-        """The network file systems of fsspec take a limit for the whole call; read timeouts are per packet only.
-
-        method: of the file system, by its name; or a function that takes the same limit.
-        """
+        """A method of the file system, by name or as a function, within a limit of time where it takes one."""
         fs = self._fs_and_root[0]
         if getattr(fs, "async_impl", False):
-            options["timeout"] = deadline_s(self.access.timeout_s, moved)
+            options["timeout"] = deadline_s(self.access.timeout_s, moved)  # read timeouts are per packet only
         return (getattr(fs, method) if isinstance(method, str) else method)(*arguments, **options)
 
     def _retried(self, what: str, path: str, action: Callable[[], T]) -> T:

@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.planning.increment import INCREMENT_ROWS
+from pipeline.storage.file_systems import STRETCHES
 from tests.chaos.calibration import MEASURED, Measurement, check, read_measured
 from tests.chaos.decisions import World, bucket_rows, drive, group
 
@@ -156,6 +157,7 @@ def simulate(world: World, measured: Sequence[Measurement]) -> dict[str, Any]:
     line = check(world.images, measured)
     found = {**decide(replace(world, gpus=1, prefixes=1, drivers=1)), **refine(world)}
     pages, increments = math.ceil(world.chunks / PAGE), math.ceil(world.images / INCREMENT_ROWS)
+    list_parts_s = max(world.list_s / STRETCHES, world.list_cpu_s)  # they are asked for at the same time, read in turn
     lists = (2 + 2 * world.drivers) * pages  # each driver looks for parts when it begins and when it ends
     puts = world.chunks + found["buckets"] + 4 * increments + found["shards"]
     gets = found["get_requests"] + 3 * world.chunks + found["shards"]  # a part is read once, and its plan rows twice
@@ -168,7 +170,7 @@ def simulate(world: World, measured: Sequence[Measurement]) -> dict[str, Any]:
         "planning_by_tasks_h": by_tasks_h,
         "planning_share": by_tasks_h / found["refining_h"],
         "listing_walk_h": world.images / PAGE * world.list_s / 3600,
-        "listing_parts_h": 4 * pages * world.list_s / 3600,
+        "listing_parts_h": 4 * pages * list_parts_s / 3600,
     }
     requests = {"requests_put": puts, "requests_get": gets, "requests_list": lists}
     costs = {

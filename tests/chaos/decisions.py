@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +33,9 @@ from schemas.records import CHUNKS
 @dataclass(frozen=True)
 class World:
     """Rates are per second. get_rate: of one prefix; S3 splits prefixes that stay busy. losses: of a GPU in an hour.
-    load_s: actors load the model, once. tasks: that plan; head_share: of planning's CPU time, what stays with the
-    command then. drivers: each with its share of the plan, and of the GPUs. driven, grouped: chunks that
-    the real code is given, at most.
+    load_s: actors load the model, once. list_s: until a page of a listing is there; list_cpu_s: what its reader does
+    with it. tasks: that plan; head_share: of planning's CPU time, what stays with the command then. drivers: each with
+    its share of the plan, and of the GPUs. driven, grouped: chunks that the real code is given, at most.
     """
 
     images: int
@@ -45,6 +45,7 @@ class World:
     get_rate: float = 5500.0
     prefixes: int = 1
     list_s: float = 0.15
+    list_cpu_s: float = 0.06
     put_s: float = 0.05
     retry_s: float = 0.5
     driver_s: float = 0.038
@@ -88,7 +89,9 @@ class Parts(Store):
         super().__init__("memory://billion")
         object.__setattr__(self, "_found", (chunks, every))
 
-    def walk(self, folder: str = "", temporary: bool = False, follow_links: bool = False) -> Iterator[StoredFile]:
+    def walk(
+        self, folder: str = "", temporary: bool = False, follow_links: bool = False, bounds: Sequence[str] = ()
+    ) -> Iterator[StoredFile]:
         chunks, every = self.__dict__["_found"]
         for place, chunk in enumerate(chunks):
             if place % every == 0:

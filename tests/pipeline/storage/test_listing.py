@@ -48,20 +48,27 @@ def test_a_folder_that_may_not_be_read_is_not_left_out(tmp_path: Path) -> None:
         list(Store(str(tmp_path)).walk())
 
 
+FLAT = [f"in/{number:02d}.png" for number in range(20)]
 SPREAD = [f"in/deep/{folder}/{number}.png" for folder in "abcdefgh" for number in range(4)]
 
 
 @pytest.mark.parametrize(
-    ("names", "at_once"),
+    ("names", "bounds", "at_once"),
     [
-        ([*SPREAD, "in/deep/0.png", "in/deep/c.png", "in/deep/é/x.png", "in/deep/zz.png"], 9),
-        (SPREAD, 8),
-        ([f"in/{number:02d}.png" for number in range(20)], 1),
-        (["in/a/1.png", "in/b/1.png"], 1),
-        ([], 1),
+        ([*SPREAD, "in/deep/0.png", "in/deep/c.png", "in/deep/é/x.png", "in/deep/zz.png"], [], 9),
+        (SPREAD, [], 8),
+        (FLAT, [], 1),
+        (FLAT, [f"in/{number:02d}" for number in range(0, 20, 5)], 4),
+        (FLAT, [f"in/{number:02d}" for number in reversed(range(0, 200, 2))], 25),
+        (SPREAD, ["in/deep/b", "in/deep/e/2"], 2),
+        (FLAT[:2], ["in/00", "in/01"], 1),
+        (["in/a/1.png", "in/b/1.png"], [], 1),
+        ([], [], 1),
     ],
 )
-def test_many_pages_in_stretches(s3_endpoint: str, bucket: str, names: list[str], at_once: int) -> None:
+def test_many_pages_in_stretches(
+    s3_endpoint: str, bucket: str, names: list[str], bounds: list[str], at_once: int
+) -> None:
     """Pages of three; nothing is lost, nothing comes twice, and there are about as many requests as pages."""
     client, asked = boto3.client("s3", endpoint_url=s3_endpoint), list[dict[str, Any]]()
     for name in [*names, "other/x.png", "in2/x.png", "in/deep/d/"]:
@@ -72,7 +79,8 @@ def test_many_pages_in_stretches(s3_endpoint: str, bucket: str, names: list[str]
         pages = {} if "Delimiter" in parameters else {"MaxKeys": 3}
         return dict(client.list_objects_v2(**parameters, **pages))
 
-    found = [(path, entry["Size"]) for path, entry in s3_entries(f"{bucket}/in", ask)]
+    entries = s3_entries(f"{bucket}/in", ask, [f"{bucket}/{at}" for at in bounds])
+    found = [(path, entry["Size"]) for path, entry in entries]
     assert sorted(found) == sorted((f"{bucket}/{name}", len(name)) for name in names)
     starts = [one for one in asked if "ContinuationToken" not in one and "Delimiter" not in one]
     assert len(starts) == at_once
