@@ -24,6 +24,7 @@ class FakeModel:
     stretched = False
     mask_side = SIDE
     similarity_cut = 0.5
+    reads_coarse = True
     looks = False
 
     def __init__(self, empty: bool = False) -> None:

@@ -151,14 +151,24 @@ def component_areas(mask: Mask) -> list[int]:
     cut = mask[box_around(np.asarray(mask, np.uint8), 0)].astype(np.uint8)
     if not cut.size:
         return []
-    statistics = cv2.connectedComponentsWithStats(cut, connectivity=8)[2]
-    return sorted((int(area) for area in statistics[1:, cv2.CC_STAT_AREA]), reverse=True)
+    count, labels = cv2.connectedComponents(cut, connectivity=8, ltype=cv2.CV_32S)
+    if count == 2:
+        return [int(np.count_nonzero(cut))]
+    return sorted(np.bincount(labels.ravel(), minlength=count)[1:].tolist(), reverse=True)
+
+
+def count_components(mask: Mask) -> int:
+    """Number of 8-connected foreground components."""
+    cut = mask[box_around(np.asarray(mask, np.uint8), 0)].astype(np.uint8)
+    return int(cv2.connectedComponents(cut, connectivity=8)[0]) - 1 if cut.size else 0
 
 
 def count_holes(mask: Mask) -> int:
     """4-connected background components that do not touch the outside."""
     cut = mask[box_around(np.asarray(mask, np.uint8), 0)].astype(np.uint8)  # there is no hole outside of it
-    background = np.pad(1 - cut, 1, constant_values=1)
+    if not cut.size:
+        return 0
+    background = cv2.copyMakeBorder(1 - cut, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     return int(cv2.connectedComponents(background, connectivity=4)[0]) - 2
 
 

@@ -99,7 +99,7 @@ class Patch(NamedTuple):
             return np.zeros((len(rows_px), len(columns_px)), np.uint8)
         rows, of_rows = _cells_at(rows_px, self.canvas.y, self.canvas.cell, self.canvas.height)
         columns, of_columns = _cells_at(columns_px, self.canvas.x, self.canvas.cell, self.canvas.width)
-        found = self.mask[rows[:, None], columns]
+        found = self.mask.take(rows, 0).take(columns, 1)
         return np.asarray(found * of_rows[:, None] * of_columns, np.uint8)
 
     def on(self, canvas: Canvas) -> Mask:

@@ -50,7 +50,9 @@ def inside_distance(mask: Mask, box_xyxy: tuple[int, int, int, int]) -> FloatArr
     transformed: no foreground lies outside it.
     """
     x1, y1, x2, y2 = box_xyxy
-    return distance_to_background(np.pad(mask[y1 : y2 + 1, x1 : x2 + 1], 1))[1:-1, 1:-1]
+    boxed = np.asarray(mask[y1 : y2 + 1, x1 : x2 + 1], np.uint8)
+    framed = np.asarray(cv2.copyMakeBorder(boxed, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), np.uint8)
+    return distance_to_background(framed)[1:-1, 1:-1]
 
 
 def distance_to_background(mask: Mask) -> FloatArray:

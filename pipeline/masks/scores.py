@@ -44,14 +44,14 @@ def region_scores(coarse: Mask, refined: Mask, previous: Mask | None = None) -> 
     coarse, refined: uint8, both (H, W) of the image or (h, w) of a canvas; previous: the mask of the round before the
     last, None where there was only one.
     """
-    pieces, coarse_pieces = binary.component_areas(refined), binary.component_areas(coarse)
+    pieces, coarse_pieces = binary.component_areas(refined), binary.count_components(coarse)
     return {
         "coarse_iou": binary.iou(refined, coarse),
         "iteration_iou": 1.0 if previous is None else binary.iou(refined, previous),
         "area_ratio": int(refined.sum(dtype=np.int64)) / max(1, int(coarse.sum(dtype=np.int64))),
         "components": len(pieces),
-        "coarse_components": len(coarse_pieces),
-        "main_share": sum(pieces[: len(coarse_pieces)]) / max(1, sum(pieces)),
+        "coarse_components": coarse_pieces,
+        "main_share": sum(pieces[:coarse_pieces]) / max(1, sum(pieces)),
         "holes": binary.count_holes(refined),
     }
 

@@ -32,6 +32,7 @@ class Ensemble:
     mask_side: int
     similarity_cut: float
     members: tuple[MaskModel, ...]
+    reads_coarse: bool = False  # nor is it prompted: its members are
     looks: bool = False
 
     @classmethod

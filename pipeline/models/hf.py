@@ -41,6 +41,7 @@ class HfEmbedding(NamedTuple):
 class HfModel:
     """A model of transformers'. See `MaskModel`."""
 
+    reads_coarse = False
     looks = False  # models/device has neither stretched frames nor prompts whose number of tokens differs
 
     def __init__(self, spec: ModelSpec, folder: Path, weights_sha256: str, device: str, dtype: torch.dtype) -> None:

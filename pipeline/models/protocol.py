@@ -27,8 +27,8 @@ class PromptBatch:
                   padding, which is a real token, is not what it becomes
     boxes_xyxy    (N, 4) float32 in the prompt frame, or None
     mask_logits   (N, mask_side, mask_side) float32 SAM mask prompt, or None
-    coarse        (N, mask_side, mask_side) float32 in [0, 1], the mask itself, area-averaged; models that were
-                  trained to look at it (lite) do, others ignore it. None goes with mask_logits None
+    coarse        (N, mask_side, mask_side) float32 in [0, 1], the mask itself, area-averaged, for models that were
+                  trained to look at it (`reads_coarse`), or None; None goes with mask_logits None
     """
 
     image_index: npt.NDArray[np.int64]
@@ -151,6 +151,7 @@ class MaskModel(Model, Protocol):
     stretched: bool  # whether images are stretched to its square, not padded
     mask_side: int  # side of mask prompts and of the masks that come out
     similarity_cut: float  # cosine above which two embeddings are "the same object" (elastic box)
+    reads_coarse: bool  # whether it looks at PromptBatch.coarse
     looks: bool  # whether `look` is to be had: on devices where waiting for each answer costs more than computing it
 
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:

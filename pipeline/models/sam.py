@@ -49,6 +49,8 @@ class SamEmbedding:
 class SamModel:
     """An official Segment Anything checkpoint. See `MaskModel`."""
 
+    reads_coarse = False
+
     def __init__(
         self,
         spec: ModelSpec,

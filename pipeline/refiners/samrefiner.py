@@ -237,17 +237,17 @@ def _prompt_batch(batch: _Batch, instances: list[_Instance]) -> PromptBatch:
         labels.append(prompts.points.labels)
         boxes.append(frame.box_to_prompt(box))
         if method.use_mask:
-            strength = STRENGTH_AFTER_GROWTH if grew else method.gaussian_strength
             gaussian = field_to_mask(prompts.gaussian, current.canvas, frame, batch.model.mask_side)
-            logits.append(gaussian_logits(gaussian, strength))
-            coarse.append(current.in_square(frame, batch.model.mask_side))
+            logits.append(gaussian_logits(gaussian, STRENGTH_AFTER_GROWTH if grew else method.gaussian_strength))
+            if batch.model.reads_coarse:
+                coarse.append(current.in_square(frame, batch.model.mask_side))
     return PromptBatch(
         image_index=np.array([instance.image for instance in instances], np.int64),
         points_xy=np.stack(points) if method.use_points else None,
         point_labels=np.stack(labels) if method.use_points else None,
         boxes_xyxy=np.stack(boxes) if method.use_box else None,
         mask_logits=np.stack(logits) if method.use_mask else None,
-        coarse=np.stack(coarse) if method.use_mask else None,
+        coarse=np.stack(coarse) if coarse else None,
     )
 
 

@@ -40,10 +40,11 @@ class TimedModel:
     stretched: bool = field(init=False)
     mask_side: int = field(init=False)
     similarity_cut: float = field(init=False)
+    reads_coarse: bool = field(init=False)
     looks: bool = False  # each of its answers is waited for, to be timed
 
     def __post_init__(self) -> None:
-        for own in ("name", "weights_sha256", "input_side", "stretched", "mask_side", "similarity_cut"):
+        for own in ("name", "weights_sha256", "input_side", "stretched", "mask_side", "similarity_cut", "reads_coarse"):
             setattr(self, own, getattr(self.model, own))
 
     def encode(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:

@@ -41,7 +41,7 @@ SPECS = {**MODELS, SMALL: replace(MODELS["vit_b"], name=SMALL, encoder_tflop=Non
 
 
 class CoarseLike:
-    """A model whose candidates are replaced by the coarse mask and two of its neighbours, at the model's own cost.
+    """A model whose candidates are replaced by where its mask prompt is above 0, the coarse mask, at its own cost.
 
     Random weights make masks of a thousand pieces, whose components, holes and run lengths are several times the work.
     """
@@ -55,14 +55,16 @@ class CoarseLike:
     def decode(self, embedding: Any, prompts: PromptTensors) -> tuple[torch.Tensor, torch.Tensor]:
         """See SamModel; prompts must have masks."""
         _, predicted_iou = self._model.decode(embedding, prompts)
-        assert prompts.coarse is not None
-        return torch.stack([12 * prompts.coarse - offset for offset in (5.0, 6.0, 7.0)], 1), predicted_iou
+        assert prompts.mask_logits is not None
+        inside = (prompts.mask_logits > 0).float()
+        return torch.stack([12 * inside - offset for offset in (5.0, 6.0, 7.0)], 1), predicted_iou
 
     def predict(self, embedding: Any, prompts: PromptBatch) -> Candidates:
         """See MaskModel; prompts must have masks."""
         own = self._model.predict(embedding, prompts)
-        assert prompts.coarse is not None
-        logits = np.stack([12 * prompts.coarse - offset for offset in (5.0, 6.0, 7.0)], 1).astype(np.float32)
+        assert prompts.mask_logits is not None
+        inside = (prompts.mask_logits > 0).astype(np.float32)
+        logits = np.stack([12 * inside - np.float32(offset) for offset in (5.0, 6.0, 7.0)], 1)
         return Candidates(logits, own.predicted_iou)
 
     def look(self, embedding: Any, mirrored: Any | None, asked: Asked) -> Pending:

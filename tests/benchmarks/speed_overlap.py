@@ -43,6 +43,7 @@ class SleepingModel:
     mask_side = 256
     similarity_cut = 0.5
 
+    reads_coarse = False
     looks = False
 
     def __init__(self, encode_s: float, decode_s: float) -> None:

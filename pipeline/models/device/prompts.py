@@ -26,6 +26,7 @@ class Shown(NamedTuple):
     points: bool
     box: bool
     mask: bool
+    coarse: bool
     form: Literal["paper", "code"]
     gamma: float
     strength: float
@@ -48,22 +49,23 @@ def prompts_of(
     edges = _pixel(first, canvases), torch.minimum(_pixel(last + 1, canvases), frames.size) - 1
     box = torch.cat([edge.flip(1) for edge in edges], 1)
     field = _gaussian(inside, depth, peak, deepest, shown)
-    square = [_means(of, canvases, frames, logits.shape[1]) for of in (field, inside.float())]
+    fields, turned = [field, inside.float()][: 2 if shown.coarse else 1], canvases
     if mirrored:
         widest = frames.size[:, 1] - 1
         image_points[..., 0] = widest[:, None] - image_points[..., 0]
         box = torch.stack([widest - box[:, 2], box[:, 1], widest - box[:, 0], box[:, 3]], 1)
         turned = canvases._replace(corner=canvases.corner.clone())
         turned.corner[:, 1] = frames.size[:, 1] - canvases.corner[:, 1] - canvases.cells[:, 1] * canvases.cell
-        square = [_means(_turned(of, canvases), turned, frames, logits.shape[1]) for of in (field, inside.float())]
+        fields = [_turned(of, canvases) for of in fields]
+    gaussian, *coarse = (_means(of, turned, frames, logits.shape[1]) for of in fields)
     scale = (frames.within / frames.size * (PROMPT_SIDE / frames.side)).flip(1)
     return PromptTensors(
         image_index,
         (image_points * scale[:, None]).float() if shown.points else None,
         labels if shown.points else None,
         (box * scale.repeat(1, 2)).float() if shown.box else None,
-        torch.where(square[0] > 0, shown.strength * square[0], -shown.strength) if shown.mask else None,
-        square[1] if shown.mask else None,
+        torch.where(gaussian > 0, shown.strength * gaussian, -shown.strength) if shown.mask else None,
+        coarse[0] if shown.mask and coarse else None,
     )
 
 

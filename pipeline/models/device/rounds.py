@@ -43,7 +43,8 @@ def look(decode: Decode, decode_mirrored: Decode | None, squares: Tensor, asked:
     """
     device = squares.device
     first, frames = prompt_tensors(asked.prompts, device), _frames(asked.frames, device)
-    shown = Shown(asked.points, asked.box, asked.mask, asked.form, asked.gamma, asked.strength)
+    reads_coarse = first.coarse is not None
+    shown = Shown(asked.points, asked.box, asked.mask, reads_coarse, asked.form, asked.gamma, asked.strength)
     rounds = _first(*decode(first))
     for _ in range(asked.iterations - 1):
         rounds = _next(rounds, *decode(prompts_of(rounds.logits, frames, first.image_index, shown)))

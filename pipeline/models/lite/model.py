@@ -49,6 +49,7 @@ class LiteModel:
     input_side = INPUT_SIDE
     stretched = False
     mask_side = MASK_SIDE
+    reads_coarse = True
     similarity_cut = LITE.similarity_cut
 
     def __init__(
