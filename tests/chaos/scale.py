@@ -3,14 +3,15 @@
     python -m tests.chaos.scale --images 20000
     python -m tests.chaos.scale --images 400 --side 2048 --chunk-images 4 --object-store-mb 256 --worker-memory-mb 1536
     python -m tests.chaos.scale --images 300 --masks-per-image 100 --chunk-images 4 --object-store-mb 256
-    python -m tests.chaos.scale --images 100000 --nodes 3
+    python -m tests.chaos.scale --images 100000 --nodes 3 [--drivers 3]
 
 The images lie in WebDataset tars; with --side they are JPEG files of their own (hard links to a few), for what is about
 pixels; with --masks-per-image each has so many ragged masks, for what is about masks. Measured: private memory (USS, so
 without shared memory) of the driver, its slope over the images done while refining; that of the largest worker; and CPU
 time of all processes for each image, starting and ending included. With --nodes the same once more on a Ray of so many
 nodes with one CPU each, an actor on each: whether the shards are the same byte for byte, and the peak memory (USS) of
-the command's two processes, of Ray's workers and of Ray's own processes, by what they are called.
+the command's two processes, of Ray's workers and of Ray's own processes, by what they are called. With --drivers by so
+many commands at once, each with its part.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -49,7 +50,8 @@ class Figures:
     driver_peak_mb_until_first_part: float
     driver_slope_kb_per_image: float
     worker_peak_mb: float
-    nodes: int = 0  # of a second run; its wall time, and whether its shards are those of the first
+    nodes: int = 0  # of a second run; its drivers and wall time, and whether its shards are those of the first
+    nodes_drivers: int = 0
     nodes_wall_s: float = 0.0
     nodes_same_bytes: bool | None = None
     nodes_peaks_mb: dict[str, float] = field(default_factory=dict)
@@ -113,8 +115,11 @@ def measure(
     worker_memory_mb: int | None = None,
     masks_per_image: int | None = None,
     nodes: int = 0,
+    drivers: int = 1,
 ) -> Figures:
-    """One run from nothing. side: JPEG files of so many pixels a side; None: small images in tars. nodes: see above."""
+    """One run from nothing. side: JPEG files of so many pixels a side; None: small images in tars. nodes, drivers: see
+    above.
+    """
     place = folder / f"corpus-{time.time_ns()}"
     if masks_per_image:
         corpus = make_detailed(place, images, chunk_images, side or 512, masks_per_image)
@@ -136,7 +141,7 @@ def measure(
         output = str(folder / f"out-{time.time_ns()}")
         run = start(corpus.command(output, *options))
         watch = _Watch(run.pid, attempts, chunk_images, root)
-        error = _told(run, watch.sample)
+        [error] = _told([run], watch.sample)
     figures = Figures(
         images,
         run.returncode,
@@ -149,33 +154,34 @@ def measure(
         round(watch.slope_bytes() / 1024, 3),
         round(watch.worker_peak / MIB, 1),
     )
-    return replace(figures, **on_nodes(corpus, output, nodes)) if nodes and not run.returncode else figures
+    return replace(figures, **on_nodes(corpus, output, nodes, drivers)) if nodes and not run.returncode else figures
 
 
-def on_nodes(corpus: Corpus, output: str, nodes: int) -> dict[str, Any]:
+def on_nodes(corpus: Corpus, output: str, nodes: int, drivers: int) -> dict[str, Any]:
     """The corpus once more, on a Ray of several nodes: the figures of it, beside what is in `output`."""
     other, begun = f"{output}-nodes", time.monotonic()
     peaks: dict[str, float] = {}
+    shares = [["--part", f"{number}/{drivers}"] for number in range(1, drivers + 1)] if drivers > 1 else [[]]
     with cluster(nodes) as head:
-        run = start(corpus.command(other, "--actors", str(nodes), "--address", head.address))
-        error = _told(run, partial(_note_peaks, peaks))
+        given = "--actors", str(max(1, nodes // drivers)), "--address", head.address
+        runs = [start(corpus.command(other, *given, *share)) for share in shares]
+        errors = _told(runs, partial(_note_peaks, peaks))
     wall_s = round(time.monotonic() - begun, 1)
-    if run.returncode:
-        raise RuntimeError(error)
+    if any(run.returncode for run in runs):
+        raise RuntimeError("\n".join(errors))
     same = hashes(other, Access()) == hashes(output, Access())
-    return {"nodes": nodes, "nodes_wall_s": wall_s, "nodes_same_bytes": same, "nodes_peaks_mb": peaks}
+    told = {"nodes_wall_s": wall_s, "nodes_same_bytes": same, "nodes_peaks_mb": peaks}
+    return {"nodes": nodes, "nodes_drivers": drivers, **told}
 
 
-def _told(run: subprocess.Popen[bytes], look: Callable[[], None]) -> str:
-    """The end of what a run says on stderr, which is read while it runs; until its end it is looked at."""
-    said: list[bytes] = []
-    reader = threading.Thread(target=lambda: said.append(run.stderr.read() if run.stderr else b""))
-    reader.start()
-    while run.poll() is None:
-        look()
-        time.sleep(EVERY_S)
-    reader.join()
-    return b"".join(said).decode()[-2000:]
+def _told(runs: Sequence[subprocess.Popen[bytes]], look: Callable[[], None]) -> list[str]:
+    """The end of what each run says on stderr, which is read while they run; until they end they are looked at."""
+    with ThreadPoolExecutor(len(runs)) as pool:
+        said = [pool.submit(run.stderr.read) for run in runs if run.stderr]
+        while any(run.poll() is None for run in runs):
+            look()
+            time.sleep(EVERY_S)
+        return [one.result().decode()[-2000:] for one in said]
 
 
 def _note_peaks(peaks: dict[str, float]) -> None:
@@ -197,6 +203,7 @@ def main() -> None:
     parser.add_argument("--worker-memory-mb", type=int)
     parser.add_argument("--masks-per-image", type=int)
     parser.add_argument("--nodes", type=int, default=0, help="of a second run, whose bytes are compared")
+    parser.add_argument("--drivers", type=int, default=1, help="of that run")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/relabel-scale"))
     given = vars(parser.parse_args())
     folder = given.pop("folder")

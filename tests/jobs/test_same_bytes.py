@@ -81,7 +81,7 @@ def main() -> None:
     in_order = job.pending
 
     def shuffled(*given: object) -> list[Task]:
-        tasks = in_order(*given)  # type: ignore[arg-type]
+        tasks = list(in_order(*given))  # type: ignore[arg-type]
         random.Random(3).shuffle(tasks)
         return tasks
 
