@@ -2,7 +2,8 @@
 
     .npy   (N, H, W) or (N, 1, H, W), boolean or integers; (H, W): every value but 0 is an object
     .npz   such an array as `masks` (or as the only array of three axes), and perhaps, of length N: `labels`, `classes`,
-           `class_ids` or `category_ids` (integers or text), `scores`, `boxes`
+           `class_ids` or `category_ids` (integers or text), `scores`, `boxes`; or `arr_0`, `arr_1`, ... as
+           `numpy.savez(file, *masks)` names them, in that order. Another array of masks is named as not read
 Arrays of floats are shares of a pixel, cut at 0.5. Options of this source:
     layout=nhw|hwn         axis order (nhw)
 Objects in files of their own (pickled) are not read: they could run code. A mask's source id is the file and its place
@@ -74,10 +75,19 @@ def _masks(path: str, data: bytes, layout: str) -> list[PlannedMask]:
     except MaskError as error:
         return [PlannedMask(own, -1, "", files.UNREADABLE, f"unreadable: {error.detail}")]
     labels, scores = (_column(arrays, names, len(stack)) for names in (LABELS, SCORES))
-    return [_mask(own, place, one, labels, scores) for place, one in enumerate(stack)]
+    note = _unused_columns(arrays, len(stack))
+    found = [_mask(own, place, one, labels, scores, note) for place, one in enumerate(stack)]
+    return found + [
+        PlannedMask(
+            f"{own}#{name}", -1, "", files.UNREADABLE, f"unreadable: array {name}, beside the masks that are read"
+        )
+        for name in _further(arrays, stack.shape[1:])
+    ]
 
 
-def _mask(own: str, place: int, pixels: Array, labels: list[Any] | None, scores: list[Any] | None) -> PlannedMask:
+def _mask(
+    own: str, place: int, pixels: Array, labels: list[Any] | None, scores: list[Any] | None, note: str
+) -> PlannedMask:
     mask, detail = _binary(pixels)
     label = None if labels is None else labels[place]
     number = 1 if label is None else as_int(label)
@@ -87,7 +97,7 @@ def _mask(own: str, place: int, pixels: Array, labels: list[Any] | None, scores:
         category_id=-1 if number is None else number,
         category=as_label(label) if number is None else "",
         geometry=json.dumps(binary.encode(mask), separators=(",", ":")),
-        detail=detail,
+        detail="; ".join(one for one in (detail, note) if one),
         extra=json.dumps({"score": score}) if score is not None else "",
     )
 
@@ -104,6 +114,27 @@ def _stack(arrays: Mapping[str, Array], layout: str) -> Array:
     found = _of(arrays, MASKS)
     if found is None:
         raise MaskError("mask_unreadable", f"no array of masks, but {', '.join(arrays) or 'nothing'}"[:200])
+    if several := _numbered(arrays, found):
+        return _together([_in_order(one, layout) for one in several])
+    return _in_order(found, layout)
+
+
+def _numbered(arrays: Mapping[str, Array], first: Array) -> list[Array]:
+    """`arr_0`, `arr_1`, ... where the masks are these, one or more in each; else none."""
+    names = [f"arr_{number}" for number in range(len(arrays))]
+    if first is not arrays.get(names[0]) or not all(name in arrays for name in names):
+        return []
+    return [arrays[name] for name in names if arrays[name].ndim >= 2]
+
+
+def _together(stacks: list[Array]) -> Array:
+    if len({one.shape[1:] for one in stacks}) > 1:
+        raise MaskError("mask_unreadable", f"arrays of different sizes: {[one.shape[1:] for one in stacks]}"[:200])
+    return np.concatenate(stacks)
+
+
+def _in_order(found: Array, layout: str) -> Array:
+    """(N, H, W). Raises MaskError."""
     if found.ndim == 4 and found.shape[1] == 1:
         found = found[:, 0]
     if found.ndim == 2 and found.dtype.kind != "f":
@@ -129,6 +160,20 @@ def _of(arrays: Mapping[str, Array], names: tuple[str, ...]) -> Array | None:
         deep = [one for one in arrays.values() if one.ndim >= 3]
         return deep[0] if len(deep) == 1 else None
     return named
+
+
+def _unused_columns(arrays: Mapping[str, Array], length: int) -> str:
+    """Which values of masks are not used, since they are more or fewer than those, or nothing says what they are."""
+    odd = [name for name in (*LABELS, *SCORES) if name in arrays and arrays[name].shape != (length,)]
+    odd += [name for name in arrays if name.startswith("arr_") and arrays[name].ndim == 1]
+    return "; ".join(f"{name}: {arrays[name].shape} for {length} masks, not used" for name in odd)
+
+
+def _further(arrays: Mapping[str, Array], frame: tuple[int, ...]) -> list[str]:
+    """Arrays that are masks by what they hold, and that nothing has read."""
+    used = next((name for name in MASKS if name in arrays), None)
+    others = [] if used is None or _numbered(arrays, arrays[used]) else [name for name in arrays if name != used]
+    return [name for name in others if arrays[name].dtype.kind in "biu" and arrays[name].shape[-2:] == frame]
 
 
 def _column(arrays: Mapping[str, Array], names: tuple[str, ...], length: int) -> list[Any] | None:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from pipeline.errors import RefusedError
 from pipeline.sources import containers
@@ -23,23 +23,16 @@ from pipeline.sources.cells import masks_in
 from pipeline.sources.containers import Piece
 from pipeline.sources.files import MAX_FILE_BYTES, UNREADABLE
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
-from pipeline.storage.containers import TAR, member_uri, tar_files
+from pipeline.storage.containers import TAR, TarFile, member_uri, tar_contents
 
 IMAGES = {suffix.lstrip(".") for suffix in IMAGE_SUFFIXES}
 BESIDE = frozenset((".json", ".jsonl", ".yaml", ".yml", ".idx", ".index"))
 _OF_IMAGE = re.compile(r"\.(image|img|input|rgb|photo|picture)$", re.IGNORECASE)
 _OF_MASK = re.compile(
-    r"(?P<key>.+?)([._-](masks?|seg|segmentation|labels?|gt|target|annotations?|instances?|alpha|matte|output)|\.\d+)",
+    r"(?P<key>.+?)"
+    r"(?P<word>[._-](masks?|seg|segmentation|labels?|gt|target|annotations?|instances?|alpha|matte|output)|\.\d+)",
     re.IGNORECASE,
 )
-
-
-class _Member(NamedTuple):
-    """A file in a tar."""
-
-    name: str
-    offset: int
-    size: int
 
 
 @dataclass
@@ -47,36 +40,45 @@ class _Sample:
     """An image with the members that hold its masks."""
 
     key: str
-    image: _Member
-    jsons: list[_Member] = field(default_factory=list)
-    masks: list[_Member] = field(default_factory=list)
+    image: TarFile
+    jsons: list[TarFile] = field(default_factory=list)
+    masks: list[TarFile] = field(default_factory=list)
 
 
 def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
     """Every sample of a tar that has an image. Raises RefusedError for one alone that is damaged or compressed."""
     store = containers.root(given, TAR)
     with store.open(piece.path) as file:
-        members: list[_Member] = []
-        try:
-            for info in tar_files(file, f"{store.uri}/{piece.path}"):
-                members.append(_Member(info.name, info.offset_data, info.size))
-        except RefusedError as error:
-            if containers.is_alone(given, TAR):
-                raise
-            given.coverage.leave(piece.path, "damaged", str(error))
-        else:
-            given.coverage.take(piece.path)
+        members = _members(file, store.uri, piece.path, given)
         for sample in _samples(members, piece.path, given):
             yield _planned(sample, piece.path, file, piece.problem)
 
 
-def _samples(members: list[_Member], container: str, given: SourceInput) -> list[_Sample]:
+def _members(file: BinaryIO, root: str, path: str, given: SourceInput) -> list[TarFile]:
+    """The files of a tar; what is none, or may be missing, is named. Raises RefusedError for a damaged one alone."""
+    found = tar_contents(file, f"{root}/{path}")
+    if found.problem and containers.is_alone(given, TAR):
+        raise RefusedError(found.problem)
+    for name, what in found.others:
+        given.coverage.leave(member_uri(path, name), what, kind="member")
+    if found.problem:
+        given.coverage.leave(path, "damaged", found.problem)
+    elif found.is_closed:
+        given.coverage.take(path)
+    else:
+        given.coverage.leave(path, "a tar without a mark at its end: it may have been cut; what is there was read")
+    return found.files
+
+
+def _samples(members: list[TarFile], container: str, given: SourceInput) -> list[_Sample]:
     """The samples of a tar, in the order of their images; whatever is part of none is named."""
     last = {member.name: member for member in members}
     stems = {_OF_IMAGE.sub("", split_suffix(name)[0]) for name in last if split_suffix(name)[1] in IMAGES}
+    words = {found["word"].lower() for found in map(_mask_of, last) if found and found["key"] in stems}
+    words = {word for word in words if not word[1:].isdigit()}  # frames of a film are numbered, too
     samples: dict[str, _Sample] = {}
     for member in sorted(last.values(), key=lambda one: split_suffix(one.name)[1] == "png"):
-        if _is_image(member.name, stems):
+        if _is_image(member.name, stems, words):
             samples.setdefault(_key(member.name), _Sample(_key(member.name), member))
     images = {sample.image.name for sample in samples.values()}
     for member in members:
@@ -94,19 +96,25 @@ def _samples(members: list[_Member], container: str, given: SourceInput) -> list
     return sorted(samples.values(), key=lambda sample: sample.image.offset)
 
 
-def _is_image(name: str, stems: set[str]) -> bool:
-    """Whether a member is an image, rather than a mask of one."""
+def _mask_of(name: str) -> re.Match[str] | None:
+    """The key and the word after it, where an image's name is like a mask's."""
+    stem, suffix = split_suffix(name)
+    return _OF_MASK.fullmatch(stem) if suffix in IMAGES else None
+
+
+def _is_image(name: str, stems: set[str], words: set[str]) -> bool:
+    """Whether a member is an image, rather than a mask of one. words: that masks of images in the tar have there."""
     stem, suffix = split_suffix(name)
     if suffix not in IMAGES:
         return False
-    found = _OF_MASK.fullmatch(stem)
-    if found and found["key"] in stems:
+    found = _mask_of(name)
+    if found and (found["key"] in stems or (suffix == "png" and found["word"].lower() in words)):
         return False
     own = _OF_IMAGE.sub("", stem)
     return suffix != "png" or not any(key in stems for key in _prefixes(own))
 
 
-def _join(member: _Member, samples: dict[str, _Sample]) -> str | None:
+def _join(member: TarFile, samples: dict[str, _Sample]) -> str | None:
     """Add a member to its sample, or say why it is part of none."""
     stem, suffix = split_suffix(member.name)
     found = _OF_MASK.fullmatch(stem)
@@ -146,12 +154,12 @@ def _planned(sample: _Sample, container: str, file: BinaryIO, problem: str | Non
     digest = hashlib.sha256()
     for member in [*sample.jsons, *sample.masks]:
         prefix = str(PurePosixPath(member.name).with_suffix(""))
-        if member.size > MAX_FILE_BYTES:
-            detail = f"{member.name} has {member.size} bytes, more than {MAX_FILE_BYTES}"
+        if member.length > MAX_FILE_BYTES:
+            detail = f"{member.name} has {member.length} bytes, more than {MAX_FILE_BYTES}"
             masks.append(PlannedMask(prefix, -1, "", UNREADABLE, detail))
             continue
         file.seek(member.offset)
-        data = file.read(member.size)
+        data = file.read(member.length)
         digest.update(hashlib.sha256(data).digest())
         masks += masks_in(data, prefix, {})
     return PlannedImage(
@@ -164,7 +172,7 @@ def _planned(sample: _Sample, container: str, file: BinaryIO, problem: str | Non
         member={
             "container": container,
             "offset": sample.image.offset,
-            "length": sample.image.size,
+            "length": sample.image.length,
             "column": None,
         },
     )

@@ -6,11 +6,12 @@ stands is in the plan (`Member`); readers of a result, who have the URI alone, l
 
 from __future__ import annotations
 
+import posixpath
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypedDict
+from typing import Any, BinaryIO, NamedTuple, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -148,16 +149,73 @@ def _read_row(store: Store, container: str, name: str) -> bytes:
 def tar_members(root: str, access: Access, container: str) -> dict[str, tuple[int, int]]:
     """Name -> (offset, length) of the files in a tar; of two of one name the last, as tar has it."""
     with Store(root, access).open(container) as file:
-        return {info.name: (info.offset_data, info.size) for info in tar_files(file, container)}
+        found = tar_contents(file, container)
+    if found.problem:
+        raise RefusedError(found.problem)
+    return {one.name: (one.offset, one.length) for one in found.files}
 
 
-def tar_files(file: Any, name: str) -> Iterator[tarfile.TarInfo]:
-    """The regular files of an uncompressed tar, by its headers. Raises RefusedError when it is damaged."""
+class TarFile(NamedTuple):
+    """A file in a tar: `length` bytes from `offset` on."""
+
+    name: str
+    offset: int
+    length: int
+
+
+class TarContents(NamedTuple):
+    """What a tar holds, in its order, as far as it can be read. others: names of what is neither a file nor a folder,
+    or leads to none in the tar, with what it is. problem: why the rest cannot be read, "" where it can. is_closed:
+    whether the mark stands at its end that says that nothing is missing.
+    """
+
+    files: list[TarFile]
+    others: list[tuple[str, str]]
+    problem: str
+    is_closed: bool
+
+
+class _Link(NamedTuple):
+    """target: the name of the member that it leads to; "" for what is no link."""
+
+    name: str
+    target: str
+    what: str
+
+
+def tar_contents(file: BinaryIO, name: str) -> TarContents:
+    """What an uncompressed tar holds, by its headers. Links are the files that they lead to."""
+    found: list[TarFile | _Link] = []
+    problem, end = "", b""
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
-                if info.isreg() and not info.issparse():
-                    yield info
+                if not info.isdir():
+                    found.append(_entry(info))
                 tar.members = []  # type: ignore[attr-defined] # the list would grow with the archive
+            file.seek(tar.offset)
+            end = file.read(tarfile.BLOCKSIZE)
+            if any(end) or 0 < len(end) < tarfile.BLOCKSIZE:  # tarfile takes what it cannot read for the end
+                problem = f"{name} is damaged, or was cut, at byte {tar.offset:,}: no member begins there"
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise RefusedError(f"{name} is not an uncompressed tar, or is damaged: {brief(error)}") from None
+        problem = f"{name} is not an uncompressed tar, or is damaged: {brief(error)}"
+    last = {one.name: one for one in found if isinstance(one, TarFile)}
+    whole = [one if isinstance(one, TarFile) else _followed(one, last) for one in found]
+    files = [one for one in whole if isinstance(one, TarFile)]
+    others = [(one.name, one.what) for one in whole if isinstance(one, _Link)]
+    return TarContents(files, others, problem, is_closed=bool(end))
+
+
+def _entry(info: tarfile.TarInfo) -> TarFile | _Link:
+    if info.isreg() and not info.issparse():
+        return TarFile(info.name, info.offset_data, info.size)
+    if info.islnk():  # named from the tar's root
+        return _Link(info.name, info.linkname, "a link to what is no file in the tar")
+    if info.issym():  # named from its own folder
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(info.name), info.linkname))
+        return _Link(info.name, target, "a link to what is no file in the tar")
+    return _Link(info.name, "", "a sparse file" if info.isreg() else "no file")
+
+
+def _followed(link: _Link, files: Mapping[str, TarFile]) -> TarFile | _Link:
+    return files[link.target]._replace(name=link.name) if link.target in files else link

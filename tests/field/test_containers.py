@@ -17,11 +17,14 @@ import pytest
 
 from pipeline.errors import RefusedError
 from pipeline.masks import binary
+from pipeline.storage import Store
+from pipeline.storage.containers import read_image
 from tests.field.world import RING, SIZE_HW, encoded, photograph, put, put_images, run, square
 
 SQUARE = square()
 PHOTO, MASK = encoded(photograph(), "JPEG"), encoded(SQUARE * 255)
 PNG = encoded(photograph())
+PAIR = (("jpg", PHOTO), ("seg.png", MASK))
 JSON = json.dumps(
     {"annotations": [{"id": 1, "segmentation": [RING], "category_id": 2, "iscrowd": 1, "note": "x"}]}
 ).encode()
@@ -75,6 +78,62 @@ def test_the_order_of_members_changes_no_id(tmp_path: Path) -> None:
     tar(tmp_path / "tars" / "s.tar", members[::-1])
     second = run(None, tmp_path / "tars", tmp_path / "out2")
     assert [row["mask_id"] for row in first.masks] == [row["mask_id"] for row in second.masks]
+
+
+def linked(path: Path) -> Path:
+    """A hard link to a mask, a symbolic one to an image, one to nothing, a pipe."""
+    tar(path, [("0.jpg", PHOTO), ("0.seg.png", MASK), ("1.jpg", PHOTO)])
+    with tarfile.open(path, "a") as archive:
+        for name, kind, target in (
+            ("1.seg.png", tarfile.LNKTYPE, "0.seg.png"),
+            ("sub/2.jpg", tarfile.SYMTYPE, "../0.jpg"),
+            ("sub/2.seg.png", tarfile.SYMTYPE, "../0.seg.png"),
+            ("3.jpg", tarfile.SYMTYPE, "gone.jpg"),
+            ("4.jpg", tarfile.FIFOTYPE, ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    return path
+
+
+def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
+    linked(tmp_path / "tars" / "s.tar")
+    outcome = run(None, tmp_path / "tars", tmp_path / "out")
+    assert sorted(outcome.images) == ["s.tar#0.jpg", "s.tar#1.jpg", "s.tar#sub/2.jpg"]
+    assert [(binary.decode(row["mask_rle"]) == SQUARE).all() for row in outcome.masks] == [True] * 3
+    said = outcome.said("unread")
+    assert said == {"a link to what is no file in the tar": ["s.tar#3.jpg"], "no file": ["s.tar#4.jpg"]}
+    assert read_image(Store(str(tmp_path / "tars")), "s.tar#sub/2.jpg") == PHOTO
+
+
+def test_masks_of_an_image_that_is_not_there_are_no_photographs(tmp_path: Path) -> None:
+    tar(
+        tmp_path / "tars" / "s.tar", [("0.jpg", PHOTO), ("0.seg.png", MASK), ("1.seg.png", MASK), ("photo_gt.png", PNG)]
+    )
+    outcome = run(None, tmp_path / "tars", tmp_path / "out")
+    assert sorted(outcome.images) == ["s.tar#0.jpg", "s.tar#photo_gt.png"]
+    assert outcome.said("unread") == {"a member without an image": ["s.tar#1.seg.png"]}
+
+
+@pytest.mark.parametrize("cut", ["a member", "a header", "damage"])
+def test_a_tar_that_was_cut_where_a_member_begins_is_told(tmp_path: Path, cut: str) -> None:
+    """tarfile takes what it cannot read for the end."""
+    whole = tar(tmp_path / "tars" / "s.tar", [(f"{n}.{end}", data) for n in range(3) for end, data in PAIR])
+    with tarfile.open(whole) as archive:
+        third = archive.getmembers()[2].offset
+    data = whole.read_bytes()
+    ends = {"a member": data[:third], "a header": data[: third + 300], "damage": data[:third] + b"x" * 512}
+    whole.write_bytes(ends[cut] + (data[third + 512 :] if cut == "damage" else b""))
+    tar(tmp_path / "tars" / "t.tar", [("9.jpg", PHOTO), ("9.seg.png", MASK)])
+    outcome = run(None, tmp_path / "tars", tmp_path / "out")
+    assert sorted(outcome.images) == ["s.tar#0.jpg", "t.tar#9.jpg"]
+    [(why, names)] = outcome.said("unread").items()
+    assert ("without a mark at its end" in why) == (cut == "a member")
+    assert names == ["s.tar"]
+    if cut != "a member":
+        with pytest.raises(RefusedError, match=rf"s.tar is damaged, or was cut, at byte {third:,}"):
+            run(None, whole, tmp_path / "alone")
 
 
 def test_members_of_no_use_are_named(tmp_path: Path) -> None:
