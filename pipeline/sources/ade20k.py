@@ -113,7 +113,7 @@ def _objects(store: Store, path: str) -> _Objects:
     own = _LEVEL.sub("", path).removesuffix(SEGMENTS)
     for ending, parse_text in ((TEXT, _of_text), (DOCUMENT, _of_document)):
         try:
-            return parse_text(store.read(f"{own}{ending}")[:MAX_TEXT_BYTES].decode("utf-8", "replace"))
+            return parse_text(store.read(f"{own}{ending}")[:MAX_TEXT_BYTES].decode("utf-8-sig", "replace"))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             continue
     return _Objects()

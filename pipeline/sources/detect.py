@@ -33,7 +33,7 @@ COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|zip|gz|zst|bz2|xz|7z)$", re.IGNORECASE
 PICKLED = re.compile(r"\.(pkl|pickle|pt|pth)$", re.IGNORECASE)
 BY_CONTENT = {".parquet": "parquet", ".tar": "webdataset", ".txt": "yolo", ".npy": "cam", ".npz": "cam"}
 """Of folders: what these files are."""
-SAMPLED_TEXTS = 8
+SAMPLED_TEXTS, SAMPLED_LINES = 8, 20
 
 
 def detect(masks_uri: str, access: Access | None = None, images_uri: str | None = None) -> str:
@@ -109,7 +109,7 @@ def _fitting(paths: Sequence[str], store: Store) -> dict[str, str]:
             found.setdefault(source, path)
     for source, path in contents.of_documents(paths, store):
         found.setdefault(source, path)
-    if "yolo" in found and not _are_labels([path for path in paths if path.endswith(".txt")], store):
+    if "yolo" in found and not _are_labels([path for path in paths if path.lower().endswith(".txt")], store):
         del found["yolo"]
     return _settled(found, paths, store)
 
@@ -141,11 +141,14 @@ def _are_labels(paths: Sequence[str], store: Store) -> bool:
     """Whether text files hold lines of numbers, as YOLO's do."""
     for path in [path for path in paths if yolo.beside(path) is None][:SAMPLED_TEXTS]:
         try:
-            lines = store.read(path)[: 1 << 16].decode("utf-8", "replace").splitlines()
+            lines = store.read(path)[: 1 << 16].decode("utf-8-sig", "replace").splitlines()[:SAMPLED_LINES]
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             continue
-        if words := next((line.split() for line in lines if line.strip()), None):
-            return len(words) >= 5 and all(yolo.loose_float(word) is not None for word in words)
+        if found := [line.split() for line in lines if line.strip()]:
+            if any(yolo.loose_float(word) is None for words in found for word in words):
+                return False
+            if any(len(words) >= 5 for words in found):
+                return True
     return False
 
 

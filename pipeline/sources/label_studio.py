@@ -3,8 +3,9 @@
 https://labelstud.io/guide/task_format. Brush (run lengths), polygon, rectangle and ellipse regions, in percent of the
 image's sides; turned ones too. Key points and whatever is no region of an image are named as not read. Of a task, the
 newest annotation that was not cancelled counts, and where there is none, its newest prediction; the others are named.
-Option of this source:
+Options of this source:
     from=annotations|predictions|all    these alone; `all`: every annotation of a task
+    image=KEY                           of a task's `data`, of which image the regions are, where it has several
 A mask's source id is its region's. An image's name is the task's `image_uri` (of this project's export), else the end
 of its address that is a path in --images, with or without the prefix that an upload gets.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import RefusedError
 from pipeline.sources import annotated, documents, json_stream, regions
@@ -23,6 +24,7 @@ from pipeline.sources.fields import as_flag, as_id, as_list, as_name, brief_valu
 from pipeline.sources.names import decoded
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, SourceInput
 
+CURE = "--source label-studio:image=KEY"
 CHOICES = ("annotations", "predictions", "all")
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 TASK_FIELDS = frozenset(("id", "data", "annotations", "completions", "predictions", "drafts"))
@@ -39,11 +41,20 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
         yield from documents.scan(given, form)
 
 
-def parse(options: Mapping[str, str]) -> str | None:
-    """Which of a task's results are taken; None: a person's, else a model's. Raises RefusedError."""
-    chosen = options.get("from")
-    if not options.keys() <= {"from"} or (chosen is not None and chosen not in CHOICES):
-        raise RefusedError(f"source label-studio takes from={'|'.join(CHOICES)}, not {dict(options)}")
+class Chosen(NamedTuple):
+    """results: which of a task's are taken, "" for a person's, else a model's. image: the key of the image in a task's
+    data, "" for the only one.
+    """
+
+    results: str
+    image: str
+
+
+def parse(options: Mapping[str, str]) -> Chosen:
+    """Raises RefusedError."""
+    chosen = Chosen(options.get("from", ""), options.get("image", ""))
+    if not options.keys() <= {"from", "image"} or chosen.results not in ("", *CHOICES):
+        raise RefusedError(f"source label-studio takes from={'|'.join(CHOICES)} and image=KEY, not {dict(options)}")
     return chosen
 
 
@@ -58,7 +69,7 @@ def _is_min(found: list[Any]) -> bool:
     return bool(found) and all(isinstance(one, dict) and "original_width" in one for one in found)
 
 
-def _tasks(given: SourceInput, chosen: str | None) -> Iterator[Annotated]:
+def _tasks(given: SourceInput, chosen: Chosen) -> Iterator[Annotated]:
     file = given.masks_uri.rpartition("/")[2]
     number, whole = 0, dict[str, Any]()
     for key, entry in json_stream.entries(given.masks_uri, given.access):
@@ -88,12 +99,17 @@ def _collect(whole: dict[str, Any], key: str, entry: Any) -> None:
         whole[key] = entry
 
 
-def _task(task: Content, where: str, given: SourceInput, chosen: str | None) -> Annotated:
+def _task(task: Content, where: str, given: SourceInput, chosen: Chosen) -> Annotated:
     if not isinstance(task.get("data"), dict):
         task = _of_min(task)
-    results = [one for source in _chosen(task, where, given, chosen) for one in as_list(source.get("result"))]
+    taken = _chosen(task, where, given, chosen.results or None)
+    results = [one for source in taken for one in as_list(source.get("result"))]
     found = regions.of(results, where, given.coverage)
-    address = _address(task["data"], results)
+    address = _address(task["data"], results, chosen.image or found.image)
+    if address is None and found.shapes:
+        keys = ", ".join(_addresses(task["data"]))
+        raise RefusedError(f"{where} has several images ({keys}), and nothing says of which its regions are: {CURE}")
+    address = address or ""
     given.coverage.take(where, "task")
     height, width = found.size_hw or (None, None)
     kept = {name: value for name, value in task["data"].items() if value != address and name != "image_uri"}
@@ -162,13 +178,24 @@ def _entries(task: Content, keys: tuple[str, ...], where: str, given: SourceInpu
     return found
 
 
-def _address(data: Content, results: list[Any]) -> str:
-    """The image's address: of the key that a result names, else the first that looks like an image's."""
+def _address(data: Content, results: list[Any], image: str) -> str | None:
+    """The image's address: of the key that a result names, or that is called as the image's tag, else the only one that
+    looks like an image's; None where several do. image: the tag, or the key that was asked for.
+    """
     keys = [as_name(one.get("source")).lstrip("$") for one in results if isinstance(one, dict)]
     texts = {name: value for name, value in data.items() if isinstance(value, str)}
-    named = next((texts[key] for key in keys if key in texts), None)
-    looks = (value for value in texts.values() if _path(value).lower().endswith(tuple(IMAGE_SUFFIXES)))
-    return named or next(looks, None) or next(iter(texts.values()), "")
+    if (named := next((texts[key] for key in (*keys, image) if key in texts), None)) is not None:
+        return named
+    looks = _addresses(data)
+    if len(set(looks.values())) > 1:
+        return None
+    return next(iter(looks.values()), None) or next(iter(texts.values()), "")
+
+
+def _addresses(data: Content) -> dict[str, str]:
+    """Those of a task's data that look like an image's, by their keys."""
+    texts = {name: value for name, value in data.items() if isinstance(value, str) and name != "image_uri"}
+    return {name: value for name, value in texts.items() if _path(value).lower().endswith(tuple(IMAGE_SUFFIXES))}
 
 
 def _path(address: str) -> str:

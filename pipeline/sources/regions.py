@@ -1,4 +1,4 @@
-"""Label Studio's results -> shapes. Results of one id are one region: its geometry, its label, its attributes. Pure.
+"""Label Studio's results -> shapes. Results of one id and place are one region: its geometry, label, attributes. Pure.
 
 https://labelstud.io/guide/task_format and the tags' pages. x, y, width, height and radii are in percent of the image's
 sides; a rectangle is turned clockwise about its first corner, an ellipse about its centre, which its x and y are.
@@ -6,8 +6,9 @@ sides; a rectangle is turned clockwise about its first corner, an ellipse about 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,15 +33,19 @@ WHY_NOT = {
     "sequence": "a region of a video",
     "start": "a region of a text or a sound",
 }
+GEOMETRY = ("points", "rle", "x", "y", "width", "height", "radiusX", "radiusY", "rotation")
 CUT = 128
 Result = Mapping[str, Any]
 
 
 @dataclass
 class Regions:
-    """What results hold. of_image: what is said of the image as a whole, by the name of its tag."""
+    """What results hold. of_image: what is said of the image as a whole, by the name of its tag; image: the name of the
+    tag that shows the image, as the regions have it.
+    """
 
     shapes: list[Shape] = field(default_factory=list)
+    image: str = ""
     size_hw: tuple[int, int] | None = None
     of_image: dict[str, Any] = field(default_factory=dict)
 
@@ -56,21 +61,42 @@ def of(results: Sequence[Any], where: str, coverage: Coverage) -> Regions:
             leave(f"{where}, result {number}", said, brief_value(result), kind="result")
             continue
         found.size_hw = found.size_hw or _size(result)
-        by_id.setdefault(as_id(result.get("id", f"#{number}")), []).append(result)
-    places = (one for group in by_id.values() for one in group if _kind(one) in KINDS.values())
+        own_id = f"#{number}" if result.get("id") is None else as_id(result["id"])
+        by_id.setdefault(own_id, []).append(result)
+    regions = [pair for own_id, group in by_id.items() for pair in _apart(own_id, group)]
+    places = (one for _, group in regions for one in group if _has_area(one))
     images = Counter(as_name(one.get("to_name")) for one in places).most_common(1)
-    for own_id, group in by_id.items():
-        _take(own_id, group, found, f"{where}, region {own_id}", coverage, images[0][0] if images else "")
+    found.image = images[0][0] if images else ""
+    for own_id, group in regions:
+        _take(own_id, group, found, f"{where}, region {own_id}", coverage)
     return found
+
+
+def _apart(own_id: str, group: list[Result]) -> Iterator[tuple[str, list[Result]]]:
+    """The regions that share an id, as a model writes them: of each place one, with what is said of all of them."""
+    places: dict[str, list[Result]] = {}
+    for one in filter(_has_area, group):
+        place = [one.get("to_name"), *(one["value"].get(name) or 0 for name in GEOMETRY)]
+        places.setdefault(json.dumps(place, default=str), []).append(one)
+    if len(places) <= 1:
+        yield own_id, group
+        return
+    rest = [one for one in group if not _has_area(one)]
+    for number, same in enumerate(places.values(), 1):
+        yield own_id if number == 1 else f"{own_id}#{number}", same + rest
+
+
+def _has_area(result: Result) -> bool:
+    return _kind(result) in KINDS.values()
 
 
 def _ignoring(coverage: Coverage) -> Any:
     return lambda name, reason, _detail, kind: coverage.ignore(name, reason, kind=kind)
 
 
-def _take(own_id: str, group: Sequence[Result], found: Regions, where: str, coverage: Coverage, image: str) -> None:
-    region = next((one for one in group if _kind(one) in KINDS.values()), None)
-    if region is not None and as_name(region.get("to_name")) != image:
+def _take(own_id: str, group: Sequence[Result], found: Regions, where: str, coverage: Coverage) -> None:
+    region = next(filter(_has_area, group), None)
+    if region is not None and as_name(region.get("to_name")) != found.image:
         coverage.leave(where, "a region of another image of the task", kind="region")
     elif region is not None:
         found.shapes.append(_shape(own_id, region, group))

@@ -57,7 +57,7 @@ def _beside(path: str) -> str | None:
 
 def _classes(store: Store) -> list[str]:
     try:
-        content = json.loads(store.read(META).decode("utf-8", "replace"))
+        content = json.loads(store.read(META).decode("utf-8-sig", "replace"))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return []
     entries = as_list(content.get("classes")) if isinstance(content, dict) else []

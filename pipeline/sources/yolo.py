@@ -1,8 +1,9 @@
 """YOLO segmentation: `labels/NAME.txt` for `images/NAME.jpg`, a line an object: class x1 y1 x2 y2 ..., in shares of the
 image's width and height.
 
-A line of five numbers is a box (class, centre, width, height), which becomes a prompt: its rectangle. What a tracker or
-a model adds at a line's end (confidence, track id) is no corner: it is carried as extra. The classes' names are those
+A line of five numbers is a box (class, centre, width, height), which becomes a prompt: its rectangle. So is one of
+YOLO pose, where the names' file has `kpt_shape`; its key points are carried as extra. What a tracker or a model adds at
+a line's end (confidence, track id) is no corner: it is carried, too. The classes' names are those
 of `data.yaml`, `dataset.yaml` or `classes.txt`, in the folder of labels or up to two above it. `--masks` is the folder
 of labels, the folder that has it (Ultralytics' and Roboflow's layouts too), or the .yaml in that one. A mask's source
 id is the file and the line, from 1.
@@ -40,13 +41,14 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image of the image root with its labels, then the label files that belong to no image."""
     labels = labels_folder(given.masks_uri, given.access)
     below = replace(given, masks_uri=labels)
-    names = read_names(labels, given.access, given.coverage)
+    told = next(_names_files(labels, given.access, given.coverage), ("", ""))
+    names, of_pose = read_names(*told, given.coverage), _key_point_values(*told)
     is_tracked = bool(given.coverage.decide("yolo tracks", lambda: _is_tracked(Store(labels, given.access))))
 
     def masks_of(path: str, data: bytes) -> list[PlannedMask]:
-        lines = data.decode("utf-8", "replace").splitlines()
+        lines = data.decode("utf-8-sig", "replace").splitlines()
         lines_with = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
-        return [_mask(path, number, words, names, is_tracked) for number, words in lines_with]
+        return [_mask(path, number, words, names, is_tracked, of_pose) for number, words in lines_with]
 
     yield from files.scan(below, {".txt"}, masks_of, images_without_files=True, beside=beside)
     if walks.location(labels) != walks.location(_folder_of(given.masks_uri)):
@@ -90,25 +92,39 @@ def _account_for_the_rest(given: SourceInput, labels: str) -> None:
             given.coverage.leave(file.path, "no part of YOLO's layout")
 
 
-def read_names(labels: str, access: Access, coverage: Coverage) -> dict[int, str]:
+def read_names(name: str, text: str, coverage: Coverage) -> dict[int, str]:
     """Class index -> name; empty where no file tells. What of it cannot be read is named."""
+    names, fault = _names(text.splitlines()) if name.endswith(".txt") else _yaml_names(text)
+    if fault:
+        coverage.leave(f"{name}: names", "names of classes that cannot be read", fault, "names")
+    return names
+
+
+def _key_point_values(name: str, text: str) -> int:
+    """How many numbers of key points stand behind the box of a line; 0 where the labels are not of YOLO pose."""
+    try:
+        content = yaml.safe_load(text) if name.endswith((".yaml", ".yml")) else None
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return 0
+    shape = content.get("kpt_shape") if isinstance(content, dict) else None
+    sides = [as_int(side) or 0 for side in shape] if isinstance(shape, list) else []
+    return sides[0] * sides[1] if len(sides) == 2 else 0
+
+
+def _names_files(labels: str, access: Access, coverage: Coverage) -> Iterator[tuple[str, str]]:
+    """Files of class names: name and text, the nearest first."""
     folder = labels
     for _ in range(3):
         for name in NAME_FILES:
             if coverage.is_ignored(name):
                 continue
             try:
-                text = Store(folder, access).read(name)[:MAX_NAMES_BYTES].decode("utf-8", "replace")
+                yield name, Store(folder, access).read(name)[:MAX_NAMES_BYTES].decode("utf-8-sig", "replace")
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            names, fault = _names(text.splitlines()) if name.endswith(".txt") else _yaml_names(text)
-            if fault:
-                coverage.leave(f"{name}: names", "names of classes that cannot be read", fault, "names")
-            return names
         folder = folder.rpartition("/")[0]
         if not folder or folder.endswith(("/", ":")):
             break
-    return {}
 
 
 def _names(found: Mapping[Any, Any] | Sequence[Any]) -> tuple[dict[int, str], str]:
@@ -136,20 +152,32 @@ class _Line:
     extra: dict[str, Any]
 
 
-def _mask(path: str, number: int, words: list[str], names: Mapping[int, str], is_tracked: bool) -> PlannedMask:
+def _mask(
+    path: str, number: int, words: list[str], names: Mapping[int, str], is_tracked: bool, of_pose: int
+) -> PlannedMask:
     source_id = f"{stem(path)}#{number}"
     where = f"line {number} of {path}"
     category = as_int(as_float(words[0]))
     if category is None or any(loose_float(word) is None for word in words):
         detail = f"no numbers: {where} begins {' '.join(words)[:40]!r}"
         return PlannedMask(source_id, -1, "", files.UNREADABLE, detail)
-    line = _parse(words, is_tracked)
+    line = _with_key_points(words, of_pose) or _parse(words, is_tracked)
     detail = _fault(line, where)
     text = files.UNREADABLE if detail else json.dumps({"normalized": [_corners(line.points)]}, separators=(",", ":"))
     if not detail and len(line.points) == BOX_VALUES:
         detail = shapes.BOX
     extra = json.dumps(line.extra) if line.extra else ""
     return PlannedMask(source_id, category, names.get(category, ""), text, detail, extra=extra)
+
+
+def _with_key_points(words: Sequence[str], of_pose: int) -> _Line | None:
+    """A line of YOLO pose, perhaps with a confidence behind it; None for any other."""
+    values = [float(word) for word in words[1:]]
+    behind = len(values) - BOX_VALUES - of_pose
+    if not of_pose or behind not in (0, 1):
+        return None
+    extra = {"keypoints": values[BOX_VALUES : BOX_VALUES + of_pose]} | ({"confidence": values[-1]} if behind else {})
+    return _Line(values[:BOX_VALUES], extra)
 
 
 def _parse(words: Sequence[str], is_tracked: bool) -> _Line:
@@ -205,10 +233,10 @@ def _is_integer(word: str) -> bool:
 
 def _is_tracked(store: Store) -> bool:
     """Whether lines of the first files end in track ids that are plainly none of the corners."""
-    labels = [path for path in walks.some(store, LOOKED_AT) if path.endswith(".txt") and beside(path) is None]
+    labels = [path for path in walks.some(store, LOOKED_AT) if path.lower().endswith(".txt") and beside(path) is None]
     for path in labels[:SAMPLED]:
         try:
-            lines = store.read(path).decode("utf-8", "replace").splitlines()
+            lines = store.read(path).decode("utf-8-sig", "replace").splitlines()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             continue
         if any(

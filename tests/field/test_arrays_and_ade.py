@@ -181,3 +181,34 @@ def test_an_image_without_an_object(tmp_path: Path) -> None:
     assert outcome.images["a.jpg"]["masks"] == 0
     with pytest.raises(RefusedError, match="layout"):
         parse("stacks:layout=x")
+
+
+def npz(**arrays: Any) -> bytes:
+    data = io.BytesIO()
+    np.savez(data, **arrays)
+    return data.getvalue()
+
+
+def test_every_array_of_a_stack_is_read_or_named(tmp_path: Path) -> None:
+    """Arrays without names, as `numpy.savez(file, *masks)` writes them; masks beside masks; labels for others."""
+    several = {f"arr_{number}": one for number, one in enumerate((LEFT, RIGHT, SMALL))}
+    masks = np.stack([LEFT, RIGHT])
+    files = {
+        "a": npz(**several),
+        "b": npz(masks=masks, masks_b=SMALL[None], boxes=np.zeros((2, 4))),
+        "c": npz(masks=masks, labels=np.array(["cat", "dog", "cow"])),
+        "d": npz(arr_0=masks, arr_1=np.array([3, 4])),
+        "e": npz(arr_0=LEFT, arr_1=RIGHT[:20]),
+    }
+    put_images(tmp_path / "images", *(f"{name}.jpg" for name in files))
+    for name, data in files.items():
+        put(tmp_path / "masks" / f"{name}.npz", data)
+    rows = {row["source_mask_id"]: row for row in run(tmp_path / "images", tmp_path / "masks", tmp_path / "out").masks}
+    for number, one in enumerate((LEFT, RIGHT, SMALL)):
+        assert (binary.decode(rows[f"a#{number}"]["coarse_rle"]) == one).all()
+    assert rows["b#masks_b"]["detail"] == "unreadable: array masks_b, beside the masks that are read"
+    assert rows["c#1"]["detail"] == "labels: (3,) for 2 masks, not used"
+    assert rows["d#0"]["detail"] == "arr_1: (2,) for 2 masks, not used"
+    assert "arrays of different sizes" in rows["e"]["detail"]
+    assert {name for name, row in rows.items() if row["reason"] == "mask_unreadable"} == {"b#masks_b", "e"}
+    assert len(rows) == 3 + 3 + 2 + 2 + 1

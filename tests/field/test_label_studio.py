@@ -227,3 +227,44 @@ def test_no_field_stops_a_plan(tmp_path: Path) -> None:
 
 def test_the_own_export_comes_back(tmp_path: Path) -> None:
     check_own_export_comes_back(tmp_path, "label-studio", "tasks.json")
+
+
+def box(x: float, label: str) -> Row:
+    return {"x": x, "y": 25, "width": 10, "height": 50, "rotation": 0, "rectanglelabels": [label]}
+
+
+@pytest.mark.parametrize("own_id", ["result1", None])
+def test_regions_that_a_model_gave_one_id_are_apart(tmp_path: Path, own_id: str | None) -> None:
+    results = [
+        {**region("rectanglelabels", box(x, label)), "id": own_id}
+        for x, label in ((5, "cat"), (40, "dog"), (70, "cow"))
+    ]
+    found = outcome(tmp_path, {"data": {"image": "a.jpg"}, "predictions": [{"result": results}]})
+    assert sorted(row["category"] for row in found.masks) == ["cat", "cow", "dog"]
+    assert len({row["mask_id"] for row in found.masks}) == 3
+    assert found.scan["unread"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "tag", "planned"),
+    [
+        ("", "second", "b.jpg"),
+        (":image=second", "img2", "b.jpg"),
+        (":image=first", "img2", "a.jpg"),
+        ("", "img2", None),
+    ],
+)
+def test_of_several_images_the_one_that_is_said(tmp_path: Path, options: str, tag: str, planned: str | None) -> None:
+    put_images(tmp_path / "images", "a.jpg", "b.jpg")
+    data = {"first": "/data/upload/1/a.jpg", "second": "/data/upload/1/b.jpg"}
+    path = put(
+        tmp_path / "t.json",
+        [{"data": data, **task(region("polygonlabels", POLYGON, "r", to_name=tag), image="")} | {"data": data}],
+    )
+    if planned is None:
+        with pytest.raises(RefusedError, match=r"task 1 has several images \(first, second\).*label-studio:image=KEY"):
+            run(tmp_path / "images", path, tmp_path / "out", f"label-studio{options}")
+        return
+    found = run(tmp_path / "images", path, tmp_path / "out", f"label-studio{options}")
+    assert [row["image_id"] for row in found.masks] == [planned]
+    assert found.scan["unread"] == 0

@@ -110,3 +110,24 @@ def test_ultralytics(tmp_path: Path, images: str, masks: str) -> None:
     outcome = run(tmp_path / "set" / images, tmp_path / "set" / masks, tmp_path / "out", source)
     row = outcome.only()
     assert (row["category"], row["decision"], outcome.scan["unread"]) == ("cat", "refined", 0)
+
+
+def test_labels_of_pose_are_boxes_with_key_points(tmp_path: Path) -> None:
+    points = [0.3, 0.4, 0.5, 0.6, 0.7, 0.2]
+    put_images(tmp_path / "set" / "images", "a.jpg")
+    put(tmp_path / "set" / "labels" / "a.txt", f"0 0.5 0.5 0.5 0.5 {' '.join(map(str, points))}\n")
+    put(tmp_path / "set" / "data.yaml", "kpt_shape: [3, 2]\nnames: [person]\n")
+    outcome = run(tmp_path / "set" / "images", tmp_path / "set", tmp_path / "out")
+    assert (outcome.pixels()["a#1"] == square()).all()
+    assert json.loads(outcome.only()["extra"]) == {"keypoints": points}
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.TXT"])
+def test_files_of_windows(tmp_path: Path, name: str) -> None:
+    """A byte order mark, and a line without corners first."""
+    put_images(tmp_path / "images", "a.jpg")
+    put(tmp_path / "masks" / name, f"0\r\n0 {POLYGON}\r\n".encode("utf-8-sig"))
+    put(tmp_path / "masks" / "classes.txt", "cat\r\n".encode("utf-8-sig"))
+    outcome = run(tmp_path / "images", tmp_path / "masks", tmp_path / "out")
+    assert {row["category"] for row in outcome.masks} == {"cat"}
+    assert (outcome.pixels()["a#2"] == square()).all()
