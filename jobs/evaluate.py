@@ -12,7 +12,7 @@ from jobs import console
 from pipeline.errors import RefusedError
 from pipeline.evaluation import plots, report, show, summary
 from pipeline.evaluation.detections import compare
-from pipeline.evaluation.inputs import TruthIds, read_image_list
+from pipeline.evaluation.inputs import TruthIds, read_image_list, unknown_images
 from pipeline.evaluation.paired import paired
 from pipeline.evaluation.precision import COCO_DETECTIONS
 from pipeline.storage import Access, split_uri
@@ -20,6 +20,7 @@ from pipeline.storage.preflight import check_writable
 from pipeline.words import plural
 
 STDOUT = "-"
+SHOWN_IMAGES = 3
 
 
 def evaluate(
@@ -90,6 +91,7 @@ def evaluate(
     Coarse masks, always refining, the labels that the gate kept and the best
     possible gate stand side by side. Gains are paired, with 95 % intervals
     from resampling images. The ground truth may be a sample of the labels.
+    Exit code 3: --images names some that the ground truth does not have.
 
     Examples:
 
@@ -116,6 +118,7 @@ def evaluate(
     if json_out is not None and json_out != STDOUT:
         check_writable(split_uri(json_out, access)[0])
     tree: summary.Tree = {}
+    unknown = unknown_images(read_image_list(images, access), ground_truth, access) if images is not None else []
     if not only_detections:
         with console.err.doing("reading and pairing masks"):
             pairs = paired(predictions, ground_truth, coarse, images, access, TruthIds(truth_ids, truth_source))
@@ -130,6 +133,12 @@ def evaluate(
     if plots_to is not None:
         for path in plots.draw(tree, measures, plots_to):
             console.err.tell(f"wrote {path}")
+    if unknown:
+        named = ", ".join(unknown[:SHOWN_IMAGES]) + (", ..." if len(unknown) > SHOWN_IMAGES else "")
+        console.err.tell(
+            f"--images: the ground truth does not have {plural(len(unknown), 'image')} of the list: {named}"
+        )
+        raise typer.Exit(3)
 
 
 def _detections(

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from pipeline.corrections import patch_file
+from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri
 from pipeline.storage.preflight import check_writable
 from pipeline.words import plural
@@ -69,11 +71,14 @@ def findings(
     which only a person adds and gives a class; masks that look like another class
     are told by what the others of their class look like.
 
+    Exit code 3: masks could not be read, or images not be shown to the model.
+
     Example: relabel findings s3://bucket/refined --as-patches patches.json
     """
-    access = Access(endpoint_url)
+    access, before = Access(endpoint_url), dict[str, str]()
     if as_patches is not None:
         check_writable(split_uri(as_patches, access)[0])
+        before = _judged(as_patches, access)
     with console.err.doing("looking at masks" if with_model is None else "loading the model"):
         from pipeline.findings import by_model, show  # it takes a second to import
         from pipeline.findings.find import Asked, find
@@ -99,9 +104,30 @@ def findings(
         )
     if as_patches is not None:
         store, name = split_uri(as_patches, access)
-        store.put(name, show.as_patches(looked.table, as_patches, min_certainty, accept_above))
+        written = show.as_patches(looked.table, as_patches, min_certainty, accept_above)
+        if lost := patch_file.lost(before, written, as_patches):
+            what = f"{plural(lost, 'verdict')} that somebody gave would be lost"
+            raise RefusedError(f"--as-patches {as_patches}: {what}: bring them (`relabel patch`), or name another file")
+        store.put(name, written)
         console.out.tell(
             f"wrote {as_patches}: {'fill in `verdict` (yes or no), then' if looked.table.num_rows else 'empty'}"
         )
         if looked.table.num_rows:
             console.out.offer(f"apply it: relabel patch {output} --from {as_patches}")
+    if looked.unread or looked.unseen:
+        raise typer.Exit(3)
+
+
+def _judged(uri: str, access: Access) -> dict[str, str]:
+    """What somebody has said in the file of patches that is there, by finding. Raises RefusedError for another file."""
+    store, name = split_uri(uri, access)
+    if not store.exists(name):
+        return {}
+    try:
+        return {
+            patch.finding_id: patch.verdict
+            for patch in patch_file.read(uri, access)
+            if patch.finding_id and patch.verdict
+        }
+    except RefusedError:
+        raise RefusedError(f"--as-patches {uri} is there, and is no file of patches: name another one") from None

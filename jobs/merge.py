@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
@@ -76,6 +76,8 @@ def merge(
         raise RefusedError(f"--output {output}: name a .json file")
     for uri in (first, second, images):
         check_readable(uri, access, "input")
+    if any(_same(uri, output) for uri in (first, second)):
+        raise RefusedError(f"--output {output} would be written over an input: name another file")
     check_writable(target)
     called = _names(names, first, second)
     own, other = (
@@ -96,6 +98,12 @@ def merge(
     console.out.tell(f"wrote {output}")
     unread = done.unread + sum(scan["unread"] for scan in done.scans)
     raise typer.Exit(3 if unread > (max_unread or 0) else 0)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether both are one file, by whatever name."""
+    first, second = Path(absolute(one)), Path(absolute(other))
+    return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
 def _names(text: str | None, first: str, second: str) -> tuple[str, str]:

@@ -102,6 +102,8 @@ class Drawing:
         self.end()
         for line in scan_table.lines(event.scan):
             console.err.tell(line)
+        if event.unmatched:
+            console.err.tell(f"method.per_category: no mask has the category {', '.join(map(repr, event.unmatched))}")
 
     def _planned(self, event: Planned) -> None:
         self.end()

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store, split_uri
 from pipeline.storage.preflight import check_writable
+from pipeline.words import plural
 
 STDOUT = "-"
 
@@ -76,7 +78,7 @@ def value(
     with console.err.doing("loading the network"):  # torch takes seconds to import
         from pipeline.dataset import open_result
         from pipeline.dataset.samples import Photos
-        from pipeline.evaluation.inputs import TruthIds, read_truth
+        from pipeline.evaluation.inputs import TruthIds, read_image_list, read_truth, unknown_images
         from pipeline.value import features as networks
         from pipeline.value import figures, objects, trials
         from pipeline.value.lessons import Settings
@@ -91,6 +93,10 @@ def value(
     with console.err.doing("loading the network"):
         network = networks.load(features, threads)
     truths = read_truth(ground_truth, access, TruthIds(truth_ids, truth_source))
+    if test and (unknown := unknown_images(read_image_list(test, access), ground_truth, access)):
+        raise RefusedError(
+            f"--test {test}: the ground truth does not have {plural(len(unknown), 'image')}: {unknown[0]}"
+        )
     tested, learned = objects.images_of(truths, test, train, access)
     chosen = objects.choose(result, truths, tested, learned, limit)
     with console.err.doing("looking at images") as status:

@@ -27,7 +27,7 @@ from pipeline.refining.pending import Share, Unsealed, left_over, pending, take_
 from pipeline.refining.retry_rounds import next_round
 from pipeline.request import Request, make_job
 from pipeline.sources import inventory as inventories
-from pipeline.sources.coverage import Coverage
+from pipeline.sources.coverage import OTHERS, Coverage
 from pipeline.sources.walks import regular
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.listing import hashed, listing
@@ -138,9 +138,15 @@ def plan_increment(request: Request, on_event: OnEvent, connect: Callable[[], Cl
             flow=flow,
         )
         scan = record(output, given, request.source, request.hold(on_event))
-    on_event(Covered(scan))
+    on_event(Covered(scan, _unmatched(request, covered)))
     on_event(planned)
     return planned
+
+
+def _unmatched(request: Request, covered: Coverage) -> tuple[str, ...]:
+    """Categories that the method treats apart, and that no mask of the input has; none where not all were counted."""
+    names = {name for _, name in covered.categories}
+    return () if OTHERS in names else tuple(sorted(request.config.method.per_category.keys() - names))
 
 
 def _listing(

@@ -93,6 +93,13 @@ def read(uri: str, access: Access) -> list[Patch]:
     return [_patch(entry, number, uri) for number, entry in enumerate(entries)]
 
 
+def lost(before: Mapping[str, str], data: bytes, uri: str) -> int:
+    """How many verdicts, by finding, are not in what is to be the file `uri`."""
+    entries = _of_parquet(data, uri) if uri.lower().endswith(PARQUET) else _of_json(data, uri)
+    now = {entry.get("finding_id"): entry.get("verdict") for entry in entries}
+    return sum(now.get(name) != verdict for name, verdict in before.items())
+
+
 def write(rows: Sequence[Mapping[str, Any]], uri: str) -> bytes:
     """Rows of SCHEMA, of which columns may be missing, as the file that `uri` is: JSON with a line each, or Parquet."""
     if uri.lower().endswith(PARQUET):

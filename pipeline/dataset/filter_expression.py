@@ -8,7 +8,7 @@
                | column ["not"] "between" value "and" value
                | column ["not"] "like" text              where % stands for any text and _ for one character
                | column "is" ["not"] "null"
-    value      = number | 'text', a quote in it doubled
+    value      = number | 'text', a quote in it doubled | true | false (of crowd, as are 1 and 0)
 
 Words are case-insensitive. A row for which a comparison is unknown (null) is not taken, as in SQL.
 """
@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RefusedError
+from pipeline.storage.backoff import brief
 from schemas.records import MASKS
 
 _TOKEN = re.compile(
@@ -40,6 +41,7 @@ _COMPARE = {
     ">=": lambda column, value: column >= value,
 }
 MAX_DEPTH = 50
+_TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
 COLUMNS: dict[str, pa.DataType] = {field.name: field.type for field in MASKS if not pa.types.is_nested(field.type)}
 """The columns of a result's masks that a filter may name."""
@@ -50,8 +52,17 @@ Where: TypeAlias = pc.Expression | str | None
 
 
 def as_expression(where: Where) -> pc.Expression | None:
-    """The filter as Arrow has it. Raises RefusedError for a text that is none."""
-    return parse(where) if isinstance(where, str) else where
+    """The filter as Arrow has it. Raises RefusedError for one that masks cannot be chosen by."""
+    return parse(where) if isinstance(where, str) else where if where is None else _checked(where, MASKS, str(where))
+
+
+def _checked(expression: pc.Expression, columns: pa.Schema, said: str) -> pc.Expression:
+    """The expression, once Arrow has computed it of no row: what does not fit a column's type is told at once."""
+    try:
+        columns.empty_table().filter(expression)
+    except (pa.ArrowException, TypeError) as error:
+        raise RefusedError(f"--where {said!r}: {brief(error)}") from None
+    return expression
 
 
 def parse(text: str, columns: Mapping[str, pa.DataType] = COLUMNS) -> pc.Expression:
@@ -59,7 +70,7 @@ def parse(text: str, columns: Mapping[str, pa.DataType] = COLUMNS) -> pc.Express
     parser = _Parser(text, columns)
     expression = parser.any_of(0)
     parser.end()
-    return expression
+    return _checked(expression, pa.schema(list(columns.items())), text)
 
 
 class _Parser:
@@ -131,6 +142,8 @@ class _Parser:
             self._need("and")
             return (column >= low) & (column <= self._value(name))
         if self._take("like"):
+            if not pa.types.is_string(self._columns[name]):
+                raise RefusedError(f"--where {self._text!r}: `like` is for text, and {name} is none")
             return pc.match_like(column, self._value(name))
         return None
 
@@ -145,6 +158,11 @@ class _Parser:
 
     def _value(self, column: str) -> Value:
         kind, token = self._peek()
+        if pa.types.is_boolean(self._columns[column]):
+            if token.lower() not in _TRUTH:
+                raise self._wrong("true or false")
+            self._next += 1
+            return _TRUTH[token.lower()]
         is_text = pa.types.is_string(self._columns[column])
         if kind not in ("number", "text") or (kind == "text") != is_text:
             raise self._wrong("'text' in single quotes" if is_text else "a number")

@@ -50,7 +50,10 @@ class Result:
         return [shard.path for shard in self.manifest.shards(kind)]
 
     def masks(self, where: Where = None, columns: list[str] | None = None) -> pa.Table:
-        """Mask rows, e.g. `.masks("quality >= 0.8")`. Only the columns asked for are fetched."""
+        """Mask rows, e.g. `.masks("quality >= 0.8")`. Only the columns asked for are fetched.
+
+        Raises RefusedError for a column that there is not.
+        """
         return self._read("masks", MASKS, as_expression(where), columns)
 
     def images(self, where: pc.Expression | None = None, columns: list[str] | None = None) -> pa.Table:
@@ -103,6 +106,8 @@ class Result:
 
     def _read(self, kind: str, schema: pa.Schema, where: pc.Expression | None, columns: list[str] | None) -> pa.Table:
         names = columns or schema.names
+        if unknown := [name for name in names if name not in schema.names]:
+            raise RefusedError(f"there is no column {unknown[0]!r}; there are {', '.join(schema.names)}")
         columns_of = {name: pc.field(name) for name in names}
         with ThreadPoolExecutor(READERS) as pool:
             tables = list(pool.map(lambda path: self.store.scan(path, columns_of, where, schema), self.files(kind)))

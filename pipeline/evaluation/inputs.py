@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,13 @@ def read_image_list(spec: str, access: Access = AS_CONFIGURED) -> list[str]:
     if not isinstance(content, list) or not content:
         raise RefusedError(f"--images {spec}: not a JSON list of image file names or ids")
     return [str(name) for name in content]
+
+
+def unknown_images(names: Sequence[str], truth: str, access: Access = AS_CONFIGURED) -> list[str]:
+    """Those of a list of images, by file name or id, that the COCO file of the truth does not have."""
+    images = read_coco(truth, access)["images"]
+    known = {str(image["id"]) for image in images} | {image_name(image) for image in images}
+    return [name for name in names if name not in known]
 
 
 def read_predictions(uri: str, annotation_ids: Collection[str], access: Access = AS_CONFIGURED) -> list[Prediction]:

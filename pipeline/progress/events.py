@@ -28,9 +28,13 @@ class Planning:
 
 @dataclass(frozen=True)
 class Covered:
-    """What lies below --masks and --images, and what of it was read (planning/coverage.py)."""
+    """What lies below --masks and --images, and what of it was read (planning/coverage.py).
+
+    unmatched: categories with a way of their own (`method.per_category`) that no mask has.
+    """
 
     scan: Mapping[str, Any]
+    unmatched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from heapq import nsmallest
 from typing import Any
 
 FIRST_NAMES = 3
+OTHERS = "(others)"
 MAX_CATEGORIES = 10_000
 MASKS, IMAGES = "masks", "images"
 READ, UNREAD, IGNORED, UNNAMED, ODD = "read", "unread", "ignored", "unnamed", "odd"
@@ -135,7 +136,7 @@ class Coverage:
         """Masks of that category are in the plan."""
         key = category_id, name
         if key not in self.categories and len(self.categories) >= self._most:
-            key = -1, "(others)"
+            key = -1, OTHERS
         self.categories[key] = self.categories.get(key, 0) + masks
 
     def describe(self, name: str, entry: Any) -> None:

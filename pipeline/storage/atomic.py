@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 import tempfile
 import time
 import uuid
@@ -62,9 +63,16 @@ def swap_local(path: Path, data: bytes, version: str) -> bool:
 def local_writer(path: Path, settle: Callable[[Path, Path], object] = Path.replace) -> Iterator[BinaryIO]:
     """A file to write; readers see all of it once the context ends well, else nothing.
 
-    settle: brings the temporary file to its name.
+    settle: brings the temporary file to its name. What a link leads to is written, and the link stays; a device or a
+    pipe is written as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if settle is Path.replace:
+        if _is_special(path):
+            with path.open("wb") as file:
+                yield file
+            return
+        path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as file:
@@ -79,6 +87,15 @@ def local_writer(path: Path, settle: Callable[[Path, Path], object] = Path.repla
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether there is something of that name that cannot be replaced by a file; /dev/stdout may lead to one."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or path.parts[:2] in (("/", "dev"), ("/", "proc"))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.errors import RefusedError
 from pipeline.evaluation.measures import Floats
 from pipeline.storage import Store
 from pipeline.value.features import Features, of_windows
@@ -47,6 +48,8 @@ def material(windows: Sequence[Seen], features: Features, on_window: Callable[[i
     """Windows as features. on_window: is told how many are done."""
     lessons = [one for one in windows if isinstance(one.of, Lesson)]
     exams = [one for one in windows if isinstance(one.of, Exam)]
+    if not lessons or not exams:
+        raise RefusedError("of the images to learn from, or of those to test on, none can be read: see --images")
     maps = [_maps(own, features, on_window) for own in (lessons, exams)]
     digest = hashlib.sha256(b"".join(each.numpy().tobytes() for own in maps for each in own)).hexdigest()
     return Material(

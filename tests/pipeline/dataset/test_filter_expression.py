@@ -2,9 +2,10 @@
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from pipeline.dataset.filter_expression import parse
+from pipeline.dataset.filter_expression import as_expression, parse
 from pipeline.errors import RefusedError
 
 ROWS = pa.table(
@@ -13,6 +14,7 @@ ROWS = pa.table(
         "category": ["cat", "dog", "o'hare", None, "cat_2"],
         "area": pa.array([1, 10, 100, 1000, None], pa.int64()),
         "decision": ["refined", "kept_coarse", "failed", "review", "refined"],
+        "crowd": [True, False, None, False, False],
     }
 )
 
@@ -32,6 +34,8 @@ ROWS = pa.table(
         "category is not null and category <> 'cat'",
         "category like 'cat_%'",
         "category not like '%a%'",
+        "crowd = true",
+        "crowd <> TRUE and not crowd = false or crowd in (false, true) and area > 1",
         "decision != 'refined' and (area > -5 and (quality is null or quality >= 0.5))",
     ],
 )
@@ -62,3 +66,21 @@ def test_takes_the_rows_that_sql_takes(text: str) -> None:
 def test_refuses_in_one_line(text: str, message: str) -> None:
     with pytest.raises(RefusedError, match=message):
         parse(text)
+
+
+def test_ones_and_zeros_are_true_and_false() -> None:
+    for one, other in (("crowd = 1", "crowd = true"), ("crowd in (0)", "crowd in (false)")):
+        assert ROWS.filter(parse(one)).equals(ROWS.filter(parse(other)))
+
+
+@pytest.mark.parametrize("text", ["crowd like 'x'", "crowd = 2", "quality like 1", "crowd = 'true'", "quality = true"])
+def test_what_does_not_fit_a_column_is_refused(text: str) -> None:
+    with pytest.raises(RefusedError, match="--where"):
+        parse(text)
+
+
+def test_an_expression_of_arrows_that_does_not_fit_is_no_damage() -> None:
+    assert as_expression(pc.field("quality") > 0.5) is not None
+    for wrong in (pc.field("crowd") > 1, pc.field("nosuch") == 1):
+        with pytest.raises(RefusedError, match="--where"):
+            as_expression(wrong)
