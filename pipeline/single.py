@@ -191,7 +191,7 @@ def read_mask(mask: ImageLike, size_hw: tuple[int, int]) -> Mask:
 
 def _read_labels(mask: str | Path) -> npt.NDArray[np.integer]:
     try:
-        return read_label_image(_read(mask, "mask"))
+        return read_label_image(_read(mask, "mask"), greys=True)
     except MaskError as error:
         raise MaskError(error.reason, f"{mask}: {error.detail}") from None
 

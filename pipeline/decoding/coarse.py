@@ -6,8 +6,10 @@
     {"file": "relative/path.png", "value": 3 or null}  pixels of a mask image equal to `value`, or all that are set
     {"file": ..., "value": null, "cut": 128}           pixels of that level and more: a mask with soft edges
     {"file": ..., "value": 70000, "packed": true}      as `value`, where that is always R + 256 G + 65536 B
+    {"file": ..., "value": 170, "greys": true}         as `value`, of the greys of a palette instead of its indices
     {"normalized": [[x1, y1, ...], ...]}               polygons in shares of the image's width and height
-    {"file": ..., "value": null, "fit": true}          as above, of a file that may have another size than its image
+    {"file": ..., "value": null, "fit": true}          as above, of a file that may have another size than its image,
+                                                       and the greys of a palette, as below
     {"pairs": "1 3 10 5", "order": "columns"}          starts and lengths of runs, from 1, by columns or rows
     {"file": ..., "channel": 3, "cam": {...}}          pixels where that channel of class scores wins (`cams.py`)
 """
@@ -77,13 +79,13 @@ class UnusableMaskError(MaskError):
         self.rle = rle
 
 
-def read_label_image(data: bytes, packed: bool = False) -> Labels:
+def read_label_image(data: bytes, packed: bool = False, greys: bool = False) -> Labels:
     """A mask image -> (H, W) labels, read-only: palette indices, grey values, or packed RGB where they differ.
 
-    packed: RGB is R + 256 G + 65536 B even where the three are equal. A mask with soft edges is 0 and 1. Raises
-    MaskError when it cannot be decoded.
+    packed, greys: as of `label_image.read`. A mask with soft edges is 0 and 1. Raises MaskError when it cannot be
+    decoded.
     """
-    found = label_image.read(data, packed)
+    found = label_image.read(data, packed, greys)
     return found.labels if found.cut is None else found.mask().astype(np.uint8)
 
 
@@ -136,7 +138,8 @@ def _from_file(content: dict[str, Any], size_hw: tuple[int, int], files: MaskFil
         return binary.encode(
             cams.class_map(cams.read(data, rule.layout).scores, rule, size_hw) == content["channel"] + 1
         )
-    labels, value = label_image.read(data, bool(content.get("packed"))).labels, content.get("value")
+    image = label_image.read(data, bool(content.get("packed")), bool(content.get("greys", content.get("fit"))))
+    labels, value = image.labels, content.get("value")
     if "cut" in content:
         return _encoded(labels >= int(content["cut"]), content, size_hw)
     return _encoded(labels != 0 if value is None else labels == int(value), content, size_hw)

@@ -5,19 +5,19 @@ What is understood:
     an annotation: one of these under `segmentation`, `rle`, `mask`, ..., with `category_id`, `label`, `id`, ...
     a list of any of these; a struct of lists, one list a field; a struct that has such a list (`annotations`, ...)
     JSON text of any of these
-A PNG that is black and white is one mask; of others each value is one, and its category id; 255 is void. An annotation
-with a box alone is the box's rectangle, as in COCO.
+A PNG that is black and white is one mask; of others each value is one, and its category id; 255 may be void, which is
+told (see `void.py`). An annotation with a box alone is the box's rectangle, as in COCO.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pipeline.decoding import label_image
-from pipeline.decoding.label_image import LabelImage
+from pipeline.decoding import label_image, void
+from pipeline.decoding.label_image import VOID, LabelImage
 from pipeline.errors import MaskError
 from pipeline.masks import binary
 from pipeline.sources import coco, png
@@ -42,7 +42,6 @@ PLURALS = {
     "bboxes": "bbox",
     "boxes": "bbox",
 }
-VOID = 255
 MAX_DEPTH = 4
 
 
@@ -54,12 +53,19 @@ class _Geometry(NamedTuple):
     detail: str = ""
 
 
+def _to_nobody(_what: str) -> None:
+    """Nobody asks what is odd."""
+
+
 @dataclass(frozen=True)
 class Cells:
-    """How cells are read. names: of category ids; files: the mask images that cells may name, None for none."""
+    """How cells are read. names: of category ids; files: the mask images that cells may name, None for none; tell: is
+    told what is odd about a mask image, where its masks do not say so in their details.
+    """
 
     names: Mapping[int, str] = field(default_factory=dict)
     files: MaskFiles | None = None
+    tell: Callable[[str], None] = _to_nobody
 
     def masks_in(self, cell: Any, prefix: str, depth: int = 0) -> list[PlannedMask]:
         """The masks of one image's cell. prefix: of the source ids of masks that have none."""
@@ -115,7 +121,7 @@ class Cells:
         if isinstance(cell, Mapping) and _is_png(cell):
             cell = cell.get("bytes") or cell.get("path")
         if isinstance(cell, bytes):
-            yield from _of_image(cell)
+            yield from self._of_image(cell)
         elif isinstance(cell, Mapping) and "counts" in cell:
             counts = cell["counts"].decode("ascii", "replace") if isinstance(cell["counts"], bytes) else cell["counts"]
             yield _Geometry(json.dumps({"size": cell.get("size"), "counts": counts}, separators=(",", ":")))
@@ -128,19 +134,28 @@ class Cells:
         else:
             yield _Geometry(UNREADABLE, detail=f"no mask: {brief_value(cell)} where a mask should be")
 
+    def _of_image(self, data: bytes) -> Iterator[_Geometry]:
+        try:
+            image = label_image.read(data, greys=True)
+        except MaskError as error:
+            yield _Geometry(UNREADABLE, detail=f"unreadable: {error.detail}")
+            return
+        has_void = void.is_void(image)
+        for what in png.odd_of(image, has_void):
+            self.tell(what)
+        yield from _of_labels(image, has_void)
+
     def _of_file(self, name: str, files: MaskFiles) -> Iterator[_Geometry]:
         data, path = files.read(name), files.path(name)
         if data is None:
             text = json.dumps({"file": path, "value": None})
             yield _Geometry(text, detail=f"no file: {name}, which the row names, is not there")
             return
-        for mask in png.masks_of_file(path, data):
+        found = png.masks_of_file(path, data)
+        for what in found.odd:
+            self.tell(what)
+        for mask in found.masks:
             yield _Geometry(mask.geometry, json.loads(mask.geometry)["value"], mask.detail)
-
-
-def masks_in(cell: Any, prefix: str, names: Mapping[int, str]) -> list[PlannedMask]:
-    """As `Cells.masks_in`, of cells that name no files."""
-    return Cells(names).masks_in(cell, prefix)
 
 
 def category_of(cell: Mapping[str, Any], names: Mapping[int, str]) -> tuple[int | None, str | None]:
@@ -163,22 +178,13 @@ def _is_ring(cell: list[Any]) -> bool:
     return bool(cell) and all(isinstance(value, int | float) for value in cell)
 
 
-def _of_image(data: bytes) -> Iterator[_Geometry]:
-    try:
-        image = label_image.read(data)
-    except MaskError as error:
-        yield _Geometry(UNREADABLE, detail=f"unreadable: {error.detail}")
-        return
-    yield from _of_labels(image)
-
-
-def _of_labels(image: LabelImage) -> Iterator[_Geometry]:
+def _of_labels(image: LabelImage, has_void: bool) -> Iterator[_Geometry]:
     values = image.values
     if image.cut is not None or len(values) <= 1:
         yield _Geometry(json.dumps(binary.encode(image.mask())), detail=image.note)
         return
     for value in values:
-        if value != VOID or image.colours:
+        if value != VOID or not has_void:
             yield _Geometry(json.dumps(binary.encode(image.labels == value)), value, image.note)
 
 

@@ -17,23 +17,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from pipeline.decoding.label_image import LabelImage
+from pipeline.decoding.label_image import VOID, LabelImage
 from pipeline.errors import RefusedError
 from pipeline.sources import cityscapes, files, png, walks
 from pipeline.sources.fields import as_int
+from pipeline.sources.files import Found
 from pipeline.sources.label_maps import LabelMap, find
 from pipeline.sources.label_maps import read as read_map
-from pipeline.sources.png import VOID, mask_of, read
+from pipeline.sources.png import mask_of, odd_of, read
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Store
 
 
 @dataclass(frozen=True)
 class Classes:
-    """What values stand for. left_out: those that are no class."""
+    """What values stand for. left_out: those that are no class; is_void_told: nobody has said which value is void."""
 
     names: LabelMap
     left_out: frozenset[int]
+    is_void_told: bool = True
 
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
@@ -46,7 +48,7 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
         found = cityscapes.kind_of(path)
         return f"Cityscapes' {found}, beside its {kind}" if kind and found not in (None, kind) else png.beside(path)
 
-    def masks_of(path: str, data: bytes) -> list[PlannedMask]:
+    def masks_of(path: str, data: bytes) -> Found:
         return masks_of_map(path, data, classes)
 
     yield from files.scan(given, png.suffixes(given), masks_of, images_without_files=False, beside=beside)
@@ -65,21 +67,22 @@ def parse(options: Mapping[str, str]) -> dict[str, int | None]:
     return values
 
 
-def masks_of_map(path: str, data: bytes, classes: Classes) -> list[PlannedMask]:
+def masks_of_map(path: str, data: bytes, classes: Classes) -> Found:
     """One mask for each class of a map."""
     image = read(path, data)
     if isinstance(image, PlannedMask):
-        return [image]
+        return Found([image])
     if image.cut is not None:
-        return [png.of_whole(path, image)]
+        return Found([png.of_whole(path, image)], odd_of(image))
     if image.colours or (classes.names.colours and _are_colours(image, classes.names)):
-        return of_colours(path, data, classes.names)
+        return Found(of_colours(path, data, classes.names), odd_of(image))
     values = [*image.values, *([0] if 0 not in classes.left_out and (image.labels == 0).any() else [])]
-    return [
+    masks = [
         replace(mask_of(path, value, image), category=classes.names.names.get(value, ""))
         for value in values
         if value not in classes.left_out
     ]
+    return Found(masks, odd_of(image, classes.is_void_told and VOID in values and VOID in classes.left_out))
 
 
 def of_colours(path: str, data: bytes, names: LabelMap) -> list[PlannedMask]:
@@ -123,4 +126,4 @@ def _classes(given: SourceInput, kind: str | None, stated: Mapping[str, int | No
         names = LabelMap(cityscapes.TRAIN_NAMES if trained else cityscapes.NAMES, names.colours)
     background = stated.get("background", None if trained or not names.background else 0)
     left_out = {background, stated.get("void", VOID)}
-    return Classes(names, frozenset(value for value in left_out if value is not None))
+    return Classes(names, frozenset(value for value in left_out if value is not None), "void" not in stated)

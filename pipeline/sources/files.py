@@ -19,13 +19,21 @@ from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.sources.walks import Beside
 from pipeline.storage import Store
 
-ReadFile = Callable[[str, bytes], list[PlannedMask]]
-"""A mask file's path and content -> the masks in it."""
-
 BATCH_FILES = 512
 MAX_FILE_BYTES = 1 << 29
 UNREADABLE = "null"
 """A geometry that fails as `mask_unreadable`."""
+
+
+class Found(NamedTuple):
+    """The masks of a file; and what is odd about it, where its masks do not say so in their details."""
+
+    masks: list[PlannedMask]
+    odd: tuple[str, ...] = ()
+
+
+ReadFile = Callable[[str, bytes], list[PlannedMask] | Found]
+"""A mask file's path and content -> the masks in it."""
 
 
 class _Group(NamedTuple):
@@ -107,21 +115,23 @@ class _Reader:
                 for group in batch:
                     yield self._planned(group, [next(read) for _ in group.files])
 
-    def _masks_of(self, file: MaskFile) -> tuple[list[PlannedMask], str]:
+    def _masks_of(self, file: MaskFile) -> tuple[Found, str]:
         """The masks of a file, and its part of the digest."""
         if file.size > MAX_FILE_BYTES:
             detail = f"{file.path} has {file.size} bytes, more than {MAX_FILE_BYTES}"
-            return [PlannedMask(stem(file.path), -1, "", UNREADABLE, detail)], f"{file.size} bytes"
+            return Found([PlannedMask(stem(file.path), -1, "", UNREADABLE, detail)]), f"{file.size} bytes"
         try:
             data = self._store.read(file.path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return [_gone(file.path)], "missing"
-        return self._read(file.path, data), hashlib.sha256(data).hexdigest()
+            return Found([_gone(file.path)]), "missing"
+        read = self._read(file.path, data)
+        return read if isinstance(read, Found) else Found(read), hashlib.sha256(data).hexdigest()
 
-    def _planned(self, group: _Group, found: list[tuple[list[PlannedMask], str]]) -> PlannedImage:
-        for file, (masks, _) in zip(group.files, found, strict=True):
+    def _planned(self, group: _Group, found: list[tuple[Found, str]]) -> PlannedImage:
+        for file, (of_file, _) in zip(group.files, found, strict=True):
             self._given.coverage.take(file.path)
-            for note in {mask.detail for mask in masks if mask.detail}:
+            notes = {mask.detail for mask in of_file.masks if mask.detail}
+            for note in (*notes, *of_file.odd):
                 self._given.coverage.remark(file.path, _kind_of_note(note))
         self.files += len(group.files)
         self.matched += len(group.files) if group.problem is None else 0
@@ -129,7 +139,7 @@ class _Reader:
             image_uri=group.image,
             source_image_id=stem(group.image),
             declared_hw=None,
-            masks=[mask for masks, _ in found for mask in masks],
+            masks=[mask for of_file, _ in found for mask in of_file.masks],
             problem=group.problem,
             digest_extra=",".join(digest for _, digest in found),
             detail=group.detail,

@@ -11,6 +11,7 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pipeline.errors import RefusedError
@@ -87,7 +88,7 @@ def _planned(
     name = next((as_name(row[key]) for key in IMAGE_NAMES if row.get(key)), "")
     path = f"{folder}{name}".removeprefix(below) if name else ""
     files = MaskFiles(store, folder)
-    masks = _masks(row, name or where, Cells({}, files))
+    masks = _masks(row, name or where, Cells({}, files, partial(given.coverage.remark, where)))
     given.coverage.take(where, "line")
     is_safe = safe_relative(path)
     return PlannedImage(

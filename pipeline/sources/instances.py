@@ -23,13 +23,15 @@ from pipeline.decoding.label_image import Labels
 from pipeline.errors import MaskError, RefusedError
 from pipeline.sources import cityscapes, files, png, walks
 from pipeline.sources.fields import as_int
+from pipeline.sources.files import Found
 from pipeline.sources.label_maps import find
-from pipeline.sources.png import mask_of, read
+from pipeline.sources.png import mask_of, odd_of, read
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Store
 
 PER_CLASS = 1000
 IGNORED = 10_000
+TAKEN_AS_IGNORED = f'pixels of {IGNORED} taken as "ignore"'
 LOOKED_AT = 32
 CLASS_FOLDERS = ("semantic", "labels")
 OF_CLASS_FOLDERS = 256
@@ -72,7 +74,7 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
     chosen = [path for path in paths if beside(path) is None and walks.has_suffix(path, png.suffixes(given))]
     ids = _ids(given, stated, is_cityscapes, chosen[:LOOKED_AT])
 
-    def masks_of(path: str, data: bytes) -> list[PlannedMask]:
+    def masks_of(path: str, data: bytes) -> Found:
         return _masks(path, data, ids)
 
     yield from files.scan(given, png.suffixes(given), masks_of, images_without_files=True, beside=beside)
@@ -87,21 +89,22 @@ def parse(options: Mapping[str, str]) -> int | None:
     return number if own else None
 
 
-def _masks(path: str, data: bytes, ids: Ids) -> list[PlannedMask]:
+def _masks(path: str, data: bytes, ids: Ids) -> Found:
     image = read(path, data)
     if isinstance(image, PlannedMask):
-        return [image]
+        return Found([image])
     if image.cut is not None:
-        return [png.of_whole(path, image)]
+        return Found([png.of_whole(path, image)], odd_of(image))
     values = image.values
     classed = bool(ids.per_class) and any(number >= ids.per_class for number in values)
     small = CLASSES if classed and ids.small == OBJECTS else ids.small
-    return [
+    masks = [
         replace(mask_of(path, number, image), category_id=category, category=ids.names.get(category, ""))
         for number in values
         if not (classed and number == IGNORED)
         for category in (ids.category(number, small),)
     ]
+    return Found(masks, (*odd_of(image), *([TAKEN_AS_IGNORED] if classed and IGNORED in values else [])))
 
 
 def _ids(given: SourceInput, stated: int | None, is_cityscapes: bool, paths: Sequence[str]) -> Ids:

@@ -135,7 +135,7 @@ def _bits(shape: Mapping[str, Any], size_hw: tuple[int, int] | None) -> Drawn:
     if corners is None or len(corners) != 2 or not isinstance(text, str) or len(text) > MAX_MASK_CHARACTERS:
         return shapes.nothing("mask: it has two corners and a PNG in base64")
     try:
-        found = label_image.read(base64.b64decode(text, validate=True))
+        found = label_image.read(base64.b64decode(text, validate=True), greys=True)
         left, top = (round(min(max(corner, -(2.0**31)), 2.0**31)) for corner in corners)
         return shapes.of_rle(shapes.placed(found.mask(), left, top, size_hw))
     except (binascii.Error, ValueError):

@@ -14,8 +14,9 @@ images are inside.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -94,7 +95,8 @@ def _scan_file(
     number = 0
     for batch in parquet.iter_batches(BATCH_ROWS, columns=columns.read()):
         for row in batch.to_pylist():
-            planned = _planned(row, number, container, columns, problem, files)
+            tell = partial(given.coverage.remark, f"{container}, row {number}")
+            planned = _planned(row, number, container, columns, problem, files, tell)
             if not planned.masks:
                 given.coverage.remark(f"{container}, row {number}", "a row without a mask")
             digest = files.take_digest()
@@ -153,7 +155,13 @@ def files_root(masks_uri: str) -> str:
 
 
 def _planned(
-    row: dict[str, Any], number: int, container: str, columns: _Columns, problem: str | None, files: MaskFiles
+    row: dict[str, Any],
+    number: int,
+    container: str,
+    columns: _Columns,
+    problem: str | None,
+    files: MaskFiles,
+    tell: Callable[[str], None],
 ) -> PlannedImage:
     image_id = next((as_id(row[name]) for name in ID_COLUMNS if row.get(name) is not None), str(number))
     uri = member_uri(container, number) if columns.own else columns.path(row)
@@ -163,7 +171,7 @@ def _planned(
         image_uri=uri or f"unnamed-image-{image_id}",
         source_image_id=image_id,
         declared_hw=as_size(*(row.get(side) for side in SIDES)),
-        masks=_masks(row, columns, image_id, Cells(columns.names, files)),
+        masks=_masks(row, columns, image_id, Cells(columns.names, files, tell)),
         problem=problem,
         member={"container": container, "offset": number, "length": 0, "column": columns.own} if columns.own else None,
         detail=f"row {number} of {container} names no image" if not uri else "",
@@ -185,7 +193,7 @@ def _masks(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) 
 def _has_labels(cell: Any) -> bool:
     """Whether a cell is an image of several values, which are its categories."""
     try:
-        return isinstance(cell, bytes) and len(label_image.read(cell).values) > 1
+        return isinstance(cell, bytes) and len(label_image.read(cell, greys=True).values) > 1
     except MaskError:
         return False
 

@@ -144,7 +144,7 @@ def _bits(bitmap: Any, size_hw: tuple[int, int]) -> Drawn:
     try:
         unpacked = zlib.decompressobj()
         png = unpacked.decompress(base64.b64decode(data, validate=True), MAX_PNG_BYTES)
-        crop = np.asarray(label_image.read(png).mask())
+        crop = np.asarray(label_image.read(png, greys=True).mask())
         left, top = (round(min(max(value, -(2.0**31)), 2.0**31)) for value in corner)
         return shapes.of_rle(shapes.placed(crop, left, top, size_hw))
     except (binascii.Error, ValueError, zlib.error):

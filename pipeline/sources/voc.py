@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.decoding import label_image
-from pipeline.decoding.label_image import LabelImage
+from pipeline.decoding.label_image import VOID, LabelImage
 from pipeline.errors import MaskError
 from pipeline.sources import files, png, walks
+from pipeline.sources.files import Found
 from pipeline.sources.label_maps import LabelMap, find, packed
-from pipeline.sources.png import VOID, mask_of, read
+from pipeline.sources.png import mask_of, odd_of, read
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Store
 
@@ -44,7 +45,7 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
     names = find(walks.location(folder or "."), given.access)
     classes = _Classes(Store(f"{folder}{CLASSES}", given.access), names)
 
-    def masks_of(path: str, data: bytes) -> list[PlannedMask]:
+    def masks_of(path: str, data: bytes) -> Found:
         return _masks(path, data, classes)
 
     below = replace(given, masks_uri=objects)
@@ -95,20 +96,18 @@ class _Classes:
         return NAMES[category] if 0 < category < len(NAMES) else ""
 
 
-def _masks(path: str, data: bytes, classes: _Classes) -> list[PlannedMask]:
+def _masks(path: str, data: bytes, classes: _Classes) -> Found:
     image = read(path, data)
     if isinstance(image, PlannedMask):
-        return [image]
+        return Found([image])
     if image.cut is not None:
-        return [png.of_whole(path, image)]
+        return Found([png.of_whole(path, image)], odd_of(image))
     if image.colours:
         image = label_image.read(data, packed=True)
     found = classes.read(path)
-    return [
-        _mask(path, number, image, found, classes)
-        for number in image.values
-        if number not in (_VOID_COLOUR, VOID) or (number == VOID and image.colours)
-    ]
+    void = {_VOID_COLOUR} if image.colours else {_VOID_COLOUR, VOID}
+    masks = [_mask(path, number, image, found, classes) for number in image.values if number not in void]
+    return Found(masks, odd_of(image, not void.isdisjoint(image.values)))
 
 
 def _mask(

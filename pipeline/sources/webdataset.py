@@ -14,12 +14,13 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from pipeline.errors import RefusedError
 from pipeline.sources import containers
-from pipeline.sources.cells import masks_in
+from pipeline.sources.cells import Cells
 from pipeline.sources.containers import Piece
 from pipeline.sources.files import MAX_FILE_BYTES, UNREADABLE
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
@@ -51,7 +52,7 @@ def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
     with store.open(piece.path) as file:
         members = _members(file, store.uri, piece.path, given)
         for sample in _samples(members, piece.path, given):
-            yield _planned(sample, piece.path, file, piece.problem)
+            yield _planned(sample, piece.path, file, piece.problem, given)
 
 
 def _members(file: BinaryIO, root: str, path: str, given: SourceInput) -> list[TarFile]:
@@ -149,7 +150,7 @@ def split_suffix(name: str) -> tuple[str, str]:
     return (folder + slash + stem, suffix.lower()) if stem else (name, "")
 
 
-def _planned(sample: _Sample, container: str, file: BinaryIO, problem: str | None) -> PlannedImage:
+def _planned(sample: _Sample, container: str, file: BinaryIO, problem: str | None, given: SourceInput) -> PlannedImage:
     masks: list[PlannedMask] = []
     digest = hashlib.sha256()
     for member in [*sample.jsons, *sample.masks]:
@@ -161,7 +162,8 @@ def _planned(sample: _Sample, container: str, file: BinaryIO, problem: str | Non
         file.seek(member.offset)
         data = file.read(member.length)
         digest.update(hashlib.sha256(data).digest())
-        masks += masks_in(data, prefix, {})
+        tell = partial(given.coverage.remark, member_uri(container, member.name))
+        masks += Cells(tell=tell).masks_in(data, prefix)
     return PlannedImage(
         image_uri=member_uri(container, sample.image.name),
         source_image_id=sample.key,
