@@ -79,6 +79,11 @@ def read(data: bytes, packed: bool = False, greys: bool = False) -> LabelImage:
     return found
 
 
+def of_values(values: Labels) -> LabelImage:
+    """(H, W) numbers that came as such, as those of a grey mask image. Raises MaskError."""
+    return _levels(_whole(values), lossy=False, note="")
+
+
 def _read(data: bytes, packed: bool, greys: bool) -> LabelImage:
     size = raster.size_hw(data) or (0, 0)
     try:

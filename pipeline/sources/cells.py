@@ -4,53 +4,54 @@ What is understood:
     a COCO RLE {size, counts}, a PNG (bytes, or {bytes, path}), polygons [[x1, y1, ...], ...], the path of a mask image
     an annotation: one of these under `segmentation`, `rle`, `mask`, ..., with `category_id`, `label`, `id`, ...
     a list of any of these; a struct of lists, one list a field; a struct that has such a list (`annotations`, ...)
-    JSON text of any of these
-A PNG that is black and white is one mask; of others each value is one, and its category id; 255 may be void, which is
-told (see `void.py`). An annotation with a box alone is the box's rectangle, as in COCO.
+    the pixels, H rows of W numbers, or N times that; JSON text of any of these
+Lists beside a list of masks (`labels`, `categories`, `boxes`, ...) have one value a mask; one of another length is
+told, as is a field with masks where another one is read. A PNG that is black and white is one mask, and so are pixels;
+of others each value is one, and its category id; 255 may be void, which is told (see `void.py`). An annotation with a
+box alone is the box's rectangle, as in COCO.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from pipeline.decoding import label_image, void
-from pipeline.decoding.label_image import VOID, LabelImage
-from pipeline.errors import MaskError
-from pipeline.masks import binary
 from pipeline.sources import coco, png
+from pipeline.sources.cell_fields import (
+    BOXES,
+    CATEGORIES,
+    CATEGORY_IDS,
+    FILES,
+    GEOMETRIES,
+    IDS,
+    LISTS,
+    MASKS,
+    MAX_DEPTH,
+    NOTHING,
+    OF_A_CATEGORY,
+    SINGULAR,
+    USED,
+    Beside,
+    Field,
+    LeftFields,
+    beside_of,
+    chosen,
+    each_of,
+    lists_of,
+    merged,
+    names_in,
+    of_all,
+    of_one,
+    parsed,
+)
+from pipeline.sources.cell_geometries import Geometry, Tell, is_png, is_polygons, is_ring, of_image, of_list
 from pipeline.sources.fields import as_flag, as_id, as_int, brief_value, extra_of
 from pipeline.sources.files import UNREADABLE
+from pipeline.sources.grids import SizeOf, is_grid, is_stack
 from pipeline.sources.mask_files import MaskFiles
 from pipeline.sources.types import PlannedMask
-
-LISTS = ("annotations", "objects", "instances", "masks", "segments")
-GEOMETRIES = ("segmentation", "mask_rle", "rle", "mask", "segmentation_mask", "polygon", "polygons", "coarse_rle")
-FILES = ("mask_file_name", "segmentation_file_name", "mask_path", "mask_file", "label_file_name", "segmentation_path")
-BOXES = ("bbox", "box", "bboxes", "boxes")
-CATEGORY_IDS = ("category_id", "label_id", "class_id", "category", "label", "class")
-CATEGORIES = ("category_name", "category", "label", "class", "class_name")
-IDS = ("source_mask_id", "id", "mask_id", "annotation_id")
-USED = frozenset((*GEOMETRIES, *FILES, *BOXES, *CATEGORY_IDS, *CATEGORIES, *IDS, "area", "iscrowd", "image_id"))
-PLURALS = {
-    "categories": "category",
-    "labels": "label",
-    "classes": "class",
-    "ids": "id",
-    "bboxes": "bbox",
-    "boxes": "bbox",
-}
-MAX_DEPTH = 4
-
-
-class _Geometry(NamedTuple):
-    """JSON of one mask; the value that it is of an image of labels; what is odd."""
-
-    text: str
-    value: int | None = None
-    detail: str = ""
 
 
 def _to_nobody(_what: str) -> None:
@@ -59,36 +60,119 @@ def _to_nobody(_what: str) -> None:
 
 @dataclass(frozen=True)
 class Cells:
-    """How cells are read. names: of category ids; files: the mask images that cells may name, None for none; tell: is
-    told what is odd about a mask image, where its masks do not say so in their details.
+    """How the cells of one row are read.
+
+    names: of category ids; files: the mask images that cells may name, None for none; tell: is told what is odd about a
+    mask image, where its masks do not say so in their details; size_of: asked for the (H, W) of the row's image; left,
+    where: who is told of fields that are not used, and the row's name.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
     files: MaskFiles | None = None
-    tell: Callable[[str], None] = _to_nobody
+    tell: Tell = _to_nobody
+    size_of: SizeOf = lambda: None
+    left: LeftFields | None = None
+    where: str = ""
 
-    def masks_in(self, cell: Any, prefix: str, depth: int = 0) -> list[PlannedMask]:
-        """The masks of one image's cell. prefix: of the source ids of masks that have none."""
+    def masks_in(self, cell: Any, prefix: str, beside: Beside = NOTHING, depth: int = 0) -> list[PlannedMask]:
+        """The masks of one image's cell. prefix: of the source ids of masks that have none; beside: what the fields
+        beside the cell say of them.
+        """
         if cell is None:
             return []
         if depth > MAX_DEPTH:
             return [PlannedMask(prefix, -1, "", UNREADABLE, "nesting: the cell is nested too deep")]
-        if isinstance(cell, str | bytes) and (parsed := _parsed(cell)) is not None:
-            return self.masks_in(parsed, prefix, depth + 1)
-        if isinstance(cell, Mapping):
-            inner = next((cell[name] for name in LISTS if isinstance(cell.get(name), list | dict)), None)
-            if inner is not None:
-                return self.masks_in(inner, prefix, depth + 1)
-            if (columns := _columns(cell)) is not None:
-                return self.masks_in(columns, prefix, depth + 1)
-        if isinstance(cell, list) and not is_polygons(cell) and not _is_ring(cell):
-            found = [self.masks_in(entry, f"{prefix}#{number}", depth + 1) for number, entry in enumerate(cell)]
-            return [mask for some in found for mask in some]
-        if isinstance(cell, Mapping) and not _is_png(cell) and "counts" not in cell:
-            return self._annotation(cell, prefix)
+        if (found := parsed(cell)) is not None:
+            return self.masks_in(found, prefix, beside, depth + 1)
+        if isinstance(cell, Mapping) and not is_png(cell) and "counts" not in cell:
+            return self._record(cell, prefix, beside, depth)
+        if isinstance(cell, list) and self._is_many(cell, beside):
+            return self._many(cell, prefix, beside, depth)
+        return self._alone(cell, prefix, beside)
+
+    def uneven(self, fields: Iterable[Field], masks: int) -> None:
+        """Tell of lists that have not one value a mask."""
+        for name, values in fields:
+            if self.left is not None:
+                self.left.uneven(name, len(values), masks, self.where)
+
+    def unused(self, names: Iterable[str], read: str | None) -> None:
+        """Tell of fields that have masks or boxes, too, where the masks are `read` from another one."""
+        for name in names:
+            if self.left is not None:
+                self.left.unused(name, str(read), self.where)
+
+    def _is_many(self, cell: list[Any], beside: Beside) -> bool:
+        """Whether a list is of masks, rather than one mask's polygons, corners or pixels."""
+        if is_ring(cell) or is_grid(cell, self.size_of):
+            return False
+        return not is_polygons(cell) or any(len(one.value) == len(cell) for one in lists_of(beside).values())
+
+    def _many(self, cell: list[Any], prefix: str, beside: Beside, depth: int) -> list[PlannedMask]:
+        lists = lists_of(beside)
+        self.uneven((one for one in lists.values() if len(one.value) != len(cell)), len(cell))
+        found: list[PlannedMask] = []
+        for place, (entry, own) in enumerate(zip(cell, each_of(beside, len(cell)), strict=True)):
+            known = {} if entry is None and lists and own else entry  # a mask that is said to be there, and is not
+            found += self.masks_in(known, f"{prefix}#{place}", own, depth + 1)
+        return found
+
+    def _record(self, cell: Mapping[str, Any], prefix: str, beside: Beside, depth: int) -> list[PlannedMask]:
+        """The masks of a struct or JSON object: one annotation, or one that has them in a list or in columns."""
+        name, unused = chosen(cell, MASKS)
+        self.unused(unused, name)
+        if name is None:
+            name = next((name for name in LISTS if isinstance(cell.get(name), list | dict)), None)
+        cells = replace(self, names={**self.names, **table}) if (table := names_in(cell)) else self
+        own = beside_of(cell)
+        said = merged(beside, own)
+        if name in LISTS and isinstance(cell[name], list | dict | str | bytes):
+            return cells.masks_in(cell[name], prefix, of_all(said), depth + 1)
+        record = {key: value for key, value in cell.items() if key not in unused}
+        if (columns := self._columns(record, name, said)) is not None:
+            return cells.masks_in(columns, prefix, NOTHING, depth + 1)
+        inherited = {key: one.value for key, one in said.items() if key not in own}
+        stated = {key: value for key, value in record.items() if value is not None or key not in inherited}
+        return cells._annotation({**inherited, **stated}, prefix)
+
+    def _columns(self, record: Mapping[str, Any], name: str | None, beside: Beside) -> list[dict[str, Any]] | None:
+        """A struct of lists, one of them of geometries -> a list of structs; None for one annotation."""
+        lists = lists_of(beside)
+        name = name or ("bbox" if "bbox" in lists else None)
+        cell = record.get(name or "")
+        cell = lists["bbox"].value if name == "bbox" else found if lists and (found := parsed(cell)) else cell
+        if name is None or not isinstance(cell, list) or any(isinstance(value, int | float) for value in cell):
+            return None
+        if is_grid(cell, self.size_of) or not (lists or self._is_one_each(cell, beside)):
+            return None
+        self.uneven((one for one in lists.values() if len(one.value) != len(cell)), len(cell))
+        found = {SINGULAR.get(key, key): value for key, value in record.items() if isinstance(value, list)}
+        even = {key: value for key, value in found.items() if len(value) == len(cell) and key not in lists}
+        return [
+            {
+                **{key: value[place] for key, value in even.items()},
+                **{key: one.value for key, one in own.items()},
+                name: cell[place],
+            }
+            for place, own in enumerate(each_of(beside, len(cell)))
+        ]
+
+    def _is_one_each(self, cell: list[Any], beside: Beside) -> bool:
+        """Whether the parts of a geometry are masks of their own, though no list beside them says so."""
+        stated = any(name in OF_A_CATEGORY or name in IDS for name in beside)
+        files = all(isinstance(one, bytes) or (isinstance(one, Mapping) and is_png(one)) for one in cell)
+        return files or is_stack(cell, self.size_of) or not (stated or is_polygons(cell))
+
+    def _alone(self, cell: Any, prefix: str, beside: Beside) -> list[PlannedMask]:
+        """The mask of a cell that is a geometry, or the masks of an image of labels."""
+        said, odd = of_one(beside)
+        self.uneven(odd, 1)
+        if said.keys() - {"bbox", "area"}:
+            return self._annotation({**said, "segmentation": cell}, prefix)
         return [self._mask(one, prefix) for one in self._geometries(cell)]
 
     def _annotation(self, cell: Mapping[str, Any], prefix: str) -> list[PlannedMask]:
+        cell = self._with_one_category(cell)
         geometry = next((cell[name] for name in (*GEOMETRIES, *FILES) if cell.get(name) is not None), None)
         category_id, category = category_of(cell, self.names)
         source_id = next((as_id(cell[name]) for name in IDS if cell.get(name) is not None), prefix)
@@ -101,61 +185,58 @@ class Cells:
             found.append(PlannedMask(own_id, number, name, text, detail, crowd, extra))
         return found
 
-    def _geometries_or_box(self, geometry: Any, cell: Mapping[str, Any]) -> Iterator[_Geometry]:
+    def _with_one_category(self, cell: Mapping[str, Any]) -> Mapping[str, Any]:
+        """An annotation with the one entry of lists that say its category or id; of longer ones it is told."""
+        about = {name: one for name, one in lists_of(beside_of(cell)).items() if name in OF_A_CATEGORY or name in IDS}
+        if not about:
+            return cell
+        said, odd = of_one(about)
+        self.uneven(odd, 1)
+        names = {one.name for name, one in about.items() if name in said} | about.keys()
+        return {**{name: value for name, value in cell.items() if name not in names}, **said}
+
+    def _geometries_or_box(self, geometry: Any, cell: Mapping[str, Any]) -> Iterator[Geometry]:
         if not geometry:
             box = next((cell[name] for name in BOXES if isinstance(cell.get(name), list)), None)
             text, detail = coco.geometry({"segmentation": geometry, "bbox": box})
-            yield _Geometry(text, detail=detail or f"no mask: the annotation has {', '.join(map(str, cell))[:80]}")
+            yield Geometry(text, detail=detail or f"no mask: the annotation has {', '.join(map(str, cell))[:80]}")
         else:
             yield from self._geometries(geometry)
 
-    def _mask(self, one: _Geometry, prefix: str) -> PlannedMask:
+    def _mask(self, one: Geometry, prefix: str) -> PlannedMask:
         number = 1 if one.value is None else one.value
         own_id = prefix if one.value is None else f"{prefix}#{one.value}"
         return PlannedMask(own_id, number, self.names.get(number, ""), one.text, one.detail)
 
-    def _geometries(self, cell: Any) -> Iterator[_Geometry]:
+    def _geometries(self, cell: Any) -> Iterator[Geometry]:
         """One mask, or one for each value of an image of labels."""
-        if isinstance(cell, str) and (parsed := _parsed(cell)) is not None:
-            cell = parsed
-        if isinstance(cell, Mapping) and _is_png(cell):
+        if isinstance(cell, str) and (found := parsed(cell)) is not None:
+            cell = found
+        if isinstance(cell, Mapping) and is_png(cell):
             cell = cell.get("bytes") or cell.get("path")
         if isinstance(cell, bytes):
-            yield from self._of_image(cell)
+            yield from of_image(cell, self.tell)
         elif isinstance(cell, Mapping) and "counts" in cell:
             counts = cell["counts"].decode("ascii", "replace") if isinstance(cell["counts"], bytes) else cell["counts"]
-            yield _Geometry(json.dumps({"size": cell.get("size"), "counts": counts}, separators=(",", ":")))
-        elif isinstance(cell, list) and _is_ring(cell):
-            yield _Geometry(json.dumps([cell]))
+            yield Geometry(json.dumps({"size": cell.get("size"), "counts": counts}, separators=(",", ":")))
         elif isinstance(cell, list) and cell:
-            yield _Geometry(json.dumps(cell, separators=(",", ":"), default=str))
+            yield from of_list(cell, self.size_of, self.tell)
         elif isinstance(cell, str) and self.files is not None:
             yield from self._of_file(cell, self.files)
         else:
-            yield _Geometry(UNREADABLE, detail=f"no mask: {brief_value(cell)} where a mask should be")
+            yield Geometry(UNREADABLE, detail=f"no mask: {brief_value(cell)} where a mask should be")
 
-    def _of_image(self, data: bytes) -> Iterator[_Geometry]:
-        try:
-            image = label_image.read(data, greys=True)
-        except MaskError as error:
-            yield _Geometry(UNREADABLE, detail=f"unreadable: {error.detail}")
-            return
-        has_void = void.is_void(image)
-        for what in png.odd_of(image, has_void):
-            self.tell(what)
-        yield from _of_labels(image, has_void)
-
-    def _of_file(self, name: str, files: MaskFiles) -> Iterator[_Geometry]:
+    def _of_file(self, name: str, files: MaskFiles) -> Iterator[Geometry]:
         data, path = files.read(name), files.path(name)
         if data is None:
             text = json.dumps({"file": path, "value": None})
-            yield _Geometry(text, detail=f"no file: {name}, which the row names, is not there")
+            yield Geometry(text, detail=f"no file: {name}, which the row names, is not there")
             return
         found = png.masks_of_file(path, data)
         for what in found.odd:
             self.tell(what)
         for mask in found.masks:
-            yield _Geometry(mask.geometry, json.loads(mask.geometry)["value"], mask.detail)
+            yield Geometry(mask.geometry, json.loads(mask.geometry)["value"], mask.detail)
 
 
 def category_of(cell: Mapping[str, Any], names: Mapping[int, str]) -> tuple[int | None, str | None]:
@@ -167,51 +248,3 @@ def category_of(cell: Mapping[str, Any], names: Mapping[int, str]) -> tuple[int 
     if number is None and category is not None:
         number = next((known for known, name in names.items() if name == category), None)
     return number, category
-
-
-def is_polygons(cell: Any) -> bool:
-    """Whether a list is [[x1, y1, ...], ...]."""
-    return isinstance(cell, list) and bool(cell) and all(isinstance(ring, list) and _is_ring(ring) for ring in cell)
-
-
-def _is_ring(cell: list[Any]) -> bool:
-    return bool(cell) and all(isinstance(value, int | float) for value in cell)
-
-
-def _of_labels(image: LabelImage, has_void: bool) -> Iterator[_Geometry]:
-    values = image.values
-    if image.cut is not None or len(values) <= 1:
-        yield _Geometry(json.dumps(binary.encode(image.mask())), detail=image.note)
-        return
-    for value in values:
-        if value != VOID or not has_void:
-            yield _Geometry(json.dumps(binary.encode(image.labels == value)), value, image.note)
-
-
-def _parsed(text: str | bytes) -> Any:
-    """JSON of a list or object, else None."""
-    if text[:1] not in ("[", "{", b"[", b"{"):
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _columns(cell: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """A struct of equally long lists, one of them of geometries -> a list of structs."""
-    fields = {PLURALS.get(name, name): value for name, value in cell.items() if isinstance(value, list)}
-    geometry = next((name for name in (*GEOMETRIES, *FILES, "bbox") if name in fields), None)
-    beside = [fields.get(name, cell.get(name)) for name in (*IDS, *CATEGORY_IDS, *CATEGORIES)]
-    if geometry is None or not all(isinstance(value, list) for value in beside if value is not None):
-        return None
-    stated = any(value is not None for value in beside)
-    if (not stated and is_polygons(fields[geometry])) or any(isinstance(v, int | float) for v in fields[geometry]):
-        return None  # one annotation
-    length = len(fields[geometry])
-    even = {name: value for name, value in fields.items() if len(value) == length}
-    return [{name: value[index] for name, value in even.items()} for index in range(length)]
-
-
-def _is_png(cell: Mapping[str, Any]) -> bool:
-    return "bytes" in cell and set(cell) <= {"bytes", "path"}

@@ -15,10 +15,11 @@ from functools import partial
 from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.sources import names, walks
-from pipeline.sources.cells import FILES, GEOMETRIES, LISTS, Cells
+from pipeline.sources import names, tables, walks
+from pipeline.sources.cell_fields import FILES, GEOMETRIES, LISTS, MASKS, LeftFields, chosen
+from pipeline.sources.cells import Cells
 from pipeline.sources.fields import as_name, as_size, brief_value, extra_of
-from pipeline.sources.mask_files import MaskFiles
+from pipeline.sources.mask_files import MaskFiles, image_size
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Store, split_uri
 from pipeline.storage.paths import safe_relative
@@ -37,8 +38,10 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
     below = walks.images_below(given) or ""
     for path in sorted(found):
         folder = path.rpartition("/")[0]
+        left = LeftFields(given.coverage, path)
         for number, row in _rows(store, path, given):
-            yield _planned(row, f"{path}, line {number}", f"{folder}/" if folder else "", below, given, store)
+            yield _planned(row, f"{path}, line {number}", f"{folder}/" if folder else "", below, given, store, left)
+        left.tell()
         given.coverage.take(path)
 
 
@@ -66,7 +69,7 @@ def _rows(store: Store, path: str, given: SourceInput) -> Iterator[tuple[int, Ma
     with store.open(path) as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES), b"")
         if path.endswith(".csv"):
-            yield from enumerate(csv.DictReader(line.decode("utf-8-sig", "replace") for line in lines), 2)
+            yield from _csv_rows((line.decode("utf-8-sig", "replace") for line in lines), path, given)
             return
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -81,20 +84,39 @@ def _rows(store: Store, path: str, given: SourceInput) -> Iterator[tuple[int, Ma
                 given.coverage.leave(f"{path}, line {number}", "no JSON object", brief_value(row), kind="line")
 
 
+def _csv_rows(lines: Iterator[str], path: str, given: SourceInput) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """What follows a damaged line is named as not read."""
+    number = 1
+    try:
+        for number, row in enumerate(csv.DictReader(tables.wide(lines)), 2):
+            yield number, row
+    except csv.Error as error:
+        given.coverage.leave(f"{path}, from line {number + 1} on", "damaged", str(error), kind="line")
+
+
 def _planned(
-    row: Mapping[str, Any], where: str, folder: str, below: str, given: SourceInput, store: Store
+    row: Mapping[str, Any],
+    where: str,
+    folder: str,
+    below: str,
+    given: SourceInput,
+    store: Store,
+    left: LeftFields,
 ) -> PlannedImage:
     """folder: of the metadata file; below: of the image root, where that is a folder of its own in this one."""
     name = next((as_name(row[key]) for key in IMAGE_NAMES if row.get(key)), "")
     path = f"{folder}{name}".removeprefix(below) if name else ""
     files = MaskFiles(store, folder)
-    masks = _masks(row, name or where, Cells({}, files, partial(given.coverage.remark, where)))
+    declared = as_size(row.get("height"), row.get("width"))
+    tell = partial(given.coverage.remark, where)
+    cells = Cells({}, files, tell, lambda: declared or image_size(path, given), left, where)
+    masks = _masks(row, name or where, cells)
     given.coverage.take(where, "line")
     is_safe = safe_relative(path)
     return PlannedImage(
         image_uri=path or f"unnamed-image-{where}",
         source_image_id=name or where,
-        declared_hw=as_size(row.get("height"), row.get("width")),
+        declared_hw=declared,
         masks=masks,
         problem=None if is_safe else "image_outside_root",
         digest_extra=files.take_digest(),
@@ -104,8 +126,9 @@ def _planned(
 
 
 def _masks(row: Mapping[str, Any], name: str, cells: Cells) -> list[PlannedMask]:
-    cell = next((row[key] for key in LISTS if row.get(key) is not None), None)
-    if cell is None and not any(row.get(key) is not None for key in (*GEOMETRIES, *FILES)):
+    best, _ = chosen(row, MASKS)
+    in_list = best in LISTS or (best is None and any(row.get(key) is not None for key in LISTS))
+    if not in_list and not any(row.get(key) is not None for key in (*GEOMETRIES, *FILES)):
         return []
-    found = cells.masks_in(row if cell is None else cell, name)
-    return [replace(mask, extra="") for mask in found] if cell is None else found
+    found = cells.masks_in(row, name)
+    return found if in_list else [replace(mask, extra="") for mask in found]

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pipeline.errors import RefusedError, StorageError
+from pipeline.sources import tables
 from pipeline.sources.fields import as_int, as_list, as_name
 from pipeline.storage import Access, Store, split_uri
 
@@ -118,7 +119,7 @@ def _labelmap(text: str, file: str) -> LabelMap:
 
 
 def _class_dict(text: str, file: str) -> LabelMap:
-    rows = [row for row in csv.reader(text.splitlines()) if len(row) >= 4]
+    rows = [row for row in csv.reader(tables.wide(text.splitlines())) if len(row) >= 4]
     found = [(row[0], _rgb(row[1:4])) for row in rows]
     return _numbered([one for one in found if one[1] is not None], file)
 

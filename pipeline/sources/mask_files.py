@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import hashlib
 
+from pipeline.decoding import raster
+from pipeline.sources.types import SourceInput
 from pipeline.storage import Store
 from pipeline.storage.paths import safe_relative
+
+HEAD_BYTES = 1 << 16
+
+
+def image_size(path: str, given: SourceInput) -> tuple[int, int] | None:
+    """(H, W) of an image of the image root by its header; None where it is not there, or the root is not known."""
+    if not given.images_uri or not safe_relative(path):
+        return None
+    store = Store(given.images_uri, given.access)
+    try:
+        return raster.size_hw(store.read_range(path, 0, HEAD_BYTES)) or raster.size_hw(store.read(path))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
+        return None
 
 
 class MaskFiles:

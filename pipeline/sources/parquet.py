@@ -5,7 +5,8 @@
                path} where no bytes are stored
     masks      a column as `cells.py` understands it (`objects`, `annotations`, `masks`, `mask`, `segmentation`, ...);
                paths of mask images are relative to the folder of the Parquet files
-    category   beside a column that is one mask: `category_id`, `category`, `label`
+    category   beside a column that is one mask: `category_id`, `category`, `label`; beside a list, a value each, in
+               columns of these names or `labels`, `categories`, ...
 Options, where the columns have other names: `parquet:image=photo,masks=labels`. Names of class labels come from the
 features that Hugging Face writes into the schema. `--masks` is a file or a folder; `--images` the same folder where the
 images are inside.
@@ -14,7 +15,7 @@ images are inside.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,22 +23,37 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.decoding import label_image
+from pipeline.decoding import label_image, raster
 from pipeline.errors import MaskError, RefusedError
 from pipeline.sources import containers
-from pipeline.sources.cells import CATEGORIES, CATEGORY_IDS, FILES, GEOMETRIES, IDS, LISTS, Cells
+from pipeline.sources.cell_fields import (
+    CATEGORIES,
+    CATEGORY_IDS,
+    IDS,
+    LISTS,
+    MASKS,
+    OF_A_CATEGORY,
+    OF_A_MASK,
+    LeftFields,
+    beside_of,
+    chosen,
+    lists_of,
+    of_all,
+)
+from pipeline.sources.cells import Cells
 from pipeline.sources.containers import Piece
 from pipeline.sources.fields import as_id, as_name, as_size
-from pipeline.sources.mask_files import MaskFiles
+from pipeline.sources.mask_files import MaskFiles, image_size
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Store, brief
 from pipeline.storage.containers import PARQUET, URI_COLUMNS, image_column, member_uri
 from pipeline.storage.paths import safe_relative
 
-MASK_COLUMNS = (*LISTS, *GEOMETRIES, *FILES, "label_map", "annotation")
+MASK_COLUMNS = (*MASKS, "label_map", "annotation")
 BESIDE = frozenset((".json", ".jsonl", ".yaml", ".yml", ".md", ".arrow", ".lock"))
 ID_COLUMNS = ("source_image_id", "image_id", "id")
 SIDES = ("height", "width")
+OF_ROWS = (*IDS, *CATEGORY_IDS, *CATEGORIES)
 BATCH_ROWS = 64
 
 
@@ -67,19 +83,20 @@ def parse(options: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class _Columns:
-    """What is read of a file. own: the image column, None where images are named by `uri`."""
+    """What is read of a file. own: the image column, None where images are named by `uri`. masks: the columns that may
+    hold masks, of which each row has them in one. names: of category ids, by column of masks.
+    """
 
     own: str | None
     uri: str | None
-    masks: str
+    masks: list[str]
     beside: list[str]
-    names: dict[int, str]
+    names: dict[str, dict[int, str]]
     uri_field: str | None = None  # of the struct `uri`, where it is one
 
     def read(self) -> list[str]:
-        masks = [] if self.masks in self.beside else [self.masks]
         uri = f"{self.uri}.{self.uri_field}" if self.uri_field else self.uri
-        return [*masks, *self.beside, *([uri] if uri else [])]
+        return [*self.masks, *self.beside, *([uri] if uri else [])]
 
     def path(self, row: Mapping[str, Any]) -> str:
         """The image's path, "" for none."""
@@ -92,16 +109,21 @@ def _scan_file(
 ) -> Iterator[PlannedImage]:
     columns = _with_paths(_columns(parquet.schema_arrow, container, given.options), parquet)
     files = MaskFiles(Store(files_root(given.masks_uri), given.access))
+    left, sizes = LeftFields(given.coverage, container), _ImageSizes(parquet, columns.own)
     number = 0
     for batch in parquet.iter_batches(BATCH_ROWS, columns=columns.read()):
         for row in batch.to_pylist():
-            tell = partial(given.coverage.remark, f"{container}, row {number}")
-            planned = _planned(row, number, container, columns, problem, files, tell)
+            where = f"{container}, row {number}"
+            size_of = partial(_size_of, row, number, columns, sizes, given)
+            tell = partial(given.coverage.remark, where)
+            cells = Cells(files=files, tell=tell, size_of=size_of, left=left, where=where)
+            planned = _planned(row, number, container, columns, problem, cells)
             if not planned.masks:
-                given.coverage.remark(f"{container}, row {number}", "a row without a mask")
+                given.coverage.remark(where, "a row without a mask")
             digest = files.take_digest()
             yield replace(planned, digest_extra=digest) if digest else planned
             number += 1
+    left.tell()
     given.coverage.take_many(f"{container}, row", number, "row")
 
 
@@ -111,16 +133,28 @@ def _columns(schema: pa.Schema, container: str, options: Mapping[str, str]) -> _
         own = None
     named: tuple[str, ...] = (options.get("image", ""), *URI_COLUMNS)
     uri = None if own else next((name for name in named if name in schema.names), None)
-    named = (options.get("masks", ""), *MASK_COLUMNS)
-    masks = next((name for name in named if name in schema.names and name not in (own, uri)), None)
-    if masks is None or (own or uri) is None:
-        what = "masks" if masks is None else "images"
+    stated = options.get("masks", "")
+    named = (stated,) if stated in schema.names and stated not in (own, uri) else MASK_COLUMNS
+    masks = [name for name in named if name in schema.names and name not in (own, uri)]
+    if not masks or (own or uri) is None:
+        what = "images" if masks else "masks"
         raise RefusedError(
             f"{container} has no column of {what} that is known; name it: --source parquet:image=COLUMN,masks=COLUMN. "
             f"It has {', '.join(schema.names)}"
         )
-    beside = [n for n in dict.fromkeys((*ID_COLUMNS, *IDS, *CATEGORY_IDS, *CATEGORIES, *SIDES)) if n in schema.names]
-    return _Columns(own, uri, masks, [n for n in beside if n not in (own, uri, masks)], _class_names(schema, masks))
+    beside = [name for name in dict.fromkeys((*ID_COLUMNS, *OF_ROWS, *SIDES, *OF_A_MASK)) if name in schema.names]
+    lists = [name for name in beside if name in (*ID_COLUMNS, *OF_ROWS, *SIDES) or _may_be_list(schema, name)]
+    names = {name: _class_names(schema, name, masks) for name in masks}
+    return _Columns(own, uri, masks, [name for name in lists if name not in (own, uri, *masks)], names)
+
+
+def _may_be_list(schema: pa.Schema, name: str) -> bool:
+    """Whether a column may have a value a mask: lists, or text of such."""
+    kind = schema.field(name).type
+    return any(
+        is_kind(kind)
+        for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_string)
+    )
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -149,19 +183,49 @@ def _all_null(parquet: pq.ParquetFile, path: str) -> bool:
     return bool(chunks) and all(one is not None and one.has_null_count and not one.num_values for one in known)
 
 
+class _ImageSizes:
+    """(H, W) of the images in a column, read a row group at a time where a row asks."""
+
+    def __init__(self, parquet: pq.ParquetFile, column: str | None) -> None:
+        self._parquet, self._column = parquet, column
+        self._rows, self._sizes = range(0), list[tuple[int, int] | None]()
+
+    def of(self, number: int) -> tuple[int, int] | None:
+        """Of a row of the file; None where it holds no image."""
+        if number not in self._rows:
+            self._read(number)
+        return self._sizes[number - self._rows.start]
+
+    def _read(self, number: int) -> None:
+        group = end = 0
+        while end + self._parquet.metadata.row_group(group).num_rows <= number:
+            end += self._parquet.metadata.row_group(group).num_rows
+            group += 1
+        batches = self._parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=[self._column])
+        cells = (cell for batch in batches for cell in batch.column(0).to_pylist())
+        self._sizes = [_size_in(cell) for cell in cells]
+        self._rows = range(end, end + len(self._sizes))
+
+
+def _size_in(cell: Any) -> tuple[int, int] | None:
+    data = cell.get("bytes") if isinstance(cell, Mapping) else cell
+    return raster.size_hw(data) if isinstance(data, bytes) else None
+
+
+def _size_of(
+    row: Mapping[str, Any], number: int, columns: _Columns, sizes: _ImageSizes, given: SourceInput
+) -> tuple[int, int] | None:
+    declared = as_size(*(row.get(side) for side in SIDES))
+    return declared or (sizes.of(number) if columns.own else image_size(columns.path(row), given))
+
+
 def files_root(masks_uri: str) -> str:
     """The folder that paths of mask images are relative to."""
     return masks_uri.rpartition("/")[0] or "." if masks_uri.endswith(PARQUET) else masks_uri
 
 
 def _planned(
-    row: dict[str, Any],
-    number: int,
-    container: str,
-    columns: _Columns,
-    problem: str | None,
-    files: MaskFiles,
-    tell: Callable[[str], None],
+    row: dict[str, Any], number: int, container: str, columns: _Columns, problem: str | None, cells: Cells
 ) -> PlannedImage:
     image_id = next((as_id(row[name]) for name in ID_COLUMNS if row.get(name) is not None), str(number))
     uri = member_uri(container, number) if columns.own else columns.path(row)
@@ -171,7 +235,7 @@ def _planned(
         image_uri=uri or f"unnamed-image-{image_id}",
         source_image_id=image_id,
         declared_hw=as_size(*(row.get(side) for side in SIDES)),
-        masks=_masks(row, columns, image_id, Cells(columns.names, files, tell)),
+        masks=_masks(row, columns, image_id, cells),
         problem=problem,
         member={"container": container, "offset": number, "length": 0, "column": columns.own} if columns.own else None,
         detail=f"row {number} of {container} names no image" if not uri else "",
@@ -179,15 +243,19 @@ def _planned(
 
 
 def _masks(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) -> list[PlannedMask]:
-    """A cell that is one mask has its category and id in the columns beside it."""
-    cell = row[columns.masks]
+    """A cell that is one mask has its category and id in the columns beside it; of several, they have lists."""
+    best, unused = chosen(row, columns.masks)
+    column = best or columns.masks[0]
+    cells.unused(unused, column)
+    cells = replace(cells, names=columns.names[column])
+    cell, has_labels = row[column], _has_labels(row[column])
     beside = {name: row[name] for name in columns.beside if row[name] is not None}
-    alone = columns.masks not in LISTS and cell is not None and not isinstance(cell, list)
-    is_named = any(name in beside for name in (*CATEGORY_IDS, *CATEGORIES))
-    if alone and is_named and not _has_labels(cell):
-        single = {**{k: v for k, v in beside.items() if k not in ID_COLUMNS or k in IDS}, "segmentation": cell}
-        return cells.masks_in(single, image_id)
-    return cells.masks_in(cell, image_id)
+    alone = column not in LISTS and cell is not None and not isinstance(cell, list)
+    if alone and not has_labels and any(name in beside for name in OF_A_CATEGORY):
+        of_row = {name: value for name, value in beside.items() if name in (*OF_ROWS, *SIDES)}
+        return cells.masks_in({**of_row, "segmentation": cell}, image_id)
+    said = of_all(beside_of(beside))
+    return cells.masks_in(cell, image_id, lists_of(said) if has_labels else said)
 
 
 def _has_labels(cell: Any) -> bool:
@@ -198,13 +266,14 @@ def _has_labels(cell: Any) -> bool:
         return False
 
 
-def _class_names(schema: pa.Schema, masks: str) -> dict[int, str]:
-    """Names of the first ClassLabel among the features of the masks' column, or of the columns beside it."""
+def _class_names(schema: pa.Schema, column: str, masks: Collection[str]) -> dict[int, str]:
+    """Names of the first ClassLabel among the features of a column of masks, or of the columns beside those."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError):
+        beside = {name: feature for name, feature in features.items() if name not in masks}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
-    for feature in (features.get(masks), features):
+    for feature in (features.get(column), beside):
         names = _label_names(feature, 0)
         if names is not None:
             return dict(enumerate(names))

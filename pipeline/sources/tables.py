@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipeline.errors import RefusedError
 from pipeline.sources import walks
@@ -22,18 +22,17 @@ def head(store: Store, path: str) -> list[str]:
     """The names of the columns; none where there is no such file."""
     try:
         first = store.read_range(path, 0, HEAD_BYTES).decode("utf-8-sig", "replace").splitlines()
-        return [name.strip() for name in next(csv.reader(first[:1]), [])]
+        return [name.strip() for name in next(csv.reader(wide(first[:1])), [])]
     except (OSError, ValueError, csv.Error):
         return []
 
 
 def rows(store: Store, path: str, coverage: Coverage) -> Iterator[tuple[int, Row]]:
     """(line, row), values without space around them. What follows a damaged line is named as not read."""
-    csv.field_size_limit(MAX_LINE_BYTES)
     number = 1
     with store.open(path) as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES), b"")
-        reader = csv.reader(line.decode("utf-8-sig", "replace") for line in lines)
+        reader = csv.reader(wide(line.decode("utf-8-sig", "replace") for line in lines))
         try:
             names = [name.strip() for name in next(reader, [])]
             for values in reader:
@@ -45,6 +44,12 @@ def rows(store: Store, path: str, coverage: Coverage) -> Iterator[tuple[int, Row
                     coverage.leave(f"{path}, line {number}", "another number of columns", detail, kind="line")
         except csv.Error as error:
             coverage.leave(f"{path}, from line {number + 1} on", "damaged", str(error), kind="line")
+
+
+def wide(lines: Iterable[str]) -> Iterable[str]:
+    """The lines, for a reader that takes fields of any length: run lengths and JSON go past the 128 KB of its own."""
+    csv.field_size_limit(MAX_LINE_BYTES)
+    return lines
 
 
 def column(names: Sequence[str], wanted: Sequence[str]) -> str | None:

@@ -18,8 +18,10 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
+from pipeline.decoding import raster
 from pipeline.errors import RefusedError
 from pipeline.sources import containers
+from pipeline.sources.cell_fields import LeftFields
 from pipeline.sources.cells import Cells
 from pipeline.sources.containers import Piece
 from pipeline.sources.files import MAX_FILE_BYTES, UNREADABLE
@@ -50,9 +52,10 @@ def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
     """Every sample of a tar that has an image. Raises RefusedError for one alone that is damaged or compressed."""
     store = containers.root(given, TAR)
     with store.open(piece.path) as file:
-        members = _members(file, store.uri, piece.path, given)
+        members, left = _members(file, store.uri, piece.path, given), LeftFields(given.coverage, piece.path)
         for sample in _samples(members, piece.path, given):
-            yield _planned(sample, piece.path, file, piece.problem, given)
+            yield _planned(sample, piece.path, file, piece.problem, given, left)
+        left.tell()
 
 
 def _members(file: BinaryIO, root: str, path: str, given: SourceInput) -> list[TarFile]:
@@ -150,7 +153,13 @@ def split_suffix(name: str) -> tuple[str, str]:
     return (folder + slash + stem, suffix.lower()) if stem else (name, "")
 
 
-def _planned(sample: _Sample, container: str, file: BinaryIO, problem: str | None, given: SourceInput) -> PlannedImage:
+def _planned(
+    sample: _Sample, container: str, file: BinaryIO, problem: str | None, given: SourceInput, left: LeftFields
+) -> PlannedImage:
+    def size_of() -> tuple[int, int] | None:
+        file.seek(sample.image.offset)
+        return raster.size_hw(file.read(sample.image.length))
+
     masks: list[PlannedMask] = []
     digest = hashlib.sha256()
     for member in [*sample.jsons, *sample.masks]:
@@ -162,8 +171,9 @@ def _planned(sample: _Sample, container: str, file: BinaryIO, problem: str | Non
         file.seek(member.offset)
         data = file.read(member.length)
         digest.update(hashlib.sha256(data).digest())
-        tell = partial(given.coverage.remark, member_uri(container, member.name))
-        masks += Cells(tell=tell).masks_in(data, prefix)
+        uri = member_uri(container, member.name)
+        cells = Cells(tell=partial(given.coverage.remark, uri), size_of=size_of, left=left, where=uri)
+        masks += cells.masks_in(data, prefix)
     return PlannedImage(
         image_uri=member_uri(container, sample.image.name),
         source_image_id=sample.key,

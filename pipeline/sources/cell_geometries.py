@@ -1,0 +1,91 @@
+"""The geometry of a cell that is one mask, or one image of labels -> JSON of each mask. Pure.
+
+Of a mask image, or of pixels, that is black and white, there is one; of others each value is one; 255 may be void
+(see `void.py`), which is told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pipeline.decoding import label_image, void
+from pipeline.decoding.label_image import VOID, LabelImage
+from pipeline.errors import MaskError
+from pipeline.masks import binary
+from pipeline.sources import grids, png
+from pipeline.sources.files import UNREADABLE
+from pipeline.sources.grids import SizeOf
+
+Tell = Callable[[str], None]
+"""Is told what is odd about an image."""
+
+
+class Geometry(NamedTuple):
+    """JSON of one mask; the value that it is of an image of labels; what is odd."""
+
+    text: str
+    value: int | None = None
+    detail: str = ""
+
+
+def of_image(data: bytes, tell: Tell) -> Iterator[Geometry]:
+    """Of an encoded mask image."""
+    try:
+        image = label_image.read(data, greys=True)
+    except MaskError as error:
+        yield Geometry(UNREADABLE, detail=f"unreadable: {error.detail}")
+        return
+    yield from _of_labels(image, tell)
+
+
+def of_list(cell: list[Any], size_of: SizeOf, tell: Tell) -> Iterator[Geometry]:
+    """Of pixels, (H, W) or (N, H, W), or of polygons, which are one mask. size_of: as `grids.is_grid` takes it."""
+    if grids.is_grid(cell, size_of):
+        yield from _of_pixels(cell, tell)
+    elif grids.is_stack(cell, size_of):
+        for plane in cell:
+            yield from _of_pixels(plane, tell)
+    elif wrong := grids.fault(cell):
+        yield Geometry(UNREADABLE, detail=wrong)
+    elif is_ring(cell):
+        yield Geometry(json.dumps([cell]))  # with the spaces that plans have of it
+    else:
+        yield Geometry(json.dumps(cell, separators=(",", ":"), default=str))
+
+
+def is_polygons(cell: Any) -> bool:
+    """Whether a list is [[x1, y1, ...], ...]."""
+    return isinstance(cell, list) and bool(cell) and all(isinstance(ring, list) and is_ring(ring) for ring in cell)
+
+
+def is_ring(cell: list[Any]) -> bool:
+    """Whether a list is of numbers."""
+    return bool(cell) and all(isinstance(value, int | float) for value in cell)
+
+
+def is_png(cell: Mapping[str, Any]) -> bool:
+    """Whether a struct is {bytes, path}, as Hugging Face stores an image."""
+    return "bytes" in cell and set(cell) <= {"bytes", "path"}
+
+
+def _of_pixels(cell: list[Any], tell: Tell) -> Iterator[Geometry]:
+    try:
+        image = grids.read(cell)
+    except MaskError as error:
+        yield Geometry(UNREADABLE, detail=f"unreadable: {error.detail}")
+        return
+    yield from _of_labels(image, tell)
+
+
+def _of_labels(image: LabelImage, tell: Tell) -> Iterator[Geometry]:
+    values, has_void = image.values, void.is_void(image)
+    for what in png.odd_of(image, has_void):
+        tell(what)
+    if image.cut is not None or len(values) <= 1:
+        yield Geometry(json.dumps(binary.encode(image.mask())), detail=image.note)
+        return
+    for value in values:
+        if value != VOID or not has_void:
+            yield Geometry(json.dumps(binary.encode(image.labels == value)), value, image.note)
