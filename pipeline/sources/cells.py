@@ -39,6 +39,7 @@ from pipeline.sources.cell_fields import (
     beside_of,
     chosen,
     each_of,
+    is_empty,
     lists_of,
     merged,
     names_in,
@@ -173,7 +174,8 @@ class Cells:
 
     def _annotation(self, cell: Mapping[str, Any], prefix: str) -> list[PlannedMask]:
         cell = self._with_one_category(cell)
-        geometry = next((cell[name] for name in (*GEOMETRIES, *FILES) if cell.get(name) is not None), None)
+        stated = [cell[name] for name in (*GEOMETRIES, *FILES) if cell.get(name) is not None]
+        geometry = next((one for one in stated if not is_empty(one)), next(iter(stated), None))
         category_id, category = category_of(cell, self.names)
         source_id = next((as_id(cell[name]) for name in IDS if cell.get(name) is not None), prefix)
         crowd, extra = as_flag(cell.get("iscrowd")), extra_of(cell, USED)
