@@ -139,7 +139,10 @@ class Cells:
     def _columns(self, record: Mapping[str, Any], name: str | None, beside: Beside) -> list[dict[str, Any]] | None:
         """A struct of lists, one of them of geometries -> a list of structs; None for one annotation."""
         lists = lists_of(beside)
-        name = name or ("bbox" if "bbox" in lists else None)
+        if name is None and "bbox" in beside:
+            name = "bbox" if "bbox" in lists else None
+        elif name is None:  # columns of no mask, or of masks that are not there
+            name = next((key for key in (*GEOMETRIES, *FILES) if isinstance(record.get(key), list)), None)
         cell = record.get(name or "")
         cell = lists["bbox"].value if name == "bbox" else found if lists and (found := parsed(cell)) else cell
         if name is None or not isinstance(cell, list) or any(isinstance(value, int | float) for value in cell):
@@ -148,20 +151,16 @@ class Cells:
             return None
         self.uneven((one for one in lists.values() if len(one.value) != len(cell)), len(cell))
         found = {SINGULAR.get(key, key): value for key, value in record.items() if isinstance(value, list)}
-        even = {key: value for key, value in found.items() if len(value) == len(cell) and key not in lists}
+        even = {key: value for key, value in {**found, name: cell}.items() if len(value) == len(cell)}
         return [
-            {
-                **{key: value[place] for key, value in even.items()},
-                **{key: one.value for key, one in own.items()},
-                name: cell[place],
-            }
+            {key: value[place] for key, value in even.items()} | {key: one.value for key, one in own.items()}
             for place, own in enumerate(each_of(beside, len(cell)))
         ]
 
     def _is_one_each(self, cell: list[Any], beside: Beside) -> bool:
         """Whether the parts of a geometry are masks of their own, though no list beside them says so."""
         stated = any(name in OF_A_CATEGORY or name in IDS for name in beside)
-        files = all(isinstance(one, bytes) or (isinstance(one, Mapping) and is_png(one)) for one in cell)
+        files = bool(cell) and all(isinstance(one, bytes) or (isinstance(one, Mapping) and is_png(one)) for one in cell)
         return files or is_stack(cell, self.size_of) or not (stated or is_polygons(cell))
 
     def _alone(self, cell: Any, prefix: str, beside: Beside) -> list[PlannedMask]:

@@ -274,6 +274,14 @@ def test_each_row_is_read_where_its_masks_are(tmp_path: Path) -> None:
     assert outcome.scan["unread"] == 0
 
 
+@pytest.mark.parametrize("cells", [{"segmentation": [], "bbox": [], "category": []}, {"segmentation": []}, {}])
+def test_images_of_no_object_have_no_mask(tmp_path: Path, cells: dict[str, Any]) -> None:
+    rows = [{"objects": cells or []}, {"objects": [{"segmentation": RLES[1]}]}]
+    outcome = run(None, folder_of(tmp_path / "p", *rows), tmp_path / "out")
+    assert (binary.decode(outcome.only()["mask_rle"]) == SECOND).all()
+    assert outcome.scan["unread"] == 0
+
+
 def test_a_column_of_masks_that_is_asked_for_is_the_only_one(tmp_path: Path) -> None:
     root = parquet(tmp_path / "p", {"mask": MASK, "objects": [{"segmentation": RLES[1]}]})
     outcome = run(None, root, tmp_path / "out", "parquet:masks=mask")
