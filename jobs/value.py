@@ -47,7 +47,7 @@ def value(
     ] = "efficientnet-lite0",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings with each kind of labels.")] = 5,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the masks; as many steps for each kind.")] = 12,
-    power: Annotated[float, typer.Option(min=0, help="Of `quality`, as the weight of a mask.")] = 1.0,
+    power: Annotated[float, typer.Option(min=0, help="Of `quality`, as the weight of a mask.")] = 8.0,
     keep: Annotated[
         float, typer.Option(min=0.01, max=1, help="Share of the masks that the filter by `quality` leaves.")
     ] = 0.75,

@@ -27,7 +27,7 @@ Rows = npt.NDArray[np.int64]
 class Settings:
     """power: of quality, as weight; keep: the share of masks, the best by quality, that the filter leaves."""
 
-    power: float = 1.0
+    power: float = 8.0
     keep: float = 0.75
 
 
