@@ -8,26 +8,33 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from jobs import console
 from pipeline import exports
 from pipeline.dataset import Result, open_result
 from pipeline.dataset.verdicts import rejected
 from pipeline.errors import RefusedError
+from pipeline.exports.driver import Exported
 from pipeline.exports.driver import export as run_export
+from pipeline.exports.image_files import UNREAD
 from pipeline.exports.types import Options
 from pipeline.storage import Access, Store
+from pipeline.storage.paths import absolute
 from pipeline.storage.preflight import check_readable, check_writable
 from pipeline.words import plural
 
 PARALLEL_MASKS = 100_000
+FIRST_UNREAD = 5
 DECISIONS = ("refined", "kept_coarse", "review", "corrected")
 
 
 def export(
     output: Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)],
     form: Annotated[str, typer.Option("--format", metavar="NAME", help=f"{', '.join(exports.EXPORTS)}.")],
-    to: Annotated[str, typer.Option(metavar="URI", help="Folder to write to: empty, or one to resume.")],
+    to: Annotated[
+        str, typer.Option(metavar="URI", help="Folder to write to, outside OUTPUT: empty, or one to resume.")
+    ],
     min_quality: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="Q", help="Only masks of at least this quality.")
     ] = None,
@@ -59,17 +66,21 @@ def export(
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processes. Default: one per CPU, at most one per shard.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another export in the same folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew in a folder that holds an export, this one or another.")
+    ] = False,
     endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")] = None,
 ) -> None:
-    """Write the result in another format. Can be interrupted; rerun to resume.
+    """Write the result in another format. Can be interrupted; rerun to resume, and to add what could not be read.
 
     What the format cannot hold (holes of polygons, overlaps in one PNG) is counted and reported. Masks that a person
-    rejected (`relabel review`) are left out.
+    rejected (`relabel review`) are left out. Exit code 3: images, or void maps, could not be read, or are not what was
+    refined; the first are named here, all in unread.jsonl.
 
     Example: relabel export s3://b/refined --format coco --to s3://b/coco --min-quality 0.8 --split train=0.9,val=0.1
     """
     chosen = exports.find(form)
+    _check_outside(to, output)
     access = Access(endpoint_url)
     result = open_result(output, access)
     options = Options(
@@ -79,7 +90,7 @@ def export(
         splits=parse_splits(split),
         keep_empty=keep_empty,
         polygons=polygons,
-        void=void,
+        void=void and absolute(void),
         with_images=copy_images and chosen.copies_images,
         rejected=tuple(sorted(rejected(output, access))),
     )
@@ -87,7 +98,7 @@ def export(
         check_readable(void, access, "void maps")
     target = Store(to, access)
     check_writable(target)
-    photos = Store(images or result.manifest.images_root, access)
+    photos = Store(absolute(images) if images else result.manifest.images_root, access)
     with console.err.doing("exporting") as status:
         done = run_export(
             result,
@@ -99,15 +110,37 @@ def export(
             overwrite=overwrite,
             on_group=lambda count, total: status.update(f"exporting: {count} of {plural(total, 'shard')}"),
         )
+    console.out.show(_table(to, form, done))
+    if unread := done.report.get("unread", {}).get("images", 0):
+        console.err.tell(
+            f"relabel: {plural(unread, 'image')} left out, or without void, since files could not be read; named above "
+            f"and in {to.rstrip('/')}/{UNREAD}. Put them there and rerun, which adds them; from another folder, with "
+            f"{'--void and --overwrite' if void else '--images'}"
+        )
+        raise typer.Exit(3)
+
+
+def _table(to: str, form: str, done: Exported) -> Table:
+    """What was written, left out and lost, and the first of what could not be read by name."""
+    report = done.report
     table = Table(
-        title=f"{to} · {form} · generation {done.report['generation']} of {done.report['fingerprint']}",
-        title_justify="left",
+        title=f"{to} · {form} · generation {report['generation']} of {report['fingerprint']}", title_justify="left"
     )
     table.add_column("")
     table.add_column("count", justify="right")
-    for what, number in [*done.report["counts"].items(), *(("lost: " + k, n) for k, n in done.report["lost"].items())]:
+    for what, number in [*report["counts"].items(), *(("lost: " + k, n) for k, n in report["lost"].items())]:
         table.add_row(what, f"{number:,}")
-    console.out.show(table)
+    for one in report.get("unread", {}).get("first", [])[:FIRST_UNREAD]:
+        table.add_row(Text(f"not read: {one['image_uri']}: {one['why']}"), "")
+    return table
+
+
+def _check_outside(to: str, output: str) -> None:
+    """Refuse a folder in which `relabel verify` would find files that nothing names."""
+    if f"{absolute(to).rstrip('/')}/".startswith(f"{absolute(output).rstrip('/')}/"):
+        raise RefusedError(
+            f"--to {to} lies in the output {output}, which holds the result alone: name a folder outside"
+        )
 
 
 def default_workers(result: Result) -> int:

@@ -72,6 +72,8 @@ REASONS: dict[str, str] = {
     "storage": "the object store did not answer within the retries",
     "killed_worker": "the image, alone, crashed its worker three times (memory, crash) while another one did not",
     "model_failed": "the image, alone, led the model or the refiner to an error three times while another one did not",
+    # images that an export copies
+    "image_changed": "the image has another size than when it was refined",
     # masks
     "mask_unreadable": "the mask's RLE, polygon or file cannot be decoded",
     "mask_missing": "the mask's file is gone",

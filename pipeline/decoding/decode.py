@@ -80,6 +80,22 @@ def decode_reduced(
         raise ImageError("image_truncated" if "truncated" in text.lower() else "image_unreadable", text) from None
 
 
+def size_by_header(data: bytes, declared_hw: tuple[int, int]) -> tuple[int, int] | None:
+    """(H, W) that decode_image gives the image, by its header alone; None for what is no image.
+
+    declared_hw: the size that its masks have; only images of another one are looked at for their orientation.
+    """
+    turns = 0
+
+    def look(image: Image.Image) -> None:
+        nonlocal turns
+        if declared_hw == (image.width, image.height) != (image.height, image.width):
+            turns = _turns(image, (image.height, image.width), declared_hw)
+
+    stored_hw = raster.size_hw(data, look)
+    return stored_hw[::-1] if stored_hw and turns in _SWAPS_SIDES else stored_hw
+
+
 def short(error: Exception) -> str:
     """What a decoder says, in one line, without addresses in memory: the same for the same file."""
     text = _ADDRESS.sub("", " ".join(str(error).split()))

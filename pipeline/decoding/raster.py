@@ -63,15 +63,24 @@ def read(data: bytes, max_pixels: int, prepare: Prepare = lambda _image: None) -
         return _read(without_text(data), max_pixels, prepare)
 
 
-def size_hw(data: bytes) -> tuple[int, int] | None:
-    """(H, W) by the header alone; None for what is no image."""
+def size_hw(data: bytes, look: Prepare = lambda _image: None) -> tuple[int, int] | None:
+    """(H, W) by the header alone; None for what is no image. look: called once the header is read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=formats()) as image:
-                return image.height, image.width
-    except Exception:  # Pillow's decoders raise whatever a broken file leads them to
+        return _size_hw(data, look)
+    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
+        is_text = "MAX_TEXT" in str(error)
+    try:
+        return _size_hw(without_text(data), look) if is_text else None
+    except Exception:
         return None
+
+
+def _size_hw(data: bytes, look: Prepare) -> tuple[int, int]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
+            look(image)
+            return image.height, image.width
 
 
 @cache

@@ -1,9 +1,9 @@
 """A result as class maps: one indexed PNG for each image, `NAME.png` for `NAME.jpg`, as Pascal VOC has them.
 
 The value of a pixel is the category id of the mask that holds it, 0 where none does, 255 where the void maps say that
-nobody knows. Masks that were refined with `exclusive` do not overlap; where others do (one class kept coarse beside
-another that was refined, instances of two classes), the smaller is on top (`layers.py`). What is hidden under another
-mask is counted. Failed images get no map; failed masks are not in one.
+nobody knows; images whose void map cannot be read are named. Masks that were refined with `exclusive` do not overlap;
+where others do (one class kept coarse beside another that was refined, instances of two classes), the smaller is on top
+(`layers.py`). What is hidden under another mask is counted. Failed images get no map; failed masks are not in one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.dataset.by_image import Group, Row
+from pipeline.dataset.by_image import Group, Row, groups
 from pipeline.decoding.coarse import read_label_image
 from pipeline.errors import MaskError, RefusedError
 from pipeline.exports import fragments
@@ -25,24 +25,45 @@ from pipeline.exports.image_files import tell_renamed
 from pipeline.exports.layers import Layers, count_hidden, paint
 from pipeline.exports.names import split_suffix
 from pipeline.exports.types import Export, ExportImage, Job, Piece, batches, in_split
-from pipeline.storage import Store
+from pipeline.storage import STORE_ERRORS, Store, brief
 
 VOID = 255
 BATCH_IMAGES = 64
 THREADS = 8
 GOLDEN_RATIO = 0.61803398875
 
-Void = npt.NDArray[np.bool_] | None
+Void = npt.NDArray[np.bool_]
+
+
+class _NoVoidError(Exception):
+    """No void can be had of an image. what: as it is counted."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(why)
+        self.what = what
+
+
+def check(job: Job) -> None:
+    """Raise RefusedError for category ids that do not fit, among the masks that are selected."""
+    if all(0 < category_id < VOID for category_id, _ in job.survey.class_ids):
+        return
+    for group in groups(job.result):
+        for image in job.read(group, Piece()):
+            values(image.masks, image.uri)
 
 
 def write(job: Job, group: Group, index: int) -> Piece:
-    """The maps of one group. Raises RefusedError for category ids that do not fit."""
-    void = None if job.options.void is None else Store(job.options.void, job.target.access)
+    """The maps of one group."""
+    void = _void_store(job)
     piece = Piece()
     with ThreadPoolExecutor(THREADS) as pool, fragments.Fragments(job, index, piece) as lines:
         for batch in batches(job.read(group, piece), BATCH_IMAGES):
-            for image, places in zip(batch, pool.map(lambda one: _write(one, job, void), batch), strict=True):
-                path = _path(image, job)
+            paths = [_path(image, job) for image in batch]
+            job.target.tell(paths)
+            written = pool.map(lambda one: _write(one, job, void), batch)
+            for image, path, (places, problem) in zip(batch, paths, written, strict=True):
+                if problem is not None:
+                    piece.miss(image.uri, f"void: {problem.what}", f"void {problem.what}: {problem}")
                 piece.files.append(path)
                 piece.count(image)
                 count_hidden(image.masks, places, piece)
@@ -61,7 +82,8 @@ def values(rows: Sequence[Row], image: str = "") -> npt.NDArray[np.uint8]:
         if not 0 < row["category_id"] < VOID:
             raise RefusedError(
                 f"mask {row['mask_id']} of {image} has category_id {row['category_id']}; a class map holds "
-                f"1 to {VOID - 1}"
+                f'1 to {VOID - 1}, between background and void. Leave it out (--where "category_id between 1 and '
+                f'{VOID - 1}"), or give the category another id where the masks come from'
             )
     return np.array([0, *(row["category_id"] for row in rows)], np.uint8)
 
@@ -92,30 +114,47 @@ def _path(image: ExportImage, job: Job) -> str:
     return in_split(image.split, f"{job.survey.names.stem(image.uri, image.image_id)}.png")
 
 
-def _write(image: ExportImage, job: Job, void: Store | None) -> Layers:
-    """Write the map; the layers that it shows."""
-    size_hw = image.height, image.width
-    places = paint(image.masks, size_hw)
-    pixels = values(image.masks, image.uri)[places]
-    unknown = _void(void, _own_name(image), size_hw)
-    if unknown is not None:
-        pixels[unknown & (pixels == 0)] = VOID
+def can_read(job: Job, image: ExportImage) -> bool:
+    """Whether the void map of an image is there, and fits."""
+    void = _void_store(job)
+    try:
+        return void is not None and _void(void, image) is not None
+    except _NoVoidError:
+        return False
+
+
+def _write(image: ExportImage, job: Job, void: Store | None) -> tuple[Layers, _NoVoidError | None]:
+    """Write the map; the layers that it shows, and why it shows no void, where it should."""
+    places = paint(image.masks, (image.height, image.width))
+    pixels, problem = values(image.masks, image.uri)[places], None
+    try:
+        if void is not None:
+            pixels[_void(void, image) & (pixels == 0)] = VOID
+    except _NoVoidError as error:
+        problem = error
     job.target.put(_path(image, job), to_png(pixels))
-    return places
+    return places, problem
 
 
-def _void(store: Store | None, name: str, size_hw: tuple[int, int]) -> Void:
-    if store is None:
-        return None
+def _void_store(job: Job) -> Store | None:
+    return None if job.options.void is None else Store(job.options.void, job.target.access)
+
+
+def _void(store: Store, image: ExportImage) -> Void:
+    """(H, W) bool: where the void map of an image says that nobody knows. Raises _NoVoidError."""
+    name = _own_name(image)
     try:
         labels = read_label_image(store.read(name))
     except (FileNotFoundError, IsADirectoryError, ValueError):  # no such map, or a name that no file can have
-        return None
+        raise _NoVoidError("map missing", name) from None
     except MaskError as error:
-        raise RefusedError(f"{store.uri}/{name} is not a class map: {error}") from None
-    if labels.shape != size_hw:
-        raise RefusedError(f"{store.uri}/{name} is {labels.shape}, its image {size_hw}")
+        raise _NoVoidError("map unreadable", f"{name}: {error.detail or error}") from None
+    except STORE_ERRORS as error:
+        raise _NoVoidError("map unreadable", f"{name}: {brief(error)}") from None
+    if labels.shape != (image.height, image.width):
+        found, masks = (f"{width}x{height}" for height, width in (labels.shape, (image.height, image.width)))
+        raise _NoVoidError("map of another size", f"{name} has {found} pixels, its image {masks}")
     return np.asarray(labels == VOID)
 
 
-EXPORT = Export(write, finish)
+EXPORT = Export(write, finish, check=check, can_read=can_read)

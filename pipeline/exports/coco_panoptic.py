@@ -21,10 +21,11 @@ from pipeline.exports import coco, fragments
 from pipeline.exports.image_files import tell_renamed
 from pipeline.exports.layers import count_hidden, paint
 from pipeline.exports.names import split_suffix
-from pipeline.exports.types import Export, ExportImage, Job, Piece, named
+from pipeline.exports.types import Export, ExportImage, Job, Piece, batches, named
 from pipeline.masks import binary
 
 STEM = "panoptic"
+BATCH_IMAGES = 64
 MAX_SEGMENT_ID = 256**3 - 1
 
 
@@ -32,17 +33,19 @@ def write(job: Job, group: Group, index: int) -> Piece:
     """The group's PNGs, and its entries as lines."""
     piece = Piece()
     with fragments.Fragments(job, index, piece) as lines:
-        for image in job.read(group, piece, with_unknown=True):
-            name = f"{job.survey.names.stem(image.uri, image.image_id)}.png"
-            path = f"{named(STEM, image.split, '')}/{name}"
-            ids, segments = segments_of(image, piece)
-            job.target.put(path, to_png(ids))
-            piece.files.append(path)
-            tell_renamed(lines, piece, image, f"{split_suffix(image.uri)[0]}.png", name)
-            lines.add("images", image.split, coco.image_entry(image, job))
-            entry = {"image_id": image.number, "file_name": name, "segments_info": segments}
-            lines.add("annotations", image.split, entry)
-            piece.count(image)
+        for batch in batches(job.read(group, piece, with_unknown=True), BATCH_IMAGES):
+            names = [f"{job.survey.names.stem(image.uri, image.image_id)}.png" for image in batch]
+            paths = [f"{named(STEM, image.split, '')}/{name}" for image, name in zip(batch, names, strict=True)]
+            job.target.tell(paths)
+            for image, name, path in zip(batch, names, paths, strict=True):
+                ids, segments = segments_of(image, piece)
+                job.target.put(path, to_png(ids))
+                piece.files.append(path)
+                tell_renamed(lines, piece, image, f"{split_suffix(image.uri)[0]}.png", name)
+                lines.add("images", image.split, coco.image_entry(image, job))
+                entry = {"image_id": image.number, "file_name": name, "segments_info": segments}
+                lines.add("annotations", image.split, entry)
+                piece.count(image)
     return piece
 
 

@@ -1,8 +1,7 @@
-"""One export, shard by shard: in parallel, and going on where it stopped.
+"""One export, shard by shard: in parallel, and going on where it stopped. What it remembers is `state.py`'s.
 
-TARGET/.relabel-export/job.json        what is exported: another job is refused, unless --overwrite
-TARGET/.relabel-export/done/<n>.json   a group that is written: its files and counts
-TARGET/export.json                     written last: what was exported, from which generation, and what was lost
+A rerun of the same command writes what is missing: groups that were not written, those of which a file is gone, and
+those of which something could not be read and now can.
 """
 
 from __future__ import annotations
@@ -11,20 +10,23 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any
 
 from pipeline.dataset import Result
 from pipeline.dataset.by_image import Group, groups
-from pipeline.errors import RefusedError
+from pipeline.exports import own_files, state
 from pipeline.exports.fragments import discard
-from pipeline.exports.image_files import write_renamed
+from pipeline.exports.image_files import write_renamed, write_unread
 from pipeline.exports.registry import find
 from pipeline.exports.survey import survey
-from pipeline.exports.types import Export, Job, Options, Piece, as_json, from_json, selection
+from pipeline.exports.types import Export, Job, Options, Piece, selection
 from pipeline.storage import Store
 from schemas.config import digest
-from schemas.layout import EXPORT_REPORT, EXPORT_STATE
+from schemas.layout import EXPORT_REPORT
+
+FIRST_UNREAD = 20
 
 
 @dataclass(frozen=True)
@@ -52,55 +54,69 @@ def export(
     """
     form = find(name)
     selection(options)  # a filter that is none is refused here
-    asked = _asked(result, name, options)
-    begin(target, asked, overwrite)
-    finished = _report(target)
-    if finished is not None:
-        discard(target)
-        return Exported(finished, 0)
-    job = Job(result, target, images, options, survey(result))
+    asked = _asked(result, name, options, images if options.with_images or form.names_images else None)
+    before = state.find(target)
+    state.refuse(before, asked, overwrite)
+    if before.is_whole and not before.has_unread and not overwrite:
+        return _as_it_was(before)
+    job = Job(result, own_files.OwnFiles.of(target), images, options, survey(result))
+    form.check(job)
+    if overwrite and before.claim is not None:
+        before = state.clear(before)
     found = groups(result)
-    done = _done(target)
+    again = _again(form, job, found, before)
+    if before.is_whole and not again:
+        return _as_it_was(before)
+    again |= {index for index in before.done if not before.holds_fragments(index)}
+    target.put(state.CLAIM, json.dumps(asked, indent=1).encode())
+    state.reopen(before, sorted(again))
+    done = {index: piece for index, piece in before.done.items() if index not in again}
     pending = [(index, group) for index, group in enumerate(found) if index not in done]
     on_group(len(done), len(found))
     for index, piece in _write_all(form, job, pending, workers):
         done[index] = piece
         on_group(len(done), len(found))
-    pieces = [done[index] for index in range(len(found))]
-    last = form.finish(job, pieces)
-    last.files += write_renamed(job)
-    report = {**asked, **_totals([*pieces, last]), "files": last.files}
+    report = asked | _finish(form, job, [done[index] for index in range(len(found))])
+    own_files.sweep(target, before.temporary)
     target.put(EXPORT_REPORT, json.dumps(report, indent=1).encode())
-    discard(target)  # not before the report: without it the final files are written again, from the fragments
+    _tidy(target)  # not before the report: without it the final files are written again, from the fragments
     return Exported(report, len(pending))
 
 
-def begin(target: Store, asked: dict[str, Any], overwrite: bool) -> None:
-    """Claim the target for this job. Raises RefusedError when it holds another export, or files of something else."""
-    present = [file.path for file in target.list()]
-    if f"{EXPORT_STATE}/job.json" in present:
-        before = json.loads(target.read(f"{EXPORT_STATE}/job.json"))
-        if before == asked:
-            return
-        if not overwrite:
-            changed = ", ".join(sorted(key for key in asked if before.get(key) != asked[key]))
-            raise RefusedError(
-                f"{target.uri} holds another export (different: {changed}); choose another folder, or --overwrite"
-            )
-        clear(target)
-    elif present:
-        raise RefusedError(f"{target.uri} is not empty, and no export of ours; choose another folder")
-    target.put(f"{EXPORT_STATE}/job.json", json.dumps(asked, indent=1).encode())
+def _as_it_was(before: state.State) -> Exported:
+    """Nothing is missing, or nothing that could be read now."""
+    _tidy(before.target)
+    return Exported(before.report or {}, 0)
 
 
-def clear(target: Store) -> None:
-    """Delete what an earlier export wrote, and nothing else; the claim last."""
-    files = [path for piece in _done(target).values() for path in piece.files]
-    files += (_report(target) or {}).get("files", [])
-    for path in [*files, EXPORT_REPORT]:
-        target.delete(path)
-    for file in reversed(target.list(EXPORT_STATE)):
-        target.delete(file.path)
+def _tidy(target: Store) -> None:
+    """Delete what only an export that has not ended needs."""
+    discard(target)
+    own_files.forget(target)
+
+
+def _again(form: Export, job: Job, found: Sequence[Group], before: state.State) -> set[int]:
+    """The groups that were done, and must be once more: a file is gone, or something unread can be read now."""
+    return {
+        index
+        for index, piece in before.done.items()
+        if not before.holds(piece.files) or (piece.unread and _can_read_more(form, job, found[index], piece))
+    }
+
+
+def _can_read_more(form: Export, job: Job, group: Group, piece: Piece) -> bool:
+    """Of a group that was written with something left out: whether any of it is there now."""
+    return any(form.can_read(job, image) for image in job.read(group, Piece()) if image.uri in piece.unread)
+
+
+def _finish(form: Export, job: Job, pieces: Sequence[Piece]) -> dict[str, Any]:
+    """Write what goes over all groups; what the report says of the whole."""
+    last = form.finish(job, pieces)
+    unread = {uri: why for piece in pieces for uri, why in piece.unread.items()}
+    last.files += [*write_renamed(job), *write_unread(job, unread)]
+    first = [{"image_uri": uri, "why": why} for uri, why in islice(unread.items(), FIRST_UNREAD)]
+    own_files.settle(job.target, own_files.FINAL, set(chain.from_iterable(piece.files for piece in [*pieces, last])))
+    return {**_totals([*pieces, last]), "unread": {"images": len(unread), "first": first}, "files": last.files}
 
 
 def _write_all(
@@ -125,36 +141,23 @@ def _write_all(
 
 def write_group(form: Export, job: Job, group: Group, index: int) -> Piece:
     """Write one group and mark it done."""
-    piece = form.write(job, group, index)
-    job.target.put(f"{EXPORT_STATE}/done/{index:06d}.json", json.dumps(as_json(piece)).encode())
+    own = replace(job, target=own_files.OwnFiles.of(job.target, index))
+    piece = form.write(own, group, index)
+    state.mark(job.target, index, piece)
     return piece
 
 
-def _asked(result: Result, name: str, options: Options) -> dict[str, Any]:
-    """What makes an export this one and no other; as JSON gives it back."""
+def _asked(result: Result, name: str, options: Options, images: Store | None) -> dict[str, Any]:
+    """What makes an export this one and no other; as JSON gives it back. images: where they are, if it matters."""
     asked = {
         "format": name,
         "fingerprint": result.manifest.fingerprint,
         "generation": result.manifest.generation,
         "result": digest(result.manifest.as_dict()),
         "options": vars(options),
+        state.IMAGES: images.uri if images else None,
     }
     return dict(json.loads(json.dumps(asked)))
-
-
-def _done(target: Store) -> dict[int, Piece]:
-    found = {}
-    for file in target.list(f"{EXPORT_STATE}/done"):
-        index = int(file.path.rpartition("/")[2].removesuffix(".json"))
-        found[index] = from_json(json.loads(target.read(file.path)))
-    return found
-
-
-def _report(target: Store) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(target.read(EXPORT_REPORT)))
-    except FileNotFoundError:
-        return None
 
 
 def _totals(pieces: Sequence[Piece]) -> dict[str, dict[str, int]]:

@@ -7,6 +7,7 @@ mask each. Row groups are small, so that streaming readers start soon; without s
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, BinaryIO
@@ -16,7 +17,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline.dataset.by_image import Group, Row
-from pipeline.exports.image_files import file_name, with_photos
+from pipeline.errors import RefusedError
+from pipeline.exports.image_files import can_read, file_name, with_photos
 from pipeline.exports.rows import mask_row
 from pipeline.exports.types import Export, ExportImage, Job, Piece
 
@@ -24,6 +26,8 @@ MAX_BYTES = 512 << 20
 ROW_GROUP_ROWS = 100
 ROW_GROUP_BYTES = 64 << 20
 WHOLE = "train"
+RESERVED = "all"  # to `datasets`, of every split
+_SPLIT = re.compile(r"\w+(\.\w+)*")
 
 OBJECT = pa.struct(
     [
@@ -48,6 +52,16 @@ COLUMNS = [
     ("width", pa.int32()),
     ("objects", pa.list_(OBJECT)),
 ]
+
+
+def check(job: Job) -> None:
+    """Raise RefusedError for names of splits that `datasets` does not take."""
+    for name in job.splits:
+        if name and (not _SPLIT.fullmatch(name) or name.lower() == RESERVED):
+            raise RefusedError(
+                f"--split: {name!r} is no name of a split to Hugging Face datasets, which takes letters, digits and _, "
+                f"dots between them, and not {RESERVED!r}: choose another name"
+            )
 
 
 def write(job: Job, group: Group, index: int) -> Piece:
@@ -165,4 +179,4 @@ class _Rows:
             self._open = None
 
 
-EXPORT = Export(write, finish, copies_images=True)
+EXPORT = Export(write, finish, copies_images=True, check=check, can_read=can_read)

@@ -127,4 +127,4 @@ def address(root: str, uri: str) -> str:
     return whole if "://" in root else f"/data/local-files/?d={quote(whole.lstrip('/'))}"
 
 
-EXPORT = Export(write, finish)
+EXPORT = Export(write, finish, names_images=True)

@@ -12,14 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow.compute as pc
 
 from pipeline.dataset import Result, filter_expression
 from pipeline.dataset.by_image import Group, Row, read_group
 from pipeline.exports.names import Names
+from pipeline.exports.own_files import OwnFiles
 from pipeline.storage import Store
+
+T = TypeVar("T")
 
 MASK_COLUMNS = [
     "mask_id",
@@ -100,7 +103,11 @@ class ExportImage:
 
 @dataclass
 class Piece:
-    """What writing one group, or finishing, did. files: relative to the target; lost: what the format cannot hold."""
+    """What writing one group, or finishing, did. files: relative to the target; lost: what the format cannot hold.
+
+    unread: image uri -> what of it should be in the export and could not be read. It makes the exit code 3, and a later
+    run tries it again.
+    """
 
     files: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -108,11 +115,17 @@ class Piece:
     images_of: Counter[str] = field(default_factory=Counter)  # "split/class id" -> images that have the class
     masks_of: Counter[str] = field(default_factory=Counter)
     fragments: list[str] = field(default_factory=list)  # names of the group's files that `finish` joins
+    unread: dict[str, str] = field(default_factory=dict)
 
     def leave_out(self, what: str, number: int) -> None:
         """Count what is not exported."""
         if number:
             self.counts[f"left out: {what}"] += number
+
+    def miss(self, uri: str, what: str, why: str) -> None:
+        """Count, and name, what could not be read. what: as it is counted; why: of this image."""
+        self.leave_out(what, 1)
+        self.unread[uri] = why
 
     def lose(self, what: str, number: int) -> None:
         """Count what the format cannot hold."""
@@ -124,7 +137,7 @@ class Piece:
         self.counts.update({"images": 1, "masks": len(image.masks)})
         classes = [f"{image.split}/{mask['class_id']}" for mask in image.masks]
         self.masks_of.update(classes)
-        self.images_of.update(set(classes))
+        self.images_of.update(sorted(set(classes)))  # a set has another order in each process
 
 
 @dataclass(frozen=True)
@@ -132,7 +145,7 @@ class Job:
     """One export; picklable. images: the root to read images from."""
 
     result: Result
-    target: Store
+    target: OwnFiles
     images: Store
     options: Options
     survey: Survey
@@ -182,15 +195,29 @@ class Job:
         return self.survey.class_ids[mask["category_id"], mask["category"] or ""]
 
 
+def _accept(_job: Job) -> None:
+    """Every job is one that the format can hold."""
+
+
+def _never(_job: Job, _image: ExportImage) -> bool:
+    """Nothing that the format reads could be missing."""
+    return False
+
+
 class Export(NamedTuple):
     """One format. write: one group to its files; finish: what goes over all groups, called once when all are written.
 
-    Both may be repeated after an interruption. copies_images: whether images are part of the format.
+    Both may be repeated after an interruption. copies_images: whether images are part of the format; names_images:
+    whether it says where they are. check: raises RefusedError, before anything is written, for what it cannot hold.
+    can_read: whether what was unread of an image (`Piece.unread`) is there now.
     """
 
     write: Callable[[Job, Group, int], Piece]
     finish: Callable[[Job, Sequence[Piece]], Piece]
     copies_images: bool = False
+    names_images: bool = False
+    check: Callable[[Job], None] = _accept
+    can_read: Callable[[Job, ExportImage], bool] = _never
 
 
 def selection(options: Options) -> pc.Expression:
@@ -232,7 +259,7 @@ def in_split(split: str, path: str) -> str:
     return f"{split}/{path}" if split else path
 
 
-def batches(images: Iterable[ExportImage], size: int) -> Iterator[list[ExportImage]]:
+def batches(images: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of at most `size`, in order."""
     left = iter(images)
     while batch := list(islice(left, size)):
@@ -247,4 +274,5 @@ def as_json(piece: Piece) -> dict[str, Any]:
 def from_json(content: dict[str, Any]) -> Piece:
     """The inverse of `as_json`."""
     counters = {name: Counter(content[name]) for name in ("counts", "lost", "images_of", "masks_of")}
-    return Piece(files=content["files"], fragments=content.get("fragments", []), **counters)
+    unread = content.get("unread", {})
+    return Piece(files=content["files"], fragments=content.get("fragments", []), unread=unread, **counters)

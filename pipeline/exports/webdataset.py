@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from pipeline.dataset.by_image import Group
-from pipeline.exports.image_files import file_name, with_photos
+from pipeline.exports.image_files import can_read, file_name, with_photos
 from pipeline.exports.names import split_suffix
 from pipeline.exports.rows import mask_row
 from pipeline.exports.text import to_json
@@ -94,4 +94,4 @@ class _Tars:
         return tar, stack
 
 
-EXPORT = Export(write, finish, copies_images=True)
+EXPORT = Export(write, finish, copies_images=True, can_read=can_read)

@@ -19,18 +19,29 @@ import numpy as np
 import yaml
 
 from pipeline.dataset.by_image import Group, Row
+from pipeline.errors import RefusedError
 from pipeline.exports.fragments import Fragments
-from pipeline.exports.image_files import file_name, tell_renamed, with_photos
+from pipeline.exports.image_files import can_read, file_name, tell_renamed, with_photos
 from pipeline.exports.names import in_folders, split_suffix
 from pipeline.exports.one_ring import draw, one_ring
-from pipeline.exports.types import Export, ExportImage, Job, Piece
+from pipeline.exports.types import Export, ExportImage, Job, Piece, batches
 from pipeline.masks import binary
 
 WHOLE = "train"
+BATCH_IMAGES = 32
 STANDS_IN = {"train": (), "val": ("valid", "validation", "test", "train")}
 """What Ultralytics asks for, and what else splits are called that serve."""
 TRAINED_ON = frozenset((".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"))
 """Suffixes of images that Ultralytics looks for; it passes over others without a word."""
+
+KEYS = frozenset(("names", "nc", "path", "download", "channels", "kpt_shape", "flip_idx"))
+"""What data.yaml says beside the splits."""
+
+
+def check(job: Job) -> None:
+    """Raise RefusedError for a split that data.yaml could not name."""
+    for name in KEYS.intersection(job.splits):
+        raise RefusedError(f"--split: {name!r} means something else in a data.yaml: choose another name")
 
 
 def write(job: Job, group: Group, index: int) -> Piece:
@@ -38,20 +49,20 @@ def write(job: Job, group: Group, index: int) -> Piece:
     piece = Piece()
     classes = {class_id: number for number, class_id in enumerate(sorted(job.survey.categories))}
     with Fragments(job, index, piece) as fragments:
-        for image, data in with_photos(job, job.read(group, piece), piece):
-            stem, suffix = _name(job, image, data)
-            tell_renamed(fragments, piece, image, in_folders(image.uri), stem + split_suffix(image.uri)[1])
-            crowds = [mask for mask in image.masks if mask["crowd"]]
-            piece.lose("crowd regions, which would be objects", len(crowds))
-            piece.lose("images of a kind that Ultralytics does not read", int(suffix.lower() not in TRAINED_ON))
-            lines = [line(mask, image, classes, piece) for mask in image.masks if not mask["crowd"]]
-            split = image.split or WHOLE
-            files = {f"labels/{split}/{stem}.txt": "".join(lines).encode()}
-            files |= {f"images/{split}/{stem}{suffix}": data} if data else {}
-            for path, content in files.items():
-                job.target.put(path, content)
-                piece.files.append(path)
-            piece.count(image)
+        for batch in batches(with_photos(job, job.read(group, piece), piece), BATCH_IMAGES):
+            named = [(image, data, *_name(job, image, data)) for image, data in batch]
+            job.target.tell(path for given in named for path in _paths(*given))
+            for image, data, stem, suffix in named:
+                tell_renamed(fragments, piece, image, in_folders(image.uri), stem + split_suffix(image.uri)[1])
+                crowds = [mask for mask in image.masks if mask["crowd"]]
+                piece.lose("crowd regions, which would be objects", len(crowds))
+                piece.lose("images of a kind that Ultralytics does not read", int(suffix.lower() not in TRAINED_ON))
+                lines = [line(mask, image, classes, piece) for mask in image.masks if not mask["crowd"]]
+                contents = ("".join(lines).encode(), data)
+                for path, content in zip(_paths(image, data, stem, suffix), contents, strict=False):
+                    job.target.put(path, content)
+                    piece.files.append(path)
+                piece.count(image)
     return piece
 
 
@@ -83,6 +94,12 @@ def line(mask: Row, image: ExportImage, classes: dict[int, int], piece: Piece) -
     return f"{classes[mask['class_id']]} {' '.join(f'{share:.10g}' for share in shares)}\n"
 
 
+def _paths(image: ExportImage, data: bytes, stem: str, suffix: str) -> list[str]:
+    """The files of one image: its labels, and itself where images are copied."""
+    split = image.split or WHOLE
+    return [f"labels/{split}/{stem}.txt", *([f"images/{split}/{stem}{suffix}"] if data else [])]
+
+
 def _name(job: Job, image: ExportImage, data: bytes) -> tuple[str, str]:
     """Path and suffix of the image; its label file has the same path."""
     path = file_name(image.uri, data)
@@ -91,4 +108,4 @@ def _name(job: Job, image: ExportImage, data: bytes) -> tuple[str, str]:
     return below + name, split_suffix(path)[1] or ".img"
 
 
-EXPORT = Export(write, finish, copies_images=True)
+EXPORT = Export(write, finish, copies_images=True, check=check, can_read=can_read)
