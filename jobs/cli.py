@@ -1,7 +1,8 @@
 """The `relabel` command.
 
 Exit codes: 0 done; 1 the job failed; 2 refused to start (wrong options, configuration, input or credentials);
-3 done, with more failed rows than --max-failed-share; 4 `adapt` found no improvement; 130 interrupted; 143 terminated.
+3 done, with more failed rows than --max-failed-share, or something left unread, which is named; 4 `adapt` found no
+improvement; 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations

@@ -81,6 +81,8 @@ def export(
     """
     chosen = exports.find(form)
     _check_outside(to, output)
+    if void is not None and not chosen.has_void:
+        raise RefusedError(f"--void: {form} has no place for void; {_with_void()} has")
     access = Access(endpoint_url)
     result = open_result(output, access)
     options = Options(
@@ -112,10 +114,10 @@ def export(
         )
     console.out.show(_table(to, form, done))
     if unread := done.report.get("unread", {}).get("images", 0):
+        what, how = ("without void", "--void and --overwrite") if void else ("left out", "--images")
         console.err.tell(
-            f"relabel: {plural(unread, 'image')} left out, or without void, since files could not be read; named above "
-            f"and in {to.rstrip('/')}/{UNREAD}. Put them there and rerun, which adds them; from another folder, with "
-            f"{'--void and --overwrite' if void else '--images'}"
+            f"relabel: {plural(unread, 'image')} {what}: missing, unreadable or changed; named above and in "
+            f"{to.rstrip('/')}/{UNREAD}. Put them there and rerun, which adds them; from another folder, with {how}"
         )
         raise typer.Exit(3)
 
@@ -133,6 +135,10 @@ def _table(to: str, form: str, done: Exported) -> Table:
     for one in report.get("unread", {}).get("first", [])[:FIRST_UNREAD]:
         table.add_row(Text(f"not read: {one['image_uri']}: {one['why']}"), "")
     return table
+
+
+def _with_void() -> str:
+    return ", ".join(name for name, form in exports.EXPORTS.items() if form.has_void)
 
 
 def _check_outside(to: str, output: str) -> None:

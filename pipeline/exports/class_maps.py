@@ -157,4 +157,4 @@ def _void(store: Store, image: ExportImage) -> Void:
     return np.asarray(labels == VOID)
 
 
-EXPORT = Export(write, finish, check=check, can_read=can_read)
+EXPORT = Export(write, finish, has_void=True, check=check, can_read=can_read)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -18,10 +19,10 @@ from pipeline.dataset import Result
 from pipeline.dataset.by_image import Group, groups
 from pipeline.exports import own_files, state
 from pipeline.exports.fragments import discard
-from pipeline.exports.image_files import write_renamed, write_unread
+from pipeline.exports.image_files import THREADS, write_renamed, write_unread
 from pipeline.exports.registry import find
 from pipeline.exports.survey import survey
-from pipeline.exports.types import Export, Job, Options, Piece, selection
+from pipeline.exports.types import Export, Job, Options, Piece, batches, selection
 from pipeline.storage import Store
 from schemas.config import digest
 from schemas.layout import EXPORT_REPORT
@@ -106,7 +107,9 @@ def _again(form: Export, job: Job, found: Sequence[Group], before: state.State) 
 
 def _can_read_more(form: Export, job: Job, group: Group, piece: Piece) -> bool:
     """Of a group that was written with something left out: whether any of it is there now."""
-    return any(form.can_read(job, image) for image in job.read(group, Piece()) if image.uri in piece.unread)
+    left_out = (image for image in job.read(group, Piece()) if image.uri in piece.unread)
+    with ThreadPoolExecutor(THREADS) as pool:
+        return any(any(pool.map(partial(form.can_read, job), batch)) for batch in batches(left_out, 4 * THREADS))
 
 
 def _finish(form: Export, job: Job, pieces: Sequence[Piece]) -> dict[str, Any]:

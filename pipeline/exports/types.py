@@ -208,14 +208,16 @@ class Export(NamedTuple):
     """One format. write: one group to its files; finish: what goes over all groups, called once when all are written.
 
     Both may be repeated after an interruption. copies_images: whether images are part of the format; names_images:
-    whether it says where they are. check: raises RefusedError, before anything is written, for what it cannot hold.
-    can_read: whether what was unread of an image (`Piece.unread`) is there now.
+    whether it says where they are; has_void: whether it can hold the void of class maps. check: raises RefusedError,
+    before anything is written, for what the format cannot hold. can_read: whether what was unread of an image
+    (`Piece.unread`) is there now.
     """
 
     write: Callable[[Job, Group, int], Piece]
     finish: Callable[[Job, Sequence[Piece]], Piece]
     copies_images: bool = False
     names_images: bool = False
+    has_void: bool = False
     check: Callable[[Job], None] = _accept
     can_read: Callable[[Job, ExportImage], bool] = _never
 

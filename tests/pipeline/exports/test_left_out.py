@@ -146,6 +146,9 @@ def test_void_that_cannot_be_had_is_named_and_added_once_it_is_there(
     assert list(said) == ["1.png", "2.png", "4.png", "5.png"]
     assert said["1.png"] == "void map of another size: 1.png has 3x3 pixels, its image 16x12"
     assert said["4.png"] == "void map missing: 4.png"
+    refused = relabel(*command[:2], "--format", "coco", "--to", tmp_path / "coco", "--void", void)
+    assert refused.returncode == 2
+    assert "coco has no place for void; class-maps has" in refused.stderr
     for n in range(6):
         save_map(void / f"{n}.png")
     assert relabel(*command).returncode == 0
