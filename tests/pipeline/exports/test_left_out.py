@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pipeline.dataset import Result
 from pipeline.errors import RefusedError
@@ -189,3 +190,21 @@ def test_a_folder_inside_the_output_is_refused(result: Result, tmp_path: Path, r
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert "lies in the output" in done.stderr
     assert not (Path(result.store.uri) / "coco").exists()
+
+
+def test_a_tar_that_is_damaged_now_is_named_image_by_image(tmp_path: Path) -> None:
+    cases = [ImageCase("a.png", (12, 16)), ImageCase("photos.tar#b.png", (12, 16), has_photo=False)]
+    made = make_result(tmp_path, cases)
+    (tmp_path / "images" / "photos.tar").write_bytes(b"no tar" * 1000)
+    report = write(made, tmp_path / "to", "webdataset", with_images=True).report
+    assert report["counts"]["images"] == 1
+    assert unread(tmp_path / "to")["photos.tar#b.png"].startswith("image_unreadable: photos.tar is ")
+
+
+def test_an_image_with_megabytes_of_text_is_one(tmp_path: Path) -> None:
+    """What refining decodes is no broken file to an export."""
+    made = make_result(tmp_path, [ImageCase("a.png", (12, 16), [MaskCase(PIXELS)])])
+    text = PngInfo()
+    text.add_text("workflow", "x" * 3_000_000, zip=True)
+    Image.new("RGB", (16, 12)).save(tmp_path / "images" / "a.png", pnginfo=text)
+    assert write(made, tmp_path / "to", "webdataset", with_images=True).report["counts"]["images"] == 1
