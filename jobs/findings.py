@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -121,7 +122,8 @@ def findings(
 def _judged(uri: str, access: Access) -> dict[str, str]:
     """What somebody has said in the file of patches that is there, by finding. Raises RefusedError for another file."""
     store, name = split_uri(uri, access)
-    if not store.exists(name):
+    is_device = store.is_local and not Path(store.full(name)).is_file()
+    if is_device or not store.exists(name) or not store.size(name):
         return {}
     try:
         return {

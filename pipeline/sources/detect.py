@@ -145,9 +145,10 @@ def _are_labels(paths: Sequence[str], store: Store) -> bool:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             continue
         if found := [line.split() for line in lines if line.strip()]:
-            if any(yolo.loose_float(word) is None for words in found for word in words):
+            numbers = [words for words in found if all(yolo.loose_float(word) is not None for word in words)]
+            if 2 * len(numbers) <= len(found):
                 return False
-            if any(len(words) >= 5 for words in found):
+            if any(len(words) >= 5 for words in numbers):
                 return True
     return False
 

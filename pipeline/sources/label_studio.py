@@ -106,10 +106,8 @@ def _task(task: Content, where: str, given: SourceInput, chosen: Chosen) -> Anno
     results = [one for source in taken for one in as_list(source.get("result"))]
     found = regions.of(results, where, given.coverage)
     address = _address(task["data"], results, chosen.image or found.image)
-    if address is None and found.shapes:
-        keys = ", ".join(_addresses(task["data"]))
-        raise RefusedError(f"{where} has several images ({keys}), and nothing says of which its regions are: {CURE}")
-    address = address or ""
+    if address is None:
+        address = _one_of(task, where, given, is_told=not found.shapes or "image_uri" in task["data"])
     given.coverage.take(where, "task")
     height, width = found.size_hw or (None, None)
     kept = {name: value for name, value in task["data"].items() if value != address and name != "image_uri"}
@@ -124,6 +122,22 @@ def _task(task: Content, where: str, given: SourceInput, chosen: Chosen) -> Anno
         extra=extra_of(rest, ()),
         where=where,
     )
+
+
+def _one_of(task: Content, where: str, given: SourceInput, is_told: bool) -> str:
+    """Of several addresses the one that is an image of --images, or the first where there is none, or where it does
+    not matter (is_told). Raises RefusedError where several are there.
+    """
+    found = _addresses(task["data"])
+    there = {} if is_told else {key: one for key, one in found.items() if _is_there(task, one, given)}
+    if len(set(there.values())) > 1:
+        keys = ", ".join(there)
+        raise RefusedError(f"{where} has several images ({keys}), and nothing says of which its regions are: {CURE}")
+    return next(iter({**there, **found}.values()))
+
+
+def _is_there(task: Content, address: str, given: SourceInput) -> bool:
+    return any(name in given.images for name in _names({"data": task["data"]}, address, given) if name)
 
 
 def _of_min(task: Content) -> dict[str, Any]:

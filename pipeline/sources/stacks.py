@@ -35,6 +35,8 @@ Array = npt.NDArray[Any]
 MASKS = ("masks", "mask", "pred_masks", "segmentation", "arr_0")
 LABELS = ("labels", "classes", "class_ids", "category_ids", "pred_classes")
 SCORES = ("scores", "score")
+IMAGES = ("image", "img", "rgb", "photo", "picture", "depth")
+BOX_VALUES = 4
 MAX_MASKS = 1 << 16
 MAX_MEMBERS = 16
 HALF = 0.5
@@ -115,16 +117,16 @@ def _stack(arrays: Mapping[str, Array], layout: str) -> Array:
     if found is None:
         raise MaskError("mask_unreadable", f"no array of masks, but {', '.join(arrays) or 'nothing'}"[:200])
     if several := _numbered(arrays, found):
-        return _together([_in_order(one, layout) for one in several])
+        return _together([_in_order(arrays[name], layout) for name in several])
     return _in_order(found, layout)
 
 
-def _numbered(arrays: Mapping[str, Array], first: Array) -> list[Array]:
-    """`arr_0`, `arr_1`, ... where the masks are these, one or more in each; else none."""
+def _numbered(arrays: Mapping[str, Array], first: Array) -> list[str]:
+    """`arr_0`, `arr_1`, ... of one height and width, where the masks are these, one or more in each; else none."""
     names = [f"arr_{number}" for number in range(len(arrays))]
     if first is not arrays.get(names[0]) or not all(name in arrays for name in names):
         return []
-    return [arrays[name] for name in names if arrays[name].ndim >= 2]
+    return [name for name in names if arrays[name].ndim >= 3 or arrays[name].shape == first.shape[-2:]]
 
 
 def _together(stacks: list[Array]) -> Array:
@@ -165,14 +167,27 @@ def _of(arrays: Mapping[str, Array], names: tuple[str, ...]) -> Array | None:
 def _unused_columns(arrays: Mapping[str, Array], length: int) -> str:
     """Which values of masks are not used, since they are more or fewer than those, or nothing says what they are."""
     odd = [name for name in (*LABELS, *SCORES) if name in arrays and arrays[name].shape != (length,)]
-    odd += [name for name in arrays if name.startswith("arr_") and arrays[name].ndim == 1]
+    odd += [
+        name
+        for name in arrays
+        if name.startswith("arr_") and arrays[name].shape[:1] == (length,) and _is_row(arrays[name])
+    ]
     return "; ".join(f"{name}: {arrays[name].shape} for {length} masks, not used" for name in odd)
+
+
+def _is_row(values: Array) -> bool:
+    """Whether an array has one value, or a box, of each mask."""
+    return values.ndim == 1 or (values.ndim == 2 and values.shape[1] == BOX_VALUES)
 
 
 def _further(arrays: Mapping[str, Array], frame: tuple[int, ...]) -> list[str]:
     """Arrays that are masks by what they hold, and that nothing has read."""
     used = next((name for name in MASKS if name in arrays), None)
-    others = [] if used is None or _numbered(arrays, arrays[used]) else [name for name in arrays if name != used]
+    if used is None:
+        return []
+    if numbered := _numbered(arrays, arrays[used]):
+        return [name for name in arrays if name not in numbered and arrays[name].ndim > 1 and not _is_row(arrays[name])]
+    others = [name for name in arrays if name != used and not name.lower().startswith(IMAGES)]
     return [name for name in others if arrays[name].dtype.kind in "biu" and arrays[name].shape[-2:] == frame]
 
 

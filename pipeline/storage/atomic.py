@@ -21,6 +21,8 @@ from pipeline.storage.backoff import brief
 TEMPORARY_PREFIX = ".tmp-"
 LOCK_PREFIX = f"{TEMPORARY_PREFIX}lock-"
 """Of files that are locked while another one is compared and replaced. They must not be removed by anyone else."""
+OPEN_FILES = ("/dev/std", "/dev/fd/", "/proc/")
+"""Names of what a process has open."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 LOCK_WAIT_S, LOCK_POLL_S = 10.0, 0.01
 
@@ -66,13 +68,13 @@ def local_writer(path: Path, settle: Callable[[Path, Path], object] = Path.repla
     settle: brings the temporary file to its name. What a link leads to is written, and the link stays; a device or a
     pipe is written as it is.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     if settle is Path.replace:
         if _is_special(path):
             with path.open("wb") as file:
                 yield file
             return
         path = path.resolve() if path.is_symlink() else path
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as file:
@@ -95,7 +97,7 @@ def _is_special(path: Path) -> bool:
         mode = path.stat().st_mode
     except OSError:
         return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or path.parts[:2] in (("/", "dev"), ("/", "proc"))
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or str(path).startswith(OPEN_FILES)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pipeline.storage.file_systems import Access
 from pipeline.storage.store import Store
 
 MARK = "#"
+MAX_LINKS = 8
 TAR, PARQUET = ".tar", ".parquet"
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "image_bytes", "photo")
 URI_COLUMNS = ("image_uri", "image_path", "file_name", "filepath", "image_file", "uri", "path", "url")
@@ -199,7 +200,7 @@ def tar_contents(file: BinaryIO, name: str) -> TarContents:
                 problem = f"{name} is damaged, or was cut, at byte {tar.offset:,}: no member begins there"
     except (tarfile.TarError, EOFError, ValueError) as error:
         problem = f"{name} is not an uncompressed tar, or is damaged: {brief(error)}"
-    last = {one.name: one for one in found if isinstance(one, TarFile)}
+    last = {posixpath.normpath(one.name): one for one in found}
     whole = [one if isinstance(one, TarFile) else _followed(one, last) for one in found]
     files = [one for one in whole if isinstance(one, TarFile)]
     others = [(one.name, one.what) for one in whole if isinstance(one, _Link)]
@@ -217,5 +218,11 @@ def _entry(info: tarfile.TarInfo) -> TarFile | _Link:
     return _Link(info.name, "", "a sparse file" if info.isreg() else "no file")
 
 
-def _followed(link: _Link, files: Mapping[str, TarFile]) -> TarFile | _Link:
-    return files[link.target]._replace(name=link.name) if link.target in files else link
+def _followed(link: _Link, last: Mapping[str, TarFile | _Link]) -> TarFile | _Link:
+    """The file that a link leads to, under the link's name; the link where it leads to none."""
+    found: TarFile | _Link | None = link
+    for _ in range(MAX_LINKS):
+        if not isinstance(found, _Link) or not found.target:
+            break
+        found = last.get(posixpath.normpath(found.target))
+    return found._replace(name=link.name) if isinstance(found, TarFile) else link

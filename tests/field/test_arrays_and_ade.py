@@ -199,6 +199,9 @@ def test_every_array_of_a_stack_is_read_or_named(tmp_path: Path) -> None:
         "c": npz(masks=masks, labels=np.array(["cat", "dog", "cow"])),
         "d": npz(arr_0=masks, arr_1=np.array([3, 4])),
         "e": npz(arr_0=LEFT, arr_1=RIGHT[:20]),
+        "f": npz(arr_0=masks, arr_1=np.zeros((2, 4))),
+        "g": npz(masks=masks, image=np.zeros((3, *SIZE_HW), np.uint8)),
+        "h": npz(arr_0=masks, arr_1=masks[:, :20]),
     }
     put_images(tmp_path / "images", *(f"{name}.jpg" for name in files))
     for name, data in files.items():
@@ -209,6 +212,9 @@ def test_every_array_of_a_stack_is_read_or_named(tmp_path: Path) -> None:
     assert rows["b#masks_b"]["detail"] == "unreadable: array masks_b, beside the masks that are read"
     assert rows["c#1"]["detail"] == "labels: (3,) for 2 masks, not used"
     assert rows["d#0"]["detail"] == "arr_1: (2,) for 2 masks, not used"
-    assert "arrays of different sizes" in rows["e"]["detail"]
-    assert {name for name, row in rows.items() if row["reason"] == "mask_unreadable"} == {"b#masks_b", "e"}
-    assert len(rows) == 3 + 3 + 2 + 2 + 1
+    assert rows["e#arr_1"]["detail"] == "unreadable: array arr_1, beside the masks that are read"
+    assert rows["f#1"]["detail"] == "arr_1: (2, 4) for 2 masks, not used"
+    assert "arrays of different sizes" in rows["h"]["detail"]
+    failed = {name for name, row in rows.items() if row["reason"] == "mask_unreadable"}
+    assert failed == {"b#masks_b", "e#arr_1", "h"}
+    assert len(rows) == 3 + 3 + 2 + 2 + 2 + 2 + 2 + 1

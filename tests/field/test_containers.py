@@ -81,13 +81,13 @@ def test_the_order_of_members_changes_no_id(tmp_path: Path) -> None:
 
 
 def linked(path: Path) -> Path:
-    """A hard link to a mask, a symbolic one to an image, one to nothing, a pipe."""
-    tar(path, [("0.jpg", PHOTO), ("0.seg.png", MASK), ("1.jpg", PHOTO)])
+    """A hard link to a mask, a symbolic one to an image, one to a link, one to nothing, a pipe."""
+    tar(path, [("./0.jpg", PHOTO), ("./0.seg.png", MASK), ("./1.jpg", PHOTO)])
     with tarfile.open(path, "a") as archive:
         for name, kind, target in (
-            ("1.seg.png", tarfile.LNKTYPE, "0.seg.png"),
+            ("./1.seg.png", tarfile.LNKTYPE, "0.seg.png"),
             ("sub/2.jpg", tarfile.SYMTYPE, "../0.jpg"),
-            ("sub/2.seg.png", tarfile.SYMTYPE, "../0.seg.png"),
+            ("sub/2.seg.png", tarfile.SYMTYPE, "../1.seg.png"),
             ("3.jpg", tarfile.SYMTYPE, "gone.jpg"),
             ("4.jpg", tarfile.FIFOTYPE, ""),
         ):
@@ -100,7 +100,7 @@ def linked(path: Path) -> Path:
 def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
     linked(tmp_path / "tars" / "s.tar")
     outcome = run(None, tmp_path / "tars", tmp_path / "out")
-    assert sorted(outcome.images) == ["s.tar#0.jpg", "s.tar#1.jpg", "s.tar#sub/2.jpg"]
+    assert sorted(outcome.images) == ["s.tar#./0.jpg", "s.tar#./1.jpg", "s.tar#sub/2.jpg"]
     assert [(binary.decode(row["mask_rle"]) == SQUARE).all() for row in outcome.masks] == [True] * 3
     said = outcome.said("unread")
     assert said == {"a link to what is no file in the tar": ["s.tar#3.jpg"], "no file": ["s.tar#4.jpg"]}

@@ -262,6 +262,12 @@ def test_of_several_images_the_one_that_is_said(tmp_path: Path, options: str, ta
         [{"data": data, **task(region("polygonlabels", POLYGON, "r", to_name=tag), image="")} | {"data": data}],
     )
     if planned is None:
+        data["second"] = "/data/upload/1/gone.jpg"  # only one of them is an image of --images
+        alone = put(
+            tmp_path / "alone.json", [{**task(region("polygonlabels", POLYGON, "r", to_name=tag)), "data": data}]
+        )
+        [row] = run(tmp_path / "images", alone, tmp_path / "alone", "label-studio").masks
+        assert row["image_id"] == "a.jpg"
         with pytest.raises(RefusedError, match=r"task 1 has several images \(first, second\).*label-studio:image=KEY"):
             run(tmp_path / "images", path, tmp_path / "out", f"label-studio{options}")
         return

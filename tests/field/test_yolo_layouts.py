@@ -126,8 +126,13 @@ def test_labels_of_pose_are_boxes_with_key_points(tmp_path: Path) -> None:
 def test_files_of_windows(tmp_path: Path, name: str) -> None:
     """A byte order mark, and a line without corners first."""
     put_images(tmp_path / "images", "a.jpg")
-    put(tmp_path / "masks" / name, f"0\r\n0 {POLYGON}\r\n".encode("utf-8-sig"))
+    put(tmp_path / "masks" / name, f"0\r\n0 {POLYGON}\r\noops\r\n".encode("utf-8-sig"))
     put(tmp_path / "masks" / "classes.txt", "cat\r\n".encode("utf-8-sig"))
     outcome = run(tmp_path / "images", tmp_path / "masks", tmp_path / "out")
-    assert {row["category"] for row in outcome.masks} == {"cat"}
+    rows = {row["source_mask_id"]: row for row in outcome.masks}
+    assert (rows["a#1"]["category"], rows["a#2"]["category"], rows["a#3"]["reason"]) == (
+        "cat",
+        "cat",
+        "mask_unreadable",
+    )
     assert (outcome.pixels()["a#2"] == square()).all()

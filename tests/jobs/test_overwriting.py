@@ -42,6 +42,7 @@ def test_merge_spares_its_inputs(tmp_path: Path, relabel: Cli) -> None:
 
 def test_verdicts_in_a_file_of_patches_stay(output: Path, tmp_path: Path, relabel: Cli) -> None:
     patches = tmp_path / "patches.json"
+    patches.touch()
     for _ in range(2):  # nobody has judged any
         assert relabel("findings", output, "--as-patches", patches).returncode == 0
     content = json.loads(patches.read_text())
@@ -64,6 +65,9 @@ def test_links_stay_links_and_pipes_pipes(tmp_path: Path) -> None:
     store.put("link", b"after")
     assert link.is_symlink()
     assert real.read_bytes() == b"after"
+    (tmp_path / "far").symlink_to("new/folder/file")
+    store.put("far", b"made")
+    assert (tmp_path / "new" / "folder" / "file").read_bytes() == b"made"
     os.mkfifo(pipe)
     read: list[bytes] = []
     reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
