@@ -1,8 +1,9 @@
 """What the palette and the transparency of a mask image say of its pixels. Pure.
 
 Places in a palette are labels, and the palette of a label image is decoration: VOC's colours say nothing that its
-indices do not. But where all colours in use are greys, the image is a grey one that some encoder indexed, in any order:
-then black is the background, wherever in the palette it stands.
+indices do not. But where a palette has greys only, the image is a grey one that some encoder indexed, in any order:
+then black is the background, wherever in the palette it stands. The palettes of Cityscapes and ADE20K have greys among
+their colours: whether an image uses others says nothing, unless it has black and white and no more.
 """
 
 from __future__ import annotations
@@ -41,21 +42,26 @@ class Shown(NamedTuple):
 
 
 def greys(places: Palette, palette: Palette) -> Greys | None:
-    """(H, W) places in a (N, 3) palette -> their greys; None where one in use is a colour, or has none."""
+    """(H, W) places in a (N, 3) palette -> their greys; None where it has colours, or a place has none."""
     used = np.unique(places)
-    if not len(used) or int(used[-1]) >= len(palette) or not (palette[used] == palette[used, :1]).all():
+    if not len(used) or int(used[-1]) >= len(palette):
+        return None
+    if not (palette == palette[:, :1]).all() and not _is_black_and_white(palette[used]):
         return None
     levels = palette[:, 0].copy()
     shades = np.unique(levels[used])
     darkest, lightest = int(shades[0]), int(shades[-1])
     is_all_white = len(shades) == 1 and lightest >= LIGHT
-    if is_all_white and not (palette == palette[:, :1]).all():
-        return None  # the background of a palette of colours
     is_dark = darkest <= DARK or (len(shades) == 2 and darkest < MIDDLE <= lightest)
     is_ordered = not is_all_white and (int(levels[0]) <= darkest or not is_dark)
     levels[palette[:, 0] == darkest] = 0 if is_dark else darkest
     levels[palette[:, 0] == lightest] = 255 if lightest >= LIGHT else lightest
     return Greys(levels[places], is_ordered)
+
+
+def _is_black_and_white(colours: Palette) -> bool:
+    """Whether (N, 3) colours are black and white, in any order, and no more."""
+    return sorted(colours.tolist()) == [[0] * 3, [255] * 3]
 
 
 def is_black_elsewhere(places: Palette, palette: Palette) -> bool:

@@ -2,6 +2,7 @@
 
 VOC, Cityscapes' train ids and COCO-stuff write ids from 1 on, and 255 where there is none. Who draws objects by hand
 spreads them over the greys instead, 85, 170, 255, and there 255 is the last of them, unless it is a line around others.
+It takes three values to tell: 128 and 255 may be a class and what is unlabelled as well.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from pipeline.decoding.label_image import VOID, LabelImage
 
 TAKEN_AS_VOID = f"pixels of {VOID} taken as void"
+FEWEST_SPREAD = 3
 SMALLEST_STEP = 16  # of greys that are spread
 LINE_WIDTH, BESIDE = 4, 3  # pixels: of a line at most, and how near to others they lie along them
 MOST_TOUCHING = 0.5
@@ -32,8 +34,10 @@ def is_void(image: LabelImage) -> bool:
 
 
 def _are_spread(values: list[int]) -> bool:
-    """Whether values are steps of one size up to 255, half of the steps or more."""
-    for steps in range(2, (VOID + 1) // SMALLEST_STEP + 1):
+    """Whether values are steps of one size up to 255, half of the steps or more, and not just two."""
+    if len(values) < FEWEST_SPREAD:
+        return False
+    for steps in range(FEWEST_SPREAD, (VOID + 1) // SMALLEST_STEP + 1):
         nearest = {round(value * steps / VOID) for value in values}
         is_even = all(abs(round(value * steps / VOID) * VOID / steps - value) < 1 for value in values)
         if is_even and len(nearest) == len(values) and len(values) * 2 >= steps:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pipeline.decoding.palettes import BLACK_ELSEWHERE, BLACK_SHOWN, SEVERAL_HIDDEN
+from pipeline.decoding.void import TAKEN_AS_VOID
 from pipeline.single import read_mask
 from tests.field.world import SIZE_HW, Outcome, Pixels, encoded, photograph, put, put_images, run, square
 
@@ -89,6 +90,37 @@ def test_a_palette_of_colours_keeps_its_indices_and_black_elsewhere_is_told(tmp_
     outcome = read(tmp_path, indexed(LEFT + 2 * RIGHT, RED, BLACK, GREEN), source)
     assert (outcome.pixels()["a#1"] == LEFT).all()
     assert outcome.said("odd") == {BLACK_ELSEWHERE: ["a.png"]}
+
+
+CITYSCAPES = ((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153))
+ADE = ((120,) * 3, (180, 120, 120), (6, 230, 230), (80, 50, 50), (4, 200, 3), (120, 120, 80), (140,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("palette", "places"),
+    [(CITYSCAPES, (2, 5, 255)), (CITYSCAPES, (2, 255)), (ADE, (6, 255)), (ADE, (0, 6, 255)), (ADE, (6, 0, 255))],
+)
+def test_greys_among_the_colours_of_classes_keep_their_indices(
+    tmp_path: Path, palette: tuple[tuple[int, int, int], ...], places: tuple[int, ...]
+) -> None:
+    """Of images that use no other: their ids are those that the rest of the data set has."""
+    drawn = np.full(SIZE_HW, places[0])
+    for mask, place in zip((LEFT, RIGHT), places[1:], strict=False):
+        drawn[mask > 0] = place
+    outcome = read(tmp_path, indexed(drawn, *palette, *[BLACK] * (256 - len(palette))))
+    classes = sorted(set(places) - {0, 255})
+    assert sorted((row["source_mask_id"], row["category_id"]) for row in outcome.masks) == [
+        (f"a#{place}", place) for place in classes
+    ]
+    assert all((outcome.pixels()[f"a#{place}"] == (drawn == place)).all() for place in classes)
+    assert outcome.said("odd") == {TAKEN_AS_VOID: ["a.png"]}
+
+
+def test_black_and_white_alone_are_read_by_colour_beside_unused_colours(tmp_path: Path) -> None:
+    """As the palette of old systems has them: white first, black last."""
+    outcome = read(tmp_path, indexed(np.where(LARGE, 0, 255), WHITE, *[RED, GREEN] * 127, BLACK))
+    assert (outcome.only()["source_mask_id"], outcome.said("odd")) == ("a", {})
+    assert (outcome.pixels()["a"] == LARGE).all()
 
 
 def test_classes_are_indices_in_a_palette_of_greys_as_well(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def drawn(*values: int) -> Pixels:
     return np.asarray(sum(box * value for box, value in zip((LEFT, MIDDLE, RIGHT), values, strict=False)), np.uint8)
 
 
-@pytest.mark.parametrize("values", [(128, 255), (127, 255), (85, 170, 255), (64, 191, 255)])
+@pytest.mark.parametrize("values", [(85, 170, 255), (64, 128, 255), (64, 191, 255)])
 def test_objects_spread_over_the_greys_are_all_read(tmp_path: Path, values: tuple[int, ...]) -> None:
     outcome = read(tmp_path, encoded(drawn(*values)))
     assert set(outcome.pixels()) == {f"a#{value}" for value in values}
@@ -48,13 +48,27 @@ def test_void_beside_other_values_is_told(tmp_path: Path, values: tuple[int, ...
     assert (outcome.scan["unread"], {row["detail"] for row in outcome.masks}) == (0, {None})
 
 
+@pytest.mark.parametrize("value", [1, 15, 17, 64, 85, 127, 128, 170])
+def test_void_beside_one_other_value_is_void_whatever_that_is(tmp_path: Path, value: int) -> None:
+    """As COCO-stuff has it: a class, and a region without a label."""
+    outcome = read(tmp_path, encoded(drawn(value, 255)))
+    assert set(outcome.pixels()) == {f"a#{value}"}
+    assert outcome.said("odd") == VOID
+
+
+def test_four_objects_spread_over_the_greys_are_all_read(tmp_path: Path) -> None:
+    outcome = read(tmp_path, encoded(drawn(64, 128, 191) + square(box=(52, 62, 40, 56)) * np.uint8(255)))
+    assert set(outcome.pixels()) == {"a#64", "a#128", "a#191", "a#255"}
+    assert outcome.said("odd") == {}
+
+
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_a_line_around_objects_is_void(tmp_path: Path, width: int) -> None:
     """As VOC has it, for objects of any value."""
-    labels, side = LEFT * 128, 2 * width + 1
-    labels[(cv2.dilate(LEFT, np.ones((side, side), np.uint8)) > 0) & (LEFT == 0)] = 255
+    labels, side = drawn(85, 0, 170), 2 * width + 1
+    labels[(cv2.dilate(labels, np.ones((side, side), np.uint8)) > 0) & (labels == 0)] = 255
     outcome = read(tmp_path, encoded(labels))
-    assert set(outcome.pixels()) == {"a#128"}
+    assert set(outcome.pixels()) == {"a#85", "a#170"}
     assert outcome.said("odd") == VOID
 
 
