@@ -46,7 +46,7 @@ def greys(places: Palette, palette: Palette) -> Greys | None:
     used = np.unique(places)
     if not len(used) or int(used[-1]) >= len(palette):
         return None
-    if not (palette == palette[:, :1]).all() and not _is_black_and_white(palette[used]):
+    if not (palette == palette[:, :1]).all():  # of classes, whose ids are the indices in every image
         return None
     levels = palette[:, 0].copy()
     shades = np.unique(levels[used])
@@ -57,11 +57,6 @@ def greys(places: Palette, palette: Palette) -> Greys | None:
     levels[palette[:, 0] == darkest] = 0 if is_dark else darkest
     levels[palette[:, 0] == lightest] = 255 if lightest >= LIGHT else lightest
     return Greys(levels[places], is_ordered)
-
-
-def _is_black_and_white(colours: Palette) -> bool:
-    """Whether (N, 3) colours are black and white, in any order, and no more."""
-    return sorted(colours.tolist()) == [[0] * 3, [255] * 3]
 
 
 def is_black_elsewhere(places: Palette, palette: Palette) -> bool:

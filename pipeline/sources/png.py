@@ -5,7 +5,7 @@ PNG, GIF, BMP, TIFF, WebP, JPEG and whatever else Pillow decodes. What the pixel
     soft edges, alpha, JPEG                    a binary mask, cut half-way (see `label_image.py`)
     several values (indexed, grey, packed RGB) one mask for each non-zero value; 255 beside others may be void, which
                                                is told (see `void.py`; `class-maps:void=none` reads it)
-    indexed, all colours in use are greys      as the grey image, where black is not index 0 (see `palettes.py`)
+    indexed, a palette of greys alone          as the grey image, where black is not index 0 (see `palettes.py`)
 A mask's source id is the file's path without suffix, then `#value` for labels; the value is also the category id.
 Files whose values are classes, always, are another source: `class_maps.py`. Option of this source:
     files={stem}_*         how mask files are named, where their names are longer than the images' (found by looking)

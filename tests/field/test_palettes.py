@@ -116,10 +116,9 @@ def test_greys_among_the_colours_of_classes_keep_their_indices(
     assert outcome.said("odd") == {TAKEN_AS_VOID: ["a.png"]}
 
 
-def test_black_and_white_alone_are_read_by_colour_beside_unused_colours(tmp_path: Path) -> None:
-    """As the palette of old systems has them: white first, black last."""
-    outcome = read(tmp_path, indexed(np.where(LARGE, 0, 255), WHITE, *[RED, GREEN] * 127, BLACK))
-    assert (outcome.only()["source_mask_id"], outcome.said("odd")) == ("a", {})
+def test_black_beside_white_in_a_palette_of_classes_is_a_class(tmp_path: Path) -> None:
+    outcome = read(tmp_path, indexed(LARGE * 2, WHITE, RED, BLACK))
+    assert (outcome.only()["source_mask_id"], outcome.said("odd")) == ("a", {BLACK_ELSEWHERE: ["a.png"]})
     assert (outcome.pixels()["a"] == LARGE).all()
 
 
