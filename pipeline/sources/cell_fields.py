@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pipeline.sources.coverage import Coverage
 from pipeline.sources.fields import as_int, as_label
+from pipeline.sources.types import IMAGE_SUFFIXES
 from pipeline.words import plural
 
 LISTS = ("annotations", "objects", "instances", "masks", "segments")
@@ -18,6 +19,7 @@ GEOMETRIES = ("segmentation", "mask_rle", "rle", "mask", "segmentation_mask", "p
 FILES = ("mask_file_name", "segmentation_file_name", "mask_path", "mask_file", "label_file_name", "segmentation_path")
 BOXES = ("bbox", "box", "bboxes", "boxes")
 MASKS = (*LISTS, *GEOMETRIES, *FILES)
+CAPTION = "annotation"  # of Parquet: masks, or a text
 CATEGORY_IDS = ("category_id", "label_id", "class_id", "category", "label", "class")
 CATEGORIES = ("category_name", "category", "label", "class", "class_name")
 IDS = ("source_mask_id", "id", "mask_id", "annotation_id")
@@ -42,6 +44,8 @@ OF_A_MASK = (
 )
 """Fields of which a list beside a list of masks has one value a mask."""
 MAX_DEPTH = 4
+MIN_NUMBERS = 6  # of a ring
+BOX_NUMBERS = 4
 
 
 class Field(NamedTuple):
@@ -92,11 +96,38 @@ def parsed(text: Any) -> Any:
 
 def chosen(record: Mapping[str, Any], names: Sequence[str]) -> tuple[str | None, list[str]]:
     """(the field that masks are read from, the others that have some, too); a mask is more than boxes alone."""
-    there = [name for name in names if not is_empty(record.get(name))]
+    there = [name for name in names if may_be_masks(name, record.get(name))]
     if len(there) < 2:
         return next(iter(there), None), []
     best = next((name for name in there if not has_boxes_alone(record[name])), there[0])
     return best, [name for name in there if name != best]
+
+
+def apart_from(best: str | None, others: Sequence[str]) -> list[str]:
+    """The fields that have masks of their own, not those of the field `best` in another form."""
+    return [name for name in others if best not in GEOMETRIES or name not in (*GEOMETRIES, *FILES)]
+
+
+def may_be_masks(name: str, value: Any) -> bool:
+    """Whether the value of a field of this name can be masks: a count, a word or a caption is none."""
+    if is_empty(value):
+        return False
+    if name in GEOMETRIES:
+        return isinstance(value, list | Mapping | bytes | str)
+    return not (name in LISTS or name == CAPTION) or _has_masks(value)
+
+
+def _has_masks(cell: Any) -> bool:
+    """Whether a cell is an image, or has an entry that is more than a number or a word."""
+    cell = found if (found := parsed(cell)) is not None else cell
+    if isinstance(cell, bytes):
+        return True
+    inside = cell.values() if isinstance(cell, Mapping) else cell if isinstance(cell, list) else ()
+    return any(isinstance(one, Mapping | list | bytes) or parsed(one) is not None or _is_image(one) for one in inside)
+
+
+def _is_image(name: Any) -> bool:
+    return isinstance(name, str) and name.lower().endswith(tuple(IMAGE_SUFFIXES))
 
 
 def is_empty(cell: Any, depth: int = 0) -> bool:
@@ -113,10 +144,12 @@ def has_boxes_alone(cell: Any, depth: int = 0) -> bool:
         return depth < MAX_DEPTH and bool(cell) and all(has_boxes_alone(entry, depth + 1) for entry in cell)
     if not isinstance(cell, Mapping):
         return False
-    inside = [cell[name] for name in LISTS if not is_empty(cell.get(name))]
+    inside = [cell[name] for name in LISTS if may_be_masks(name, cell.get(name))]
     if inside:
         return depth < MAX_DEPTH and all(has_boxes_alone(entry, depth + 1) for entry in inside)
-    return any(name in cell for name in BOXES) and all(is_empty(cell.get(name)) for name in (*GEOMETRIES, *FILES))
+    return any(name in cell for name in BOXES) and not any(
+        may_be_masks(name, cell.get(name)) for name in (*GEOMETRIES, *FILES)
+    )
 
 
 def beside_of(record: Mapping[str, Any]) -> dict[str, Field]:
@@ -149,6 +182,37 @@ def of_all(beside: Beside) -> dict[str, Field]:
 def is_a_list(name: str, value: Any) -> bool:
     """Whether the value of a field is one a mask; four numbers are one box."""
     return _is_list(value) and (name != "bbox" or any(isinstance(box, list) for box in value))
+
+
+def are_apart(rings: Sequence[Any], beside: Beside) -> bool:
+    """Whether the rings beside these fields are a mask each, not the parts of one.
+
+    They are where lists say a category or id of each. One that has a category or id is one mask, whatever lists it has;
+    other lists count where they have a value for each of several rings.
+    """
+    lists = lists_of(beside)
+    stated = [name for name in beside if name in OF_A_CATEGORY or name in IDS]
+    if any(name not in lists for name in stated):
+        return False
+    if stated:
+        return len(rings) == 1 or any(len(lists[name].value) > 1 for name in stated)
+    even = [name for name, one in lists.items() if len(one.value) == len(rings)]
+    if len(rings) == 1:
+        return "iscrowd" in even
+    are_rings = all(len(ring) >= MIN_NUMBERS for ring in rings)
+    return are_rings and any(name != "bbox" or _are_boxes(lists[name].value) for name in even)
+
+
+def has_none(record: Mapping[str, Any]) -> bool:
+    """Whether a record is the columns of no object: its boxes are an empty list, and nothing has a mask or class."""
+    about = {*MASKS, *IDS, *OF_A_CATEGORY, *(name for name, one in SINGULAR.items() if one != "bbox"), *BOXES}
+    values = {name: found if (found := parsed(record.get(name))) is not None else record.get(name) for name in about}
+    return any(values[name] == [] for name in BOXES) and all(is_empty(value) for value in values.values())
+
+
+def _are_boxes(values: Sequence[Any]) -> bool:
+    """Whether these are boxes, not two corners of one."""
+    return all(box is None or (isinstance(box, list) and len(box) == BOX_NUMBERS) for box in values)
 
 
 def lists_of(beside: Beside) -> dict[str, Field]:

@@ -36,11 +36,15 @@ from pipeline.sources.cell_fields import (
     Beside,
     Field,
     LeftFields,
+    apart_from,
+    are_apart,
     beside_of,
     chosen,
     each_of,
+    has_none,
     is_empty,
     lists_of,
+    may_be_masks,
     merged,
     names_in,
     of_all,
@@ -107,7 +111,8 @@ class Cells:
         """Whether a list is of masks, rather than one mask's polygons, corners or pixels."""
         if is_ring(cell) or is_grid(cell, self.size_of):
             return False
-        return not is_polygons(cell) or any(len(one.value) == len(cell) for one in lists_of(beside).values())
+        even = len(cell) > 1 and any(len(one.value) == len(cell) for one in lists_of(beside).values())
+        return not is_polygons(cell) or (even and are_apart(cell, beside))
 
     def _many(self, cell: list[Any], prefix: str, beside: Beside, depth: int) -> list[PlannedMask]:
         lists = lists_of(beside)
@@ -121,7 +126,7 @@ class Cells:
     def _record(self, cell: Mapping[str, Any], prefix: str, beside: Beside, depth: int) -> list[PlannedMask]:
         """The masks of a struct or JSON object: one annotation, or one that has them in a list or in columns."""
         name, unused = chosen(cell, MASKS)
-        self.unused(unused, name)
+        self.unused(apart_from(name, unused), name)
         if name is None:
             name = next((name for name in LISTS if isinstance(cell.get(name), list | dict)), None)
         cells = replace(self, names={**self.names, **table}) if (table := names_in(cell)) else self
@@ -131,7 +136,7 @@ class Cells:
             return cells.masks_in(cell[name], prefix, of_all(said), depth + 1)
         record = {key: value for key, value in cell.items() if key not in unused}
         if (columns := self._columns(record, name, said)) is not None:
-            return cells.masks_in(columns, prefix, NOTHING, depth + 1)
+            return cells.masks_in(columns, prefix, NOTHING, depth)
         inherited = {key: one.value for key, one in said.items() if key not in own}
         stated = {key: value for key, value in record.items() if value is not None or key not in inherited}
         return cells._annotation({**inherited, **stated}, prefix)
@@ -139,6 +144,9 @@ class Cells:
     def _columns(self, record: Mapping[str, Any], name: str | None, beside: Beside) -> list[dict[str, Any]] | None:
         """A struct of lists, one of them of geometries -> a list of structs; None for one annotation."""
         lists = lists_of(beside)
+        if name is None and has_none(record):
+            self.uneven(lists.values(), 0)
+            return []
         if name is None and "bbox" in beside:
             name = "bbox" if "bbox" in lists else None
         elif name is None:  # columns of no mask, or of masks that are not there
@@ -147,26 +155,32 @@ class Cells:
         cell = lists["bbox"].value if name == "bbox" else found if lists and (found := parsed(cell)) else cell
         if name is None or not isinstance(cell, list) or any(isinstance(value, int | float) for value in cell):
             return None
-        if is_grid(cell, self.size_of) or not (lists or self._is_one_each(cell, beside)):
+        if is_grid(cell, self.size_of) or not self._is_one_each(cell, beside, name):
             return None
         self.uneven((one for one in lists.values() if len(one.value) != len(cell)), len(cell))
         found = {SINGULAR.get(key, key): value for key, value in record.items() if isinstance(value, list)}
         even = {key: value for key, value in {**found, name: cell}.items() if len(value) == len(cell)}
         return [
-            {key: value[place] for key, value in even.items()} | {key: one.value for key, one in own.items()}
+            _shared(record, place, len(cell))
+            | {key: value[place] for key, value in even.items()}
+            | {key: one.value for key, one in own.items()}
             for place, own in enumerate(each_of(beside, len(cell)))
         ]
 
-    def _is_one_each(self, cell: list[Any], beside: Beside) -> bool:
-        """Whether the parts of a geometry are masks of their own, though no list beside them says so."""
+    def _is_one_each(self, cell: list[Any], beside: Beside, name: str) -> bool:
+        """Whether the parts of a geometry are masks of their own, by what they are or by a list beside them."""
+        if name != "bbox" and is_polygons(cell):
+            return are_apart(cell, beside)
+        if lists_of(beside):
+            return True
         stated = any(name in OF_A_CATEGORY or name in IDS for name in beside)
         files = bool(cell) and all(isinstance(one, bytes) or (isinstance(one, Mapping) and is_png(one)) for one in cell)
-        return files or is_stack(cell, self.size_of) or not (stated or is_polygons(cell))
+        return files or is_stack(cell, self.size_of) or not stated
 
     def _alone(self, cell: Any, prefix: str, beside: Beside) -> list[PlannedMask]:
         """The mask of a cell that is a geometry, or the masks of an image of labels."""
         said, odd = of_one(beside)
-        self.uneven(odd, 1)
+        self.uneven((one for one in odd if one.name not in (*BOXES, "area")), 1)
         if said.keys() - {"bbox", "area"}:
             return self._annotation({**said, "segmentation": cell}, prefix)
         return [self._mask(one, prefix) for one in self._geometries(cell)]
@@ -174,7 +188,8 @@ class Cells:
     def _annotation(self, cell: Mapping[str, Any], prefix: str) -> list[PlannedMask]:
         cell = self._with_one_category(cell)
         stated = [cell[name] for name in (*GEOMETRIES, *FILES) if cell.get(name) is not None]
-        geometry = next((one for one in stated if not is_empty(one)), next(iter(stated), None))
+        there = (cell[name] for name in (*GEOMETRIES, *FILES) if may_be_masks(name, cell.get(name)))
+        geometry = next(there, next((one for one in stated if not is_empty(one)), next(iter(stated), None)))
         category_id, category = category_of(cell, self.names)
         source_id = next((as_id(cell[name]) for name in IDS if cell.get(name) is not None), prefix)
         crowd, extra = as_flag(cell.get("iscrowd")), extra_of(cell, USED)
@@ -238,6 +253,20 @@ class Cells:
             self.tell(what)
         for mask in found.masks:
             yield Geometry(mask.geometry, json.loads(mask.geometry)["value"], mask.detail)
+
+
+def _shared(record: Mapping[str, Any], place: int, masks: int) -> dict[str, Any]:
+    """What a record says once of all its masks; of an id of its own each has a part."""
+    said = {name: record[name] for name in ("iscrowd", "score") if isinstance(record.get(name), int | float | str)}
+    name = next((name for name in IDS if isinstance(record.get(name), int | float | str)), None)
+    if name is None or parsed(record[name]) is not None or any(_is_list(record, one) for one in (*IDS, "ids")):
+        return said
+    own = as_id(record[name])
+    return {**said, IDS[0]: own if masks == 1 else f"{own}#{place}"}
+
+
+def _is_list(record: Mapping[str, Any], name: str) -> bool:
+    return isinstance(record.get(name), list) or isinstance(parsed(record.get(name)), list)
 
 
 def category_of(cell: Mapping[str, Any], names: Mapping[int, str]) -> tuple[int | None, str | None]:

@@ -20,7 +20,8 @@ Size = tuple[int, int]
 SizeOf = Callable[[], Size | None]
 
 MIN_COLUMNS = 6  # fewer are no polygon, but a point
-MIN_SIDE = 8  # of an image that is asked for its size, to save that for polygons
+MIN_ROWS = 3  # two are rings, padded to one length
+MIN_SIDE = 9  # of an image that is asked for its size, to save that for polygons
 MIN_FLAT = 64
 HALF = 0.5
 
@@ -31,7 +32,7 @@ def is_grid(cell: Any, size_of: SizeOf) -> bool:
     if rows is None:
         return False
     height, width = rows.shape
-    if _is_binary(rows) or np.count_nonzero(rows[:, 1:] == rows[:, :-1]) * 2 > height * (width - 1):
+    if _is_binary(rows) or _is_flat(rows):
         return True
     return min(height, width) >= MIN_SIDE and size_of() == (height, width)
 
@@ -71,7 +72,7 @@ def fault(cell: Any) -> str:
 
 def _array(cell: Any) -> npt.NDArray[Any] | None:
     """(H, W) booleans, integers or floats; None for anything else."""
-    if not isinstance(cell, list) or len(cell) < 2 or not all(isinstance(row, list) for row in cell):
+    if not isinstance(cell, list) or len(cell) < MIN_ROWS or not all(isinstance(row, list) for row in cell):
         return None
     if len(cell[0]) < MIN_COLUMNS or any(len(row) != len(cell[0]) for row in cell):
         return None
@@ -80,6 +81,14 @@ def _array(cell: Any) -> npt.NDArray[Any] | None:
     except (ValueError, OverflowError):
         return None
     return rows if rows.ndim == 2 and rows.dtype.kind in "biuf" else None
+
+
+def _is_flat(rows: npt.NDArray[Any]) -> bool:
+    """Whether most neighbours are equal, but for those at a row's end, with which rings are padded to one length."""
+    equal = rows[:, 1:] == rows[:, :-1]
+    before_end = ~np.logical_and.accumulate(equal[:, ::-1], axis=1)[:, ::-1]
+    counted = np.count_nonzero(before_end)
+    return bool(counted == 0 or np.count_nonzero(equal & before_end) * 2 > counted)
 
 
 def _is_binary(rows: npt.NDArray[Any]) -> bool:

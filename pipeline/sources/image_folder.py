@@ -11,7 +11,7 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from pipeline.errors import RefusedError
@@ -109,7 +109,7 @@ def _planned(
     files = MaskFiles(store, folder)
     declared = as_size(row.get("height"), row.get("width"))
     tell = partial(given.coverage.remark, where)
-    cells = Cells({}, files, tell, lambda: declared or image_size(path, given), left, where)
+    cells = Cells({}, files, tell, cache(lambda: declared or image_size(path, given)), left, where)
     masks = _masks(row, name or where, cells)
     given.coverage.take(where, "line")
     is_safe = safe_relative(path)

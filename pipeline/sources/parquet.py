@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +29,8 @@ from pipeline.sources import containers
 from pipeline.sources.cell_fields import (
     CATEGORIES,
     CATEGORY_IDS,
+    FILES,
+    GEOMETRIES,
     IDS,
     LISTS,
     MASKS,
@@ -37,6 +39,7 @@ from pipeline.sources.cell_fields import (
     LeftFields,
     beside_of,
     chosen,
+    is_empty,
     lists_of,
     of_all,
 )
@@ -114,7 +117,7 @@ def _scan_file(
     for batch in parquet.iter_batches(BATCH_ROWS, columns=columns.read()):
         for row in batch.to_pylist():
             where = f"{container}, row {number}"
-            size_of = partial(_size_of, row, number, columns, sizes, given)
+            size_of = cache(partial(_size_of, row, number, columns, sizes, given))
             tell = partial(given.coverage.remark, where)
             cells = Cells(files=files, tell=tell, size_of=size_of, left=left, where=where)
             planned = _planned(row, number, container, columns, problem, cells)
@@ -245,8 +248,8 @@ def _planned(
 def _masks(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) -> list[PlannedMask]:
     """A cell that is one mask has its category and id in the columns beside it; of several, they have lists."""
     best, unused = chosen(row, columns.masks)
-    column = best or columns.masks[0]
-    cells.unused(unused, column)
+    column = best or next((name for name in columns.masks if not is_empty(row.get(name))), columns.masks[0])
+    cells.unused((name for name in unused if name not in FILES or column not in GEOMETRIES), column)
     cells = replace(cells, names=columns.names[column])
     cell, has_labels = row[column], _has_labels(row[column])
     beside = {name: row[name] for name in columns.beside if row[name] is not None}

@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -156,6 +156,7 @@ def split_suffix(name: str) -> tuple[str, str]:
 def _planned(
     sample: _Sample, container: str, file: BinaryIO, problem: str | None, given: SourceInput, left: LeftFields
 ) -> PlannedImage:
+    @cache
     def size_of() -> tuple[int, int] | None:
         file.seek(sample.image.offset)
         return raster.size_hw(file.read(sample.image.length))
