@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
+from pipeline.decoding.python_parser import ONE_AT_A_TIME
 from pipeline.errors import MaskError
 from pipeline.masks.frames import FloatArray
 
@@ -118,7 +119,8 @@ def array(data: bytes, kinds: str = "fiu") -> npt.NDArray[np.generic]:
     file = io.BytesIO(data)
     version = npy.read_magic(file)
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, column_major, dtype = header(file, max_header_size=MAX_HEADER_BYTES)
+    with ONE_AT_A_TIME:
+        shape, column_major, dtype = header(file, max_header_size=MAX_HEADER_BYTES)
     if dtype.kind not in kinds or (dtype.itemsize > 8 and dtype.kind != "U"):
         raise _broken(f"an array of {dtype}, not of numbers")
     count = 1

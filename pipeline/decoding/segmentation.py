@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pycocotools import mask as coco_mask
 
+from pipeline.decoding.python_parser import ONE_AT_A_TIME
 from pipeline.errors import MaskError
 from pipeline.masks import binary
 from pipeline.masks.binary import Rle
@@ -123,7 +124,8 @@ def _bytes_text(counts: str) -> str:
     if counts[:2] not in ("b'", 'b"'):
         return counts
     try:
-        return bytes(ast.literal_eval(counts)).decode("ascii", "replace")
+        with ONE_AT_A_TIME:
+            return bytes(ast.literal_eval(counts)).decode("ascii", "replace")
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return counts
 

@@ -1,7 +1,10 @@
 """Class scores: what is read, what is refused, and which class wins."""
 
+import gc
 import io
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -131,3 +134,25 @@ def test_a_zip_bomb_is_not_unpacked() -> None:
     assert len(data) < 1 << 20
     with pytest.raises(MaskError, match="too large"):
         cams.read(data, "chw")
+
+
+def test_headers_are_read_by_several_threads_while_garbage_is_collected() -> None:
+    """Python's parser fails at random then, and a sound file would be none: see `python_parser.py`."""
+    file = io.BytesIO()
+    np.savez(file, cam=np.zeros((2, 4, 4), np.float32), keys=np.array([1, 2]))
+    before = gc.get_threshold(), sys.getswitchinterval()
+    gc.callbacks.append(_busy)
+    gc.set_threshold(5, 5, 5)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: cams.read(file.getvalue(), "chw").categories, range(600)))
+    finally:
+        gc.callbacks.remove(_busy)
+        gc.set_threshold(*before[0])
+        sys.setswitchinterval(before[1])
+    assert found == [[1, 2]] * 600
+
+
+def _busy(_phase: str, _info: dict[str, int]) -> None:
+    sum(range(200))
