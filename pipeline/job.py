@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cache, partial
+from functools import cache
+from typing import Any
 
 from pipeline import refiners, sources
 from pipeline.cluster.connection import Cluster, connected
@@ -16,9 +17,11 @@ from pipeline.output.recovery import sealed_rounds
 from pipeline.output.seal import seal
 from pipeline.planning.increment import ChunkLimits, Plan, Planned, plan_rows, read_plan
 from pipeline.planning.listed import in_ranges, is_large, listing_of, of_inventory
-from pipeline.planning.scanning import Flow, one_by_one, read_pieces, read_whole
 from pipeline.planning.scanning import pieces as find_pieces
+from pipeline.planning.scanning import read_pieces, read_whole
 from pipeline.planning.scans import coverage_for, record
+from pipeline.planning.shuffle import Shuffle, Told
+from pipeline.planning.spill import Lines
 from pipeline.progress.breakdown import Clock
 from pipeline.progress.events import Covered, OnEvent, Planning, Refined, Refining, Retrying, Starting, nobody
 from pipeline.refining.chunk import Task
@@ -116,26 +119,28 @@ def plan_increment(request: Request, on_event: OnEvent, connect: Callable[[], Cl
 
     on_images(0)
     covered = coverage_for(output, request.images, request.masks, request.source, operation.ignore)
-    with _listing(request, covered, connect) as listed:
+    shuffle = Shuffle(output, lambda *work: connect().flow(*work)) if request.plans_by_tasks else None
+    with _listing(request, covered, shuffle) as listed:
         given = sources.SourceInput(
             request.masks, request.access, listed, operation.fetch_threads, coverage=covered, images_uri=request.images
         )
         pieces = find_pieces(request.source, given)
-        flow: Flow = one_by_one
-        if pieces and pieces.are_many and request.plans_by_tasks:
-            flow = connect().flow
-            on_images(0)
-        read_rows = partial(read_pieces, pieces, given, flow) if pieces else partial(read_whole, request.source, given)
+        how: dict[str, Any] = {"max_unread": operation.max_unread, "prune": request.prune}
+        rows: Iterable[Lines | Told]
+        if pieces:
+            rows = read_pieces(pieces, given, shuffle if pieces.are_many else None, **how)
+        else:
+            rows = read_whole(request.source, given, **how)
         planned = plan_rows(
             output,
-            read_rows(max_unread=operation.max_unread, prune=request.prune),
+            rows,
             listed,
             _limits(request),
             prune=request.prune,
             coverage=covered,
             hold=request.hold(on_event),
             on_images=on_images,
-            flow=flow,
+            shuffle=shuffle,
         )
         scan = record(output, given, request.source, request.hold(on_event))
     on_event(Covered(scan, _unmatched(request, covered)))
@@ -150,20 +155,20 @@ def _unmatched(request: Request, covered: Coverage) -> tuple[str, ...]:
 
 
 def _listing(
-    request: Request, covered: Coverage, connect: Callable[[], Cluster]
+    request: Request, covered: Coverage, shuffle: Shuffle | None
 ) -> AbstractContextManager[Mapping[str, StoredFile]]:
     """The files of the image root, for as long as the context lasts; by hash range for a source of many files, which
     looks up few of them. A large inventory is read as such a source is.
     """
+    output, _ = request.stores()
     images, uri = Store(request.images, request.access), request.images_inventory
     inventory = inventories.open_inventory(uri, request.access, request.images) if uri else None
     by_file = sources.is_by_file(request.source)
     if inventory and by_file and not request.checksum:
-        by_tasks = request.plans_by_tasks and is_large(inventory)
-        return listing_of(of_inventory(inventory, connect().flow if by_tasks else one_by_one))
+        return listing_of(of_inventory(inventory, shuffle if is_large(inventory) else None), output)
     files = inventory.walk() if inventory else regular(images, covered)
     files = hashed(images, files, request.config.operation.fetch_threads) if request.checksum else files
-    return listing_of(in_ranges(files)) if by_file else listing(files)
+    return listing_of(in_ranges(files), output) if by_file else listing(files)
 
 
 def _limits(request: Request) -> ChunkLimits:

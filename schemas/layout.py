@@ -11,6 +11,8 @@
       scans/<attempt>/<digest>.json             what a planning pass covered, and what it could not use
       scans/<attempt>/<digest>.unread.parquet   the names of the latter
       scans/current.json                        the last pass, and the source and rules that each input is read by
+      shuffle/<key>.json, <key>-<n>.lines       what tasks read, on its way into the plan: gone once that is committed
+      shuffle/<attempt>/...                     what they compared, of one planning step
       leases/<n>.json                           who may plan and seal
       leases/run-<fingerprint>-<owner>.json     who is refining by this method
       reviews/<n>-<hash>.json                   what people said of the masks
@@ -61,6 +63,7 @@ LAST_SCAN = f"{SCANS}/current.json"
 
 CONFIG = "config.yaml"
 PARTS, RETRIES = "parts", "retries"
+SHUFFLE = "shuffle"
 SHARDS = ("masks", "images")
 """Folders of shards; also the kinds of rows that a result has."""
 
@@ -72,6 +75,7 @@ _SHARD = re.compile(r"(masks|images)/[0-9a-f]{32}(-\d+)?\.parquet")
 _REVIEW = re.compile(r"(reviews/\d{6,}-(?P<sha256>[0-9a-f]{16})\.json|findings/\d{6,}-(?P<found>[0-9a-f]{16})\.\w+)")
 _BUCKET = re.compile(r"bucket-(?P<low>\d+)-(?P<high>\d+)(-of-(?P<ranges>\d+))?\.parquet")
 _OVERLAY = re.compile(rf"{OVERLAYS}/(?P<number>\d{{6,}})-(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\.(parquet|undone)")
+_SHUFFLED = re.compile(rf"{SHUFFLE}/(?P<owner>[0-9a-f]{{32}})(\.json|-\d+\.lines|/[^/]+\.(lines|parquet))")
 _NUMBERED = re.compile(r"(?P<folder>\w+)/(?P<number>\d+)(\.json|/.*)")
 
 
@@ -257,6 +261,37 @@ def unread(scan: str) -> str:
 def is_scan(path: str) -> bool:
     """Whether a path is of a planning pass, the pointer to the last one included."""
     return path.startswith(f"{SCANS}/") and path.endswith((".json", ".unread.parquet"))
+
+
+def shuffled(key: str) -> str:
+    """What came of a piece of planning's work: written when its lines are there. key: 32 hex digits."""
+    return f"{SHUFFLE}/{key}.json"
+
+
+def shuffled_lines(key: str, number: int) -> str:
+    """The `number`th file of its lines."""
+    return f"{SHUFFLE}/{key}-{number}.lines"
+
+
+def compared(attempt: str, place: HashRange) -> str:
+    """The rows of a hash range that are new or changed, in no chunk yet. attempt: 32 hex digits."""
+    return f"{SHUFFLE}/{attempt}/{place.low:04}-{place.high:04}-of-{place.ranges}.parquet"
+
+
+def brought(attempt: str, number: int) -> str:
+    """The `number`th file of a listing. attempt: 32 hex digits."""
+    return f"{SHUFFLE}/{attempt}/{number}.lines"
+
+
+def is_of_attempt(path: str) -> bool:
+    """Whether a path is `compared` or `brought`."""
+    return shuffled_by(path) is not None and path.count("/") == 2
+
+
+def shuffled_by(path: str) -> str | None:
+    """The key or the attempt in the name of such a file; None for every other path."""
+    found = _SHUFFLED.fullmatch(path)
+    return found["owner"] if found else None
 
 
 def review(number: int, sha256: str) -> str:

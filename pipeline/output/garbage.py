@@ -20,6 +20,7 @@ from pipeline.output.manifest import Retention, delete, kept, latest, read_seale
 from pipeline.planning.attempts import committed, discard, leftovers
 from pipeline.planning.increment import Plan, all_chunk_ids, read_plan
 from pipeline.planning.scans import current_scan
+from pipeline.planning.shuffle import stale
 from pipeline.refining.parts import find_parts
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.atomic import LOCK_PREFIX
@@ -82,6 +83,7 @@ def find_garbage(output: Store, retention: Retention, other_methods: bool = Fals
             found.setdefault(path, why)
 
     note(UNCOMMITTED, leftovers(output))
+    note("planning that was killed long ago", stale(output))
     for name, paths in _by_method(sorted(sizes)).items():
         run = run_store(output, name)
         is_current = switch.pointer is not None and switch.pointer.fingerprint == name

@@ -17,30 +17,35 @@ from pipeline.planning.draft import ChunkLimits, Compared, Draft, Planned, Unwri
 from pipeline.planning.earlier import Earlier
 from pipeline.planning.listed import Narrowing, join
 from pipeline.planning.rows import difference, finish
-from pipeline.planning.spill import Bucket, Row, divided
+from pipeline.planning.spill import Ranged, Row, buckets
 from pipeline.sources.coverage import Coverage
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.documents import Committed
 from pipeline.storage.lease import Fence
+from schemas import layout
 from schemas.layout import HashRange
 from schemas.records import PLAN, conform
 
-Work = Bucket | Unwritten | None
-"""None: nothing, while all that there is to do waits for what others do."""
+Work = HashRange | Unwritten | None
+"""A hash range to be compared, a file to be written; None: nothing, while all there is waits for what others do."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Does one piece of work; it is sent to where that is done. containers: files that images are in, as they were
-    listed. coverage: an empty one, as those that it tells of files are.
+    """Does one piece of work; it is sent to where that is done. rows: of the source; files: that were listed;
+    containers: those that images are in. coverage: an empty one, as those that it tells of files are. attempt: of the
+    shuffle by which rows get to who writes them; None: that is this process.
     """
 
     output: Store
+    rows: Ranged
+    files: Ranged
     before: Sequence[Committed]
     limits: ChunkLimits
     prune: bool
     containers: Mapping[str, StoredFile]
     coverage: Coverage
+    attempt: str | None = None
 
     @cached_property
     def _earlier(self) -> Earlier:
@@ -51,8 +56,8 @@ class Step:
             yield write(self.output, work)
         elif work is not None:
             coverage = self.coverage.fresh()
-            for bucket in divided(work, Narrowing(self.containers, coverage)):
-                is_last = bucket.place.span.stop == work.place.span.stop
+            for bucket in buckets(self.rows, self.files, work, Narrowing(self.containers, coverage)):
+                is_last = bucket.place.span.stop == work.span.stop
                 rows = join(bucket, self.containers, coverage)
                 yield self._compared(bucket.place, finish(rows), coverage if is_last else None)
 
@@ -60,7 +65,14 @@ class Step:
         known = self._earlier.live(place.span, None if self.prune else [row["image_id"] for row in rows])
         fresh, replaced, unchanged = difference(rows, known, self.prune)
         table = conform(pa.Table.from_pylist(fresh, PLAN), PLAN) if fresh else None
-        return Compared(place, table, cut(fresh, self.limits), replaced, unchanged, coverage)
+        return Compared(place, self._kept(place, table), cut(fresh, self.limits), replaced, unchanged, coverage)
+
+    def _kept(self, place: HashRange, table: pa.Table | None) -> pa.Table | str | None:
+        if table is None or self.attempt is None:
+            return table
+        path = layout.compared(self.attempt, place)
+        self.output.put_parquet(path, table)
+        return path
 
 
 class Drafts:
@@ -72,12 +84,12 @@ class Drafts:
         self._to_write: deque[Unwritten] = deque()
         self._at_work = 0
 
-    def work(self, buckets: Iterable[Bucket]) -> Iterator[Work]:
+    def work(self, places: Iterable[HashRange]) -> Iterator[Work]:
         """All that there is to do, as it is asked for: files as soon as they can be written, so that few wait."""
-        for bucket in buckets:
+        for place in places:
             yield from self._writes()
             self._at_work += 1
-            yield bucket
+            yield place
         while self._at_work or self._to_write:
             if not self._to_write:
                 yield None

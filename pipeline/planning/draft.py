@@ -21,7 +21,7 @@ from pipeline.storage.lease import Fence
 from schemas import layout
 from schemas.attempts import HASHES
 from schemas.manifest import Marker
-from schemas.records import CHUNKS, PLAN, SUPERSEDED
+from schemas.records import CHUNKS, PLAN, SUPERSEDED, conform
 
 ROW_GROUP_ROWS = 256
 PLAN_CHUNKS = 16_384
@@ -94,13 +94,14 @@ class Cut(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What was found in a hash range: new and changed rows (schema PLAN, in no chunk yet, None where there are none),
-    the chunks that they are cut into, the rows that they replace or that are pruned. coverage: with the last range of
-    a bucket, what was found about the files of `--images` in all of it.
+    """What was found in a hash range: new and changed rows (schema PLAN, in no chunk yet, or the path of the file that
+    has them; None where there are none), the chunks that they are cut into, the rows that they replace or that are
+    pruned. coverage: with the last range of one that was asked for, what was found about the files of `--images` in all
+    of it.
     """
 
     place: layout.HashRange
-    rows: pa.Table | None
+    rows: pa.Table | str | None
     chunks: list[Cut]
     replaced: list[dict[str, str]]
     unchanged: int
@@ -108,10 +109,12 @@ class Compared(NamedTuple):
 
 
 class Unwritten(NamedTuple):
-    """A file of rows (schema PLAN) that is not written yet, and the chunks that they are in: ids and images of each."""
+    """A file of rows (as `Compared` has them) that is not written yet, and the chunks that they are in: ids and images
+    of each.
+    """
 
     path: str
-    rows: pa.Table
+    rows: pa.Table | str
     chunks: list[tuple[str, int]]
 
 
@@ -125,8 +128,8 @@ class Written(NamedTuple):
 def write(output: Store, file: Unwritten) -> Written:
     """Write it, each row with its chunk's id."""
     ids = pa.array([chunk_id for chunk_id, images in file.chunks for _ in range(images)], pa.string())
-    place = file.rows.schema.get_field_index("chunk_id")
-    table = file.rows.set_column(place, PLAN.field("chunk_id"), ids)
+    rows = conform(output.read_parquet(file.rows), PLAN) if isinstance(file.rows, str) else file.rows
+    table = rows.set_column(rows.schema.get_field_index("chunk_id"), PLAN.field("chunk_id"), ids)
     return _put(output, file.path, table, ROW_GROUP_ROWS)
 
 

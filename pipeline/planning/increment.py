@@ -4,8 +4,8 @@ Its files are `layout.Increment`'s, and it counts from when it is named (`attemp
 
 Rows are spilled to disk by hash range while the source is read, and deduplicated and compared with the earlier
 increments one range at a time, so memory does not grow with the corpus. Of a large source, one planning step makes
-several increments, each of a run of ranges. Ranges may be compared elsewhere, several at a time (`scanning.Flow`); they
-come back in their order, and are named and written here.
+several increments, each of a run of ranges. Ranges may be compared elsewhere, several at a time: then rows get there by
+the store (`shuffle.py`), and only what was found comes back, in order, to be named here.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ from pipeline.planning.attempts import adopt, discard, increments, leftovers
 from pipeline.planning.chunks import Chunk, Chunks, read_chunks
 from pipeline.planning.comparing import Drafts, Step
 from pipeline.planning.draft import ChunkLimits, Compared, Planned
-from pipeline.planning.listed import Narrowing, by_range
-from pipeline.planning.scanning import Flow, encoded, one_by_one
-from pipeline.planning.spill import BUCKET_ROWS, Bucket, Rows, Spill
+from pipeline.planning.flow import Flow, one_by_one
+from pipeline.planning.listed import by_range
+from pipeline.planning.scanning import encoded
+from pipeline.planning.shuffle import Gathered, Shuffle, Told, remove, stale
+from pipeline.planning.spill import BUCKET_ROWS, Lines, divisions
 from pipeline.sources import PlannedImage
 from pipeline.sources.coverage import Coverage
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.disk_table import scratch_folder
 from pipeline.storage.documents import Committed
 from pipeline.storage.lease import Fence, Hold, unguarded
+from pipeline.storage.listing import look_up
 from schemas import layout
 from schemas.attempts import RANGES
+from schemas.layout import HashRange
 from schemas.manifest import IncrementHash
 from schemas.records import PLAN, conform, widen
 
@@ -110,7 +114,7 @@ def plan(
 
 def plan_rows(
     output: Store,
-    rows: Iterable[Rows],
+    rows: Iterable[Lines | Told],
     listed: Mapping[str, StoredFile],
     limits: ChunkLimits,
     *,
@@ -118,47 +122,52 @@ def plan_rows(
     coverage: Coverage | None = None,
     hold: Hold = unguarded,
     on_images: Callable[[int], None] = lambda _count: None,
-    flow: Flow = one_by_one,
+    shuffle: Shuffle | None = None,
 ) -> Planned:
     """Commit increments with the images that are new or changed. Raises RefusedError when nothing matched.
 
     listed: the image root's listing, whose sizes and tags (`rows.tag`) tell changed images. coverage: is told which of
     these files are planned. hold: the output's lease, taken once the source is read. on_images: called with how many
-    were read since the last call, for progress. flow: who compares the hash ranges with the earlier plan, and writes.
+    were read since the last call, for progress. shuffle: by which rows and files came, where tasks have read them; then
+    tasks compare them with the earlier plan, and write.
     """
     coverage = coverage or Coverage()
     with scratch_folder("plan") as folder:
-        spill = Spill(folder)
-        for some in rows:
-            spill.take(some)
-            on_images(some.images)
-        if spill.rows == 0:
+        found = Gathered(output, folder / "rows", rows)
+        for entries in found.each():
+            on_images(entries)
+        if not found.entries:
             raise RefusedError("no image matched: the source contains no images: check --images and --masks")
-        with by_range(listed) as files, hold() as fence:
+        by_tasks = shuffle if found.are_shuffled else None
+        with hold() as fence, by_range(listed, output, by_tasks) as files:
+            if shuffle:
+                shuffle.renew()
             adopt(output)
             before = increments(output)
-            containers = {path: file for path in spill.containers if (file := listed.get(path))}
-            limits = limits.of_plan(spill.rows - sum(one.marker.images for one in before))
-            step = Step(output, before, limits, prune, containers, coverage.fresh())
-            narrow = Narrowing(containers, coverage)
-            buckets = spill.buckets(files.ranged, narrow, _widest(before) if prune else RANGES)
-            planned = _commit(step, buckets, coverage, fence, flow)
-            _tidy(output, fence)
+            containers = look_up(listed, found.containers)
+            limits = limits.of_plan(found.entries - sum(one.marker.images for one in before))
+            attempt, flow = (by_tasks.attempt, by_tasks.flow) if by_tasks else (None, one_by_one)
+            told = limits, prune, containers, coverage.fresh(), attempt
+            step = Step(output, found.ranged, files.ranged, before, *told)
+            places = divisions(found.ranged, _widest(before) if prune else RANGES)
+            planned = _commit(step, places, coverage, fence, flow)
+            _tidy(output, fence, shuffle)
             return planned
 
 
-def _tidy(output: Store, fence: Fence) -> None:
-    """Remove what killed steps left. Who lost the lease leaves it to who has it."""
+def _tidy(output: Store, fence: Fence, shuffle: Shuffle | None) -> None:
+    """Remove what killed steps left, and what is in the plan now. Who lost the lease leaves it to who has it."""
     with suppress(JobError):
         fence()
         for path in discard(output, leftovers(output)):
             output.delete(path)
+        remove(output, [*stale(output), *(shuffle.files() if shuffle else ())])
 
 
-def _commit(step: Step, buckets: Iterable[Bucket], coverage: Coverage, fence: Fence, flow: Flow) -> Planned:
+def _commit(step: Step, places: Iterable[HashRange], coverage: Coverage, fence: Fence, flow: Flow) -> Planned:
     """Commit one run of hash ranges after another."""
     planned, drafts = Planned(None), Drafts(step.output, len(step.before), INCREMENT_ROWS)
-    for found in flow(step, drafts.work(buckets)):
+    for found in flow(step, drafts.work(places)):
         if isinstance(found, Compared) and found.coverage is not None:
             coverage.merge(found.coverage)
         drafts.take(found)

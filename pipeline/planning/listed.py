@@ -11,16 +11,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.planning.coverage import account_for_images
+from pipeline.planning.flow import one_by_one
 from pipeline.planning.rows import as_text, tag
-from pipeline.planning.scanning import Flow
-from pipeline.planning.spill import Bucket, Ranged, Row, hash_of
+from pipeline.planning.sheets import Sheets
+from pipeline.planning.shuffle import Gathered, Read, Shuffle, Told
+from pipeline.planning.spill import Bucket, Lines, Ranged, Row, hash_of
 from pipeline.sources.coverage import Coverage
 from pipeline.sources.inventory import DataFile, Inventory
-from pipeline.storage import StoredFile
+from pipeline.storage import Store, StoredFile
 from pipeline.storage.disk_table import BETWEEN, as_json, scratch_folder, values_of
+from pipeline.storage.listing import Searched
 from schemas.attempts import HASHES, RANGES
 from schemas.layout import HashRange
 
@@ -30,27 +33,27 @@ INVENTORY_BYTES = 1 << 26
 """Of data files that one process reads sooner than others have begun to."""
 
 
-class Files(NamedTuple):
-    """Of a listing, by hash range: their JSON as `Ranged` takes it, and how many. entries: that they were among."""
-
-    lines: dict[int, str]
-    counts: dict[int, int]
-    entries: int
-
-
-class Listed(Mapping[str, StoredFile]):
+class Listed(Searched):
     """Files by path, in no order. One is looked up by a search of its range: right for a few of them."""
 
     def __init__(self, ranged: Ranged) -> None:
         self.ranged = ranged
 
     def __getitem__(self, path: str) -> StoredFile:
-        number = _number(path)
-        place, begin = number * RANGES // HASHES, f"[{number},{as_json(path)},"
-        for block in reversed(list(self.ranged.blocks(HashRange(place, place)))):
-            if (start := block.rfind(begin)) >= 0:
-                return _file(json.loads(block[start:].partition(BETWEEN)[0]))
+        if found := self.find([path]):
+            return found[path]
         raise KeyError(path)
+
+    def find(self, paths: Iterable[str]) -> dict[str, StoredFile]:
+        """Each range is searched once."""
+        places: dict[int, list[str]] = defaultdict(list)
+        for path in paths:
+            places[_number(path) * RANGES // HASHES].append(path)
+        found = {}
+        for place, wanted in places.items():
+            blocks = list(self.ranged.blocks(HashRange(place, place)))[::-1]
+            found.update({path: file for path in wanted if (file := _found(blocks, path)) is not None})
+        return found
 
     def __iter__(self) -> Iterator[str]:
         for place in range(RANGES):
@@ -61,37 +64,52 @@ class Listed(Mapping[str, StoredFile]):
         return sum(self.ranged.weights)
 
 
+def _found(blocks: Iterable[str], path: str) -> StoredFile | None:
+    begin = f"[{_number(path)},{as_json(path)},"
+    for block in blocks:
+        if (start := block.rfind(begin)) >= 0:
+            return _file(json.loads(block[start:].partition(BETWEEN)[0]))
+    return None
+
+
 @contextmanager
-def listing_of(found: Iterable[Files]) -> Iterator[Listed]:
-    """The files, for as long as the context lasts. Of two of a path the last one counts."""
+def listing_of(some: Iterable[Lines | Told], output: Store) -> Iterator[Listed]:
+    """The files, for as long as the context lasts. Of two of a path the last one counts. output: where those are of
+    which others only tell.
+    """
     with scratch_folder("files") as folder:
-        ranged = Ranged(folder)
-        for some in found:
-            for place, lines in some.lines.items():
-                ranged.add(place, some.counts[place], lines)
-        yield Listed(ranged)
+        gathered = Gathered(output, folder, some)
+        for _ in gathered.each():
+            pass
+        yield Listed(gathered.ranged)
 
 
-def by_range(files: Mapping[str, StoredFile]) -> AbstractContextManager[Listed]:
-    """Files by path as they may be had for each range, for as long as the context lasts."""
-    return nullcontext(files) if isinstance(files, Listed) else listing_of(in_ranges(files.values()))
+def by_range(
+    files: Mapping[str, StoredFile], output: Store, shuffle: Shuffle | None = None
+) -> AbstractContextManager[Listed]:
+    """Files by path as they may be had for each range, for as long as the context lasts. shuffle: by which others are
+    to have them.
+    """
+    if isinstance(files, Listed) and (shuffle is None or isinstance(files.ranged, Sheets)):
+        return nullcontext(files)
+    found = in_ranges(files.values())
+    return listing_of(found if shuffle is None else shuffle.bring(found), output)
 
 
-def in_ranges(files: Iterable[StoredFile]) -> Iterator[Files]:
+def in_ranges(files: Iterable[StoredFile]) -> Iterator[Lines]:
     """Some at a time."""
     waiting = iter(files)
     while some := list(islice(waiting, FILES)):
         yield of_range(some, len(some))
 
 
-def of_range(files: Sequence[StoredFile], entries: int) -> Files:
+def of_range(files: Sequence[StoredFile], entries: int) -> Lines:
     """Files that are handed on at once."""
     lines: dict[int, list[str]] = defaultdict(list)
     for file in files:
         number = _number(file.path)
         lines[number * RANGES // HASHES].append(f"[{number},{as_json(file)[1:]}")
-    blocks = {place: BETWEEN.join(some) for place, some in lines.items()}
-    return Files(blocks, {place: len(some) for place, some in lines.items()}, entries)
+    return Lines(lines, {place: len(some) for place, some in lines.items()}, entries)
 
 
 @dataclass(frozen=True)
@@ -100,9 +118,16 @@ class _Lister:
 
     inventory: Inventory
 
-    def __call__(self, data: DataFile) -> Iterator[Files]:
+    def __call__(self, data: DataFile) -> Iterator[Read]:
         for some in self.inventory.scan(data):
-            yield of_range(some.files, some.entries)
+            yield Read(of_range(some.files, some.entries))
+
+    def identity(self, data: DataFile) -> Any:
+        """What the files in it depend on, as JSON; None where one that was changed could pass for itself."""
+        if data.tag is None:
+            return None
+        inventory, told = self.inventory, [data.store.uri, data.path, data.size, data.told_size, data.tag]
+        return [inventory.uri, inventory.images_uri, inventory.bucket, told]
 
 
 def is_large(inventory: Inventory) -> bool:
@@ -110,11 +135,19 @@ def is_large(inventory: Inventory) -> bool:
     return len(inventory.files) > 1 and sum(data.size for data in inventory.files) >= INVENTORY_BYTES
 
 
-def of_inventory(inventory: Inventory, flow: Flow) -> Iterator[Files]:
-    """What an inventory has below `--images`. Raises RefusedError where that is nothing, or a file is damaged."""
+def of_inventory(inventory: Inventory, shuffle: Shuffle | None) -> Iterator[Lines | Told]:
+    """What an inventory has below `--images`. Raises RefusedError where that is nothing, or a file is damaged.
+
+    shuffle: None: it is read in this process.
+    """
     found = entries = 0
-    for some in flow(_Lister(inventory), inventory.files):
-        found += sum(some.counts.values())
+    lister = _Lister(inventory)
+    if shuffle is None:
+        files: Iterable[Lines | Told] = (read.lines for read in one_by_one(lister, inventory.files))
+    else:
+        files = shuffle.each(lister, lister.identity, inventory.files)
+    for some in files:
+        found += some.weight
         entries += some.entries
         yield some
     inventory.check(found, entries)

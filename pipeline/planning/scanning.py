@@ -5,43 +5,22 @@ Whoever reads the pieces, what they hold comes back in the pieces' order. So the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any
 
 from pipeline import sources
 from pipeline.planning.coverage import account, file_of, noted
+from pipeline.planning.flow import one_by_one
 from pipeline.planning.rows import to_row
-from pipeline.planning.spill import CHARACTERS, ROWS, Filling, Rows
+from pipeline.planning.shuffle import Read, Shuffle, Told
+from pipeline.planning.spill import CHARACTERS, ROWS, Filling, Lines
 from pipeline.sources import PlannedImage, SourceInput
 from pipeline.sources.containers import Piece
-from pipeline.sources.coverage import Coverage
 
 TOGETHER_BYTES = 1 << 26
 PARALLEL_BYTES = 1 << 28
 """Of files that one process reads sooner than others have begun to."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class Flow(Protocol):
-    """What a function yields of one item after another; items may be at work elsewhere, several at a time."""
-
-    def __call__(self, function: Callable[[Item], Iterable[Result]], items: Iterable[Item], /) -> Iterator[Result]: ...
-
-
-def one_by_one(function: Callable[[Item], Iterable[Result]], items: Iterable[Item], /) -> Iterator[Result]:
-    """In this process."""
-    for item in items:
-        yield from function(item)
-
-
-class Read(NamedTuple):
-    """Some rows; with the last ones of a piece what the pass over it has found."""
-
-    rows: Rows
-    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True)
@@ -55,15 +34,23 @@ class _Reader:
         given = replace(self.given, coverage=self.given.coverage.fresh())
         images = (image for piece in group for image in sources.scan_piece(self.source, given, piece))
         for rows in encoded(noted(images, given.coverage)):
-            yield Read(rows.blocks())
+            yield Read(rows)
         yield Read(Filling().rows(), given.coverage)
+
+    def identity(self, group: Sequence[Piece]) -> Any:
+        """What the rows of some files depend on, as JSON; None where a file that was changed could pass for itself."""
+        if any(piece.tag is None for piece in group):
+            return None
+        given, coverage = self.given, self.given.coverage
+        asked = [self.source, given.masks_uri, given.images_uri, dict(given.options)]
+        return [*asked, list(coverage.ignored), coverage.pinned, [list(piece) for piece in group]]
 
 
 @dataclass(frozen=True)
 class Pieces:
     """A source in its pieces, each some files, and how one is read."""
 
-    reader: Callable[[Sequence[Piece]], Iterator[Read]]
+    reader: _Reader
     groups: Sequence[Sequence[Piece]]
 
     @property
@@ -81,22 +68,28 @@ def pieces(source: str, given: SourceInput) -> Pieces | None:
     return Pieces(_Reader(source, bare), list(_together(found)))
 
 
-def read_whole(source: str, given: SourceInput, *, max_unread: int, prune: bool) -> Iterator[Rows]:
+def read_whole(source: str, given: SourceInput, *, max_unread: int, prune: bool) -> Iterator[Lines]:
     """The rows of a source. Raises RefusedError at their end for what cannot be meant."""
     yield from encoded(noted(sources.scan(source, given), given.coverage))
     account(given, max_unread=max_unread, prune=prune)
 
 
-def read_pieces(found: Pieces, given: SourceInput, flow: Flow, *, max_unread: int, prune: bool) -> Iterator[Rows]:
-    """As `read_whole`. given: whose coverage is told what was found."""
-    for read in flow(found.reader, found.groups):
+def read_pieces(
+    found: Pieces, given: SourceInput, shuffle: Shuffle | None, *, max_unread: int, prune: bool
+) -> Iterator[Lines | Told]:
+    """As `read_whole`. given: whose coverage is told what was found. shuffle: None: they are read in this process."""
+    if shuffle is None:
+        reads: Iterable[Read | Told] = one_by_one(found.reader, found.groups)
+    else:
+        reads = shuffle.each(found.reader, found.reader.identity, found.groups)
+    for read in reads:
         if read.coverage is not None:
             given.coverage.merge(read.coverage)
-        yield read.rows
+        yield read.lines if isinstance(read, Read) else read
     account(given, max_unread=max_unread, prune=prune)
 
 
-def encoded(images: Iterable[PlannedImage]) -> Iterator[Rows]:
+def encoded(images: Iterable[PlannedImage]) -> Iterator[Lines]:
     """Images as rows of the plan, some at a time."""
     filling = Filling()
     for image in images:

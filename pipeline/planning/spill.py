@@ -1,16 +1,17 @@
 """Plan rows on their way to disk, by hash range of the image id, so that planning holds one range at a time.
 
 There are as many ranges as the rows need: one that has more than a bucket may hold is spilled again, into finer ones.
-Rows stay the JSON that they came as until a range is compared with the plan, wherever that is done.
+Rows stay the JSON that they came as until a range is compared with the plan, wherever that is done. Where tasks do it,
+rows go from task to task by the store instead (`shuffle.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pipeline.storage.disk_table import BETWEEN, DiskTable, as_json, scratch_folder
 from schemas.attempts import HASHES, RANGES
@@ -20,10 +21,8 @@ BUCKET_ROWS = 16_384
 ROW_CHARACTERS = 4096  # a row whose masks have more counts as several
 ROWS, CHARACTERS = 8192, 1 << 22
 """That are handed on at once."""
-SENT_CHARACTERS = 1 << 26
-"""Of a bucket that is divided where it is compared; one of more is divided before."""
 FILES_AT_ONCE = 1 << 17
-"""That a bucket may have listed to be sent with them."""
+"""That a bucket may hold beside its rows."""
 
 Row = dict[str, Any]
 
@@ -31,19 +30,26 @@ Row = dict[str, Any]
 ALL = HashRange(0, RANGES - 1)
 
 
-class Rows(NamedTuple):
-    """Rows by hash range: their JSON as `DiskTable.add_line` takes it, and their weights. images: how many rows;
-    containers: the files that some of their images are in. What a listing says of files is not in the JSON.
+class Lines(NamedTuple):
+    """Rows of the plan, or files of a listing, by hash range: JSON as `DiskTable.add_line` takes it, and its weights.
+
+    entries: how many images, or entries of a listing, these were found among. containers: the files that some of the
+    images are in. What a listing says of files is not in the JSON of rows.
     """
 
     lines: dict[int, list[str]]
     weights: dict[int, int]
-    containers: set[str]
-    images: int
+    entries: int
+    containers: Collection[str] = ()
 
-    def blocks(self) -> Rows:
-        """The same, with the lines of a range as one."""
-        return self._replace(lines={place: [BETWEEN.join(lines)] for place, lines in self.lines.items()})
+    @property
+    def weight(self) -> int:
+        """Of all ranges."""
+        return sum(self.weights.values())
+
+    def blocks(self) -> dict[int, str]:
+        """The lines of each range as one block."""
+        return {place: BETWEEN.join(lines) for place, lines in self.lines.items()}
 
 
 class Filling:
@@ -68,22 +74,20 @@ class Filling:
         self.images += 1
         self.characters += len(line)
 
-    def rows(self) -> Rows:
+    def rows(self) -> Lines:
         """All that was added."""
-        return Rows(dict(self._lines), dict(self._weights), self._containers, self.images)
+        return Lines(dict(self._lines), dict(self._weights), self.images, self._containers)
 
 
 class Bucket(NamedTuple):
-    """The rows of a hash range and the files that were listed in it, in pieces that `values_of` takes: one finest range
-    after another, each in the order it was filled. are_all: whether these are all files that were listed; else those
-    of the rows. parts: how many buckets of finer ranges it has to be `divided` into, at least.
+    """The rows of a hash range and the files that were listed in it, in pieces that `values_of` takes, each range in
+    the order it was filled. are_all: whether these are all files that were listed; else those of the rows.
     """
 
     place: HashRange
     blocks: list[str]
     files: list[str]
-    are_all: bool = True
-    parts: int = 1
+    are_all: bool
 
 
 def hash_of(image_id: str) -> int:
@@ -102,16 +106,34 @@ def hash_range(image_id: str, ranges: int = RANGES) -> int:
     return hash_of(image_id) * ranges // HASHES
 
 
-class Ranged:
-    """Lines of JSON by hash range: in memory while they are few, on disk beyond. Each begins with its hash.
+class Ranged(Protocol):
+    """Lines of JSON by hash range; each begins with its hash. weights: of each range.
 
-    within: what the hashes are in, in the ranges that it counts. weights, characters: of each range.
+    within: what the hashes are in, in the ranges that it counts.
     """
+
+    @property
+    def within(self) -> HashRange: ...
+    @property
+    def weights(self) -> Sequence[int]: ...
+
+    def blocks(self, place: HashRange) -> Iterator[str]:
+        """In pieces that `values_of` takes, each range in the order it was filled. place: in the ranges it counts."""
+        ...
+
+
+def weight_of(ranged: Ranged, place: HashRange) -> int:
+    """Of some of its ranges."""
+    return sum(ranged.weights[place.low - ranged.within.low : place.high - ranged.within.low + 1])
+
+
+class OnDisk:
+    """`Ranged`: in memory while they are few, in a folder beyond."""
 
     def __init__(self, folder: Path, within: HashRange = ALL) -> None:
         folder.mkdir(exist_ok=True)
         ranges = within.high - within.low + 1
-        self.within, self.weights, self.characters = within, [0] * ranges, [0] * ranges
+        self.within, self.weights = within, [0] * ranges
         self._table = DiskTable(folder)
 
     def add(self, place: int, weight: int, block: str) -> None:
@@ -119,7 +141,11 @@ class Ranged:
         number = place - self.within.low
         self._table.add_line(number, block)
         self.weights[number] += weight
-        self.characters[number] += len(block)
+
+    def take(self, some: Lines) -> None:
+        """In the order in which they come."""
+        for place, block in some.blocks().items():
+            self.add(place, some.weights[place], block)
 
     def add_finer(self, blocks: Iterable[str], weigh: Callable[[str], int]) -> None:
         """Blocks of wider ranges, line by line. weigh: of a line."""
@@ -128,70 +154,40 @@ class Ranged:
                 self.add(int(line[1 : line.index(",")]) * self.within.ranges // HASHES, weigh(line), line)
 
     def blocks(self, place: HashRange) -> Iterator[str]:
-        """In pieces that `values_of` takes. place: in the ranges that it counts."""
+        """As `Ranged` has them."""
         return self._table.blocks(place.low - self.within.low, place.high - self.within.low)
-
-    def sum(self, of_ranges: Sequence[int], place: HashRange) -> int:
-        """Of weights or characters, in some of its ranges."""
-        return sum(of_ranges[place.low - self.within.low : place.high - self.within.low + 1])
 
 
 Narrow = Callable[[Sequence[str], Ranged, HashRange], list[str]]
 """Blocks of rows, files, a range -> blocks of those files in the range that the rows are of."""
 
 
-class Spill:
-    """Rows by hash range of their image id."""
+def divisions(rows: Ranged, widest: int = RANGES) -> Iterator[HashRange]:
+    """Runs of the ranges that it counts, each with about as many rows as a bucket may hold, or one range that has more.
 
-    def __init__(self, folder: Path) -> None:
-        self.rows = 0
-        self.containers: set[str] = set()
-        self._rows = Ranged(folder / "rows")
-
-    def take(self, rows: Rows) -> None:
-        """In the order in which they come."""
-        for place, lines in rows.lines.items():
-            self._rows.add(place, rows.weights[place], BETWEEN.join(lines))
-        self.containers |= rows.containers
-        self.rows += rows.images
-
-    def buckets(self, files: Ranged, narrow: Narrow, widest: int = RANGES) -> Iterator[Bucket]:
-        """Every range is in one of them; of one bucket are at most `widest`. files: that were listed. narrow: where
-        those of a bucket are too many for one.
-        """
-        return _buckets(self._rows, files, narrow, widest)
+    widest: ranges of one run, at most.
+    """
+    for low, high, _ in runs(rows.weights, widest):
+        yield HashRange(rows.within.low + low, rows.within.low + high, rows.within.ranges)
 
 
-def divided(bucket: Bucket, narrow: Narrow) -> Iterator[Bucket]:
-    """A bucket, or those of finer ranges that it is divided into."""
-    if bucket.parts == 1:
-        yield bucket
-    else:
-        yield from _finer(bucket.place, bucket.parts, bucket.blocks, bucket.files, narrow)
+def buckets(rows: Ranged, files: Ranged, place: HashRange, narrow: Narrow) -> Iterator[Bucket]:
+    """The rows of one of the `divisions`, and the files that were listed there: in finer ranges where it has too many.
 
-
-def _buckets(rows: Ranged, files: Ranged, narrow: Narrow, widest: int = RANGES) -> Iterator[Bucket]:
-    first, ranges = rows.within.low, rows.within.ranges
-    for low, high, weight in runs(rows.weights, widest):
-        place = HashRange(first + low, first + high, ranges)
-        parts = parts_of(weight) if ranges == RANGES else 1
-        if parts > 1 and rows.sum(rows.characters, place) + files.sum(files.characters, place) > SENT_CHARACTERS:
-            yield from _finer(place, parts, rows.blocks(place), files.blocks(place), narrow)
-        elif parts > 1:
-            yield Bucket(place, list(rows.blocks(place)), list(files.blocks(place)), parts=parts)
-        else:
-            blocks, few = list(rows.blocks(place)), files.sum(files.weights, place) <= FILES_AT_ONCE
-            yield Bucket(place, blocks, list(files.blocks(place)) if few else narrow(blocks, files, place), few)
-
-
-def _finer(place: HashRange, parts: int, rows: Iterable[str], files: Iterable[str], narrow: Narrow) -> Iterator[Bucket]:
-    """The buckets of ranges each of which is divided in `parts`. rows, files: blocks of them."""
+    narrow: where the files of a bucket are too many for one.
+    """
+    parts = parts_of(weight_of(rows, place)) if place.ranges == RANGES else 1
+    if parts == 1:
+        blocks, few = list(rows.blocks(place)), weight_of(files, place) <= FILES_AT_ONCE
+        yield Bucket(place, blocks, list(files.blocks(place)) if few else narrow(blocks, files, place), few)
+        return
     within = HashRange(place.low * parts, (place.high + 1) * parts - 1, place.ranges * parts)
     with scratch_folder("ranges") as folder:
-        finer_rows, finer_files = Ranged(folder / "rows", within), Ranged(folder / "files", within)
-        finer_rows.add_finer(rows, _weight_of)
-        finer_files.add_finer(files, _one)
-        yield from _buckets(finer_rows, finer_files, narrow)
+        finer_rows, finer_files = OnDisk(folder / "rows", within), OnDisk(folder / "files", within)
+        finer_rows.add_finer(rows.blocks(place), _weight_of)
+        finer_files.add_finer(files.blocks(place), _one)
+        for finer in divisions(finer_rows):
+            yield from buckets(finer_rows, finer_files, finer, narrow)
 
 
 def _weight_of(line: str) -> int:

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import NamedTuple
 
 from pipeline.errors import RefusedError
 from pipeline.sources import walks
 from pipeline.sources.types import IMAGE_SUFFIXES, SourceInput
 from pipeline.storage import Store, StoredFile, split_uri
+from pipeline.storage.listing import look_up
 
 COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".xz", ".zip", ".7z", ".lz4")
 
 
 class Piece(NamedTuple):
-    """One file of a source that is read file by file. problem: reason code of all its images, None for none."""
+    """One file of a source that is read file by file. problem: reason code of all its images, None for none. tag: what
+    the store tells it from another one of its name and size by, None for nothing.
+    """
 
     path: str
     size: int
     problem: str | None
+    tag: str | None = None
 
 
 def pieces(given: SourceInput, suffix: str, beside: Collection[str] = ()) -> list[Piece]:
-    """The containers, in order; see `find`."""
+    """The containers, in order; see `find`. Each has a problem where the image root can be listed and lacks it."""
     _, found = find(given, suffix, beside)
-    return [Piece(file.path, file.size, problem_of(file.path, given.images)) for file in found]
+    there = look_up(given.images, [file.path for file in found]) if given.images else None
+    problems = [None if there is None or file.path in there else "image_missing" for file in found]
+    return [Piece(file.path, file.size, problem, _tag(file)) for file, problem in zip(found, problems, strict=True)]
+
+
+def _tag(file: StoredFile) -> str | None:
+    return file.etag or (None if file.mtime_ns is None else str(file.mtime_ns))
 
 
 def root(given: SourceInput, suffix: str) -> Store:
@@ -66,11 +76,6 @@ def is_alone(given: SourceInput, suffix: str) -> bool:
 def hidden(path: str) -> bool:
     """Whether a path lies in a folder, or is a file, that starts with a dot or an underscore."""
     return any(part.startswith((".", "_")) for part in path.split("/"))
-
-
-def problem_of(container: str, images: Mapping[str, StoredFile]) -> str | None:
-    """Reason code where the image root (if it can be listed) does not have the container."""
-    return "image_missing" if images and container not in images else None
 
 
 def _why_not(path: str, suffix: str) -> str:

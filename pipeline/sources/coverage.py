@@ -78,13 +78,13 @@ class Coverage:
         self.categories: dict[tuple[int, str], int] = {}
         self.pinned: dict[str, Any] = dict(pinned or {})
         self.dataset: dict[str, list[Any] | dict[str, Any]] = {}
-        self._ignore = tuple(ignore)
+        self.ignored = tuple(ignore)
         self._most = most
         self._left = _table(())
 
     def fresh(self) -> Coverage:
         """An empty one for a part of the same input, to be merged. It counts every category."""
-        return Coverage(self._ignore, self.pinned, sys.maxsize)
+        return Coverage(self.ignored, self.pinned, sys.maxsize)
 
     def __getstate__(self) -> dict[str, Any]:
         left = self._left.execute("SELECT * FROM left").fetchall()
@@ -92,6 +92,28 @@ class Coverage:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({**state, "_left": _table(state["_left"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """All that it holds, for `from_json`."""
+        rows = self._left.execute("SELECT * FROM left")
+        left = [[*row[:2], row[2].decode("utf-8", "surrogatepass"), *row[3:]] for row in rows]
+        return {
+            "tallies": [[*key, tally.count, tally.names] for key, tally in self.tallies.items()],
+            "categories": [[*key, masks] for key, masks in self.categories.items()],
+            **{name: getattr(self, name) for name in ("pinned", "dataset", "ignored")},
+            "left": left,
+        }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Coverage:
+        """One that counts every category."""
+        made = cls(told["ignored"], told["pinned"], sys.maxsize)
+        made.tallies = {tuple(key): Tally(count, names) for *key, count, names in told["tallies"]}
+        made.categories = {(number, name): masks for number, name, masks in told["categories"]}
+        made.dataset = told["dataset"]
+        rows = [(*row[:2], row[2].encode("utf-8", "surrogatepass"), *row[3:]) for row in told["left"]]
+        made._left.executemany(_KEEP, rows)
+        return made
 
     def take(self, name: str, kind: str | None = None, root: str = MASKS) -> None:
         """A file or entry was read."""
@@ -118,7 +140,7 @@ class Coverage:
 
     def is_ignored(self, name: str) -> bool:
         """Whether `--ignore` means it."""
-        return any(fnmatchcase(name, pattern) or fnmatchcase(_last(name), pattern) for pattern in self._ignore)
+        return any(fnmatchcase(name, pattern) or fnmatchcase(_last(name), pattern) for pattern in self.ignored)
 
     def ignore(self, name: str, reason: str, kind: str | None = None, root: str = MASKS) -> None:
         """A file or entry that is no mask by design."""

@@ -52,12 +52,15 @@ Columns = dict[str, list[Any]]
 
 
 class DataFile(NamedTuple):
-    """A file of an inventory. told_size: what its manifest says."""
+    """A file of an inventory. told_size: what its manifest says. tag: what the manifest, or the store, tells it from
+    another one of its name and size by, None for nothing.
+    """
 
     store: Store
     path: str
     size: int
     told_size: int | None = None
+    tag: str | None = None
 
 
 class Some(NamedTuple):
@@ -113,8 +116,9 @@ def open_inventory(uri: str, access: Access, images_uri: str) -> Inventory:
     if uri.endswith(f"/{MANIFEST}"):
         return _from_manifest(uri, access, images_uri)
     store, name = split_uri(uri, access) if uri.endswith(PARQUET) else (Store(uri, access), "")
-    listed = [(file.path, file.size) for file in store.list() if file.path.endswith(PARQUET)] if not name else []
-    files = [DataFile(store, path, size) for path, size in listed] or ([DataFile(store, name, 0)] if name else [])
+    listed = [file for file in store.list() if file.path.endswith(PARQUET)] if not name else []
+    files = [DataFile(store, file.path, file.size, tag=_tag(file)) for file in listed]
+    files = files or ([DataFile(store, name, 0)] if name else [])
     if not files:
         raise RefusedError(f"the inventory {uri} is no {MANIFEST}, and has no file *{PARQUET}")
     return Inventory(uri, images_uri, files, _parquet)
@@ -125,7 +129,7 @@ def _from_manifest(uri: str, access: Access, images_uri: str) -> Inventory:
     try:
         content = json.loads(read_uri(uri, access, MANIFEST_BYTES, "inventory"))
         files, kind, schema = content["files"], content["fileFormat"], content["fileSchema"]
-        names = [(str(file["key"]).rpartition("/")[2], int(file["size"])) for file in files]
+        names = [(_last(str(file["key"])), int(file["size"]), str(file.get("MD5checksum") or "")) for file in files]
         bucket = str(content["sourceBucket"])
         readers = {"CSV": _csv_reader(str(schema)), "Parquet": _parquet, "ORC": _orc}
         read = readers[kind]
@@ -134,7 +138,16 @@ def _from_manifest(uri: str, access: Access, images_uri: str) -> Inventory:
     if "://" in images_uri and _bucket(images_uri) != bucket:
         raise RefusedError(f"the inventory {uri} is of the bucket {bucket}, and --images is {images_uri}")
     store = Store(f"{uri.rsplit('/', 2)[0]}/data", access)
-    return Inventory(uri, images_uri, [DataFile(store, name, size, size) for name, size in names], read, bucket)
+    files = [DataFile(store, name, size, size, md5 or None) for name, size, md5 in names]
+    return Inventory(uri, images_uri, files, read, bucket)
+
+
+def _last(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _tag(file: StoredFile) -> str | None:
+    return file.etag or (None if file.mtime_ns is None else str(file.mtime_ns))
 
 
 def _columns(inventory: Inventory, data: DataFile) -> Iterator[Columns]:

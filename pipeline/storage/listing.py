@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, ValuesView
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,6 +47,21 @@ class Listing(Mapping[str, StoredFile]):
     def values(self) -> ValuesView[StoredFile]:
         """In one pass, where the paths' own would look each of them up."""
         return _Values(self, self._files)
+
+
+class Searched(Mapping[str, StoredFile]):
+    """Files by path, of which many are found at once for less than one after another."""
+
+    @abstractmethod
+    def find(self, paths: Iterable[str]) -> dict[str, StoredFile]:
+        """Those of the paths that are there."""
+
+
+def look_up(files: Mapping[str, StoredFile], paths: Iterable[str]) -> dict[str, StoredFile]:
+    """Those of the paths that are there."""
+    if isinstance(files, Searched):
+        return files.find(paths)
+    return {path: file for path in paths if (file := files.get(path)) is not None}
 
 
 class _Values(ValuesView[StoredFile]):

@@ -258,7 +258,9 @@ def _waits(within: str, chunk_ids: Collection[str]) -> bool:
 
 
 def _left_over(path: str, within: str, files: Collection[str]) -> bool:
-    """Of an increment that was never committed, or of a seal that never became current."""
+    """Of planning that was killed, an increment that was never committed, or a seal that never became current."""
+    if layout.shuffled_by(path):
+        return True
     number = layout.numbered(layout.PLAN, path)
     if number is not None:
         return layout.attempt_of(layout.PLAN, path) is not None or layout.Increment(number).choice not in files

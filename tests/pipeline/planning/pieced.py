@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.planning import increment, scanning, spill
+from pipeline.planning.flow import Flow
 from pipeline.planning.increment import ChunkLimits, plan_rows
-from pipeline.planning.scanning import Flow, one_by_one, pieces, read_pieces
+from pipeline.planning.scanning import pieces, read_pieces
 from pipeline.planning.scans import coverage_for, record
+from pipeline.planning.shuffle import Shuffle
 from pipeline.sources import SourceInput
 from pipeline.storage import Access, Store
 from pipeline.storage.lease import unguarded
@@ -47,7 +49,7 @@ def make_source(folder: Path, files: Iterable[int] = range(6)) -> Path:
 def plan_source(folder: Path, output: Path, flow: Flow | None = None) -> dict[str, bytes]:
     """Plan it in many small pieces, ranges and increments; returns the `files_of` it.
 
-    flow: None: as a whole.
+    flow: by which it is shuffled; None: as a whole, in this process.
     """
     together = 1 if flow else 1 << 30
     with (
@@ -56,7 +58,8 @@ def plan_source(folder: Path, output: Path, flow: Flow | None = None) -> dict[st
         mock.patch.object(spill, "BUCKET_ROWS", 20),
         mock.patch.object(increment, "INCREMENT_ROWS", 50),
     ):
-        _plan(folder, Store(str(output)), flow or one_by_one)
+        store = Store(str(output))
+        _plan(folder, store, Shuffle(store, flow) if flow else None)
     return files_of(output)
 
 
@@ -68,13 +71,13 @@ def files_of(output: Path) -> dict[str, bytes]:
     return {ATTEMPT.sub("", name): found[name].read_bytes() for name in fixed}
 
 
-def _plan(folder: Path, output: Store, flow: Flow) -> None:
+def _plan(folder: Path, output: Store, shuffle: Shuffle | None) -> None:
     images_uri, masks_uri = str(folder / "images"), str(folder / "masks")
     covered = coverage_for(output, images_uri, masks_uri, "parquet", ())
     with listing(Store(images_uri).walk()) as listed:
         given = SourceInput(masks_uri, Access(), listed, 2, coverage=covered, images_uri=images_uri)
         found = pieces("parquet", given)
         assert found is not None
-        rows = read_pieces(found, given, flow, max_unread=0, prune=False)
-        plan_rows(output, rows, listed, ChunkLimits(16, 1 << 28), coverage=covered, flow=flow)
+        rows = read_pieces(found, given, shuffle, max_unread=0, prune=False)
+        plan_rows(output, rows, listed, ChunkLimits(16, 1 << 28), coverage=covered, shuffle=shuffle)
         record(output, given, "parquet", unguarded)

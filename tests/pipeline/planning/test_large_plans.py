@@ -40,11 +40,7 @@ def buckets(output: Store) -> list[layout.HashRange]:
     return [place for file in output.list(layout.PLAN) if (place := layout.bucket_range(file.path))]
 
 
-@pytest.mark.parametrize("sent", [0, spill.SENT_CHARACTERS], ids=["before it is sent", "where it is compared"])
-def test_a_range_of_too_many_rows_is_divided_and_found_again(
-    sent: int, output: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spill, "SENT_CHARACTERS", sent)
+def test_a_range_of_too_many_rows_is_divided_and_found_again(output: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{n}.jpg" for n in range(80_000)]
     crowded = list(islice((name for name in names if hash_range(name) == 5), 60))
     monkeypatch.setattr(spill, "BUCKET_ROWS", 10)

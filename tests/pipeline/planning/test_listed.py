@@ -9,7 +9,7 @@ from pipeline.planning import listed, spill
 from pipeline.planning.increment import ChunkLimits, plan, read_chunk, read_plan
 from pipeline.planning.listed import by_range, in_ranges, is_large, listing_of, of_inventory
 from pipeline.planning.rows import tag
-from pipeline.planning.scanning import one_by_one
+from pipeline.planning.shuffle import Shuffle
 from pipeline.sources import PlannedImage, PlannedMask
 from pipeline.sources.coverage import IMAGES, READ, UNNAMED, UNREAD, Coverage
 from pipeline.sources.inventory import open_inventory
@@ -22,26 +22,31 @@ NAMES = ["a.jpg", "caf\udce9.jpg", 'quo"te,1.jpg', "line\nbreak.jpg", "shards/1.
 FILES = [StoredFile(name, number, f"etag {number}", 0.5, "", number, None) for number, name in enumerate(NAMES)]
 
 
+@pytest.fixture
+def output(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "output"))
+
+
 def image(uri: str, container: str = "") -> PlannedImage:
     member = {"container": container, "offset": 0, "length": 9, "column": None} if container else None
     mask = PlannedMask("1", 1, "thing", "[[0, 0, 5, 0, 5, 5]]")
     return PlannedImage(uri, uri, (10, 20), [mask], member=member)  # type: ignore[arg-type]
 
 
-def test_files_are_found_by_their_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_found_by_their_paths(output: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listed, "FILES", 3)
-    with listing_of(in_ranges([FILES[0]._replace(size=77), *FILES])) as found:
+    with listing_of(in_ranges([FILES[0]._replace(size=77), *FILES]), output) as found:
         assert {path: found[path] for path in found} == {file.path: file for file in FILES}
         assert "a.jp" not in found
         assert found.get("etag 0") is None
         assert len(found) == len(FILES) + 1
 
 
-def test_a_table_of_files_comes_by_range_as_well() -> None:
-    with listing(FILES) as table, by_range(table) as found:
+def test_a_table_of_files_comes_by_range_as_well(output: Store) -> None:
+    with listing(FILES) as table, by_range(table, output) as found:
         assert sorted(table.values()) == sorted(FILES)
         assert {path: found[path] for path in found} == dict(table)
-    with listing_of(in_ranges(FILES)) as found, by_range(found) as same:
+    with listing_of(in_ranges(FILES), output) as found, by_range(found, output) as same:
         assert same is found
 
 
@@ -71,11 +76,12 @@ def test_rows_have_what_is_told_of_their_files_and_all_files_are_accounted_for(
 def test_an_inventory_is_read_file_by_file(kind: str, tmp_path: Path) -> None:
     manifest = str(make(tmp_path, kind, FORMATS[kind]))
     inventory = open_inventory(manifest, Access(), "s3://bucket/photos")
-    for flow in (one_by_one, elsewhere):
-        with listing_of(of_inventory(inventory, flow)) as found:
+    output = Store(str(tmp_path / "output"))
+    for shuffle in (None, Shuffle(output, elsewhere)):
+        with listing_of(of_inventory(inventory, shuffle), output) as found:
             assert {path: found[path] for path in found} == {file.path: file for file in FOUND}
     with pytest.raises(RefusedError, match="none of the 6 entries"):
-        list(of_inventory(open_inventory(manifest, Access(), "s3://bucket/phot"), elsewhere))
+        list(of_inventory(open_inventory(manifest, Access(), "s3://bucket/phot"), shuffle))
 
 
 def test_only_large_inventories_of_several_files_are_read_elsewhere(

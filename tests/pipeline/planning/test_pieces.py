@@ -18,11 +18,13 @@ from pipeline import sources
 from pipeline.errors import RefusedError
 from pipeline.planning import spill
 from pipeline.planning.coverage import content
-from pipeline.planning.scanning import Flow, Pieces, one_by_one, pieces, read_pieces, read_whole
+from pipeline.planning.flow import Flow, one_by_one
+from pipeline.planning.scanning import Pieces, pieces, read_pieces, read_whole
+from pipeline.planning.shuffle import Shuffle
 from pipeline.sources import SourceInput
 from pipeline.sources.containers import Piece
 from pipeline.sources.coverage import MAX_CATEGORIES, Coverage
-from pipeline.storage import Access
+from pipeline.storage import Access, Store
 from schemas import layout
 from tests.pipeline.planning.pieced import make_source, plan_source
 
@@ -106,7 +108,7 @@ def test_a_fault_of_the_whole_is_one_of_the_pieces(tmp_path: Path) -> None:
     assert found is not None
     for rows in (
         read_whole("parquet", given, max_unread=0, prune=False),
-        read_pieces(found, given, elsewhere, max_unread=0, prune=False),
+        read_pieces(found, given, Shuffle(Store(str(tmp_path / "out")), elsewhere), max_unread=0, prune=False),
     ):
         with pytest.raises(RefusedError, match="has no column of masks"):
             list(rows)
