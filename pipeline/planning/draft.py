@@ -150,12 +150,12 @@ class Draft:
         self._replaced: list[dict[str, str]] = []
         self._sha256: dict[str, str] = {}
         self._unwritten: set[str] = set()
-        self._unchanged = 0
+        self._images = self._unchanged = 0
 
     @property
     def rows(self) -> int:
         """New, changed and pruned images."""
-        return sum(chunk.images for chunk in self._chunks) + len(self._replaced)
+        return self._images + len(self._replaced)
 
     @property
     def is_written(self) -> bool:
@@ -175,6 +175,7 @@ class Draft:
         path = self._files.bucket(*found.place)
         chunks = list(self._named(found.chunks, self._files.said(path)))
         self._chunks += chunks
+        self._images += sum(chunk.images for chunk in chunks)
         self._unwritten.add(path)
         return Unwritten(path, found.rows, [(chunk.chunk_id, chunk.images) for chunk in chunks])
 
@@ -198,8 +199,8 @@ class Draft:
         if not self.rows:
             return Planned(None, unchanged=self._unchanged)
         chunks = self._chunks
-        images, masks = sum(chunk.images for chunk in chunks), sum(chunk.masks for chunk in chunks)
-        planned = Planned(self._files.number, images, masks, len(chunks), len(self._replaced), self._unchanged)
+        masks = sum(chunk.masks for chunk in chunks)
+        planned = Planned(self._files.number, self._images, masks, len(chunks), len(self._replaced), self._unchanged)
         self.written(
             _put(self._output, self._files.chunks, pa.Table.from_pylist([vars(one) for one in chunks], CHUNKS))
         )
