@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,43 +36,47 @@ class Sheet(NamedTuple):
 
 
 def sheet_of(told: dict[str, Any]) -> Sheet:
+    """From JSON."""
     return Sheet(told["path"], *(np.array(told[name]) for name in Sheet._fields[1:]))
 
 
-def write_sheets(output: Store, lines: Iterable[Lines], path: Callable[[int], str]) -> Iterator[dict[str, Any]]:
-    """Write them, some tens of MB at a time. path: of the file of that number."""
-    held, numbers = _Held(), count()
-    for some in lines:
-        held.add(some)
-        if held.characters >= SHEET_CHARACTERS:
-            yield held.write(output, path(next(numbers)))
-            held = _Held()
-    if held.characters:
-        yield held.write(output, path(next(numbers)))
+class SheetWriter:
+    """Writes lines, some tens of MB at a time. path: of the file of that number."""
 
-
-class _Held:
-    """Lines that are not written yet."""
-
-    def __init__(self) -> None:
-        self.characters = 0
-        self._blocks: dict[int, list[str]] = defaultdict(list)
-        self._weights: dict[int, int] = defaultdict(int)
+    def __init__(self, output: Store, path: Callable[[int], str]) -> None:
+        self._output, self._path = output, path
+        self._written: list[dict[str, Any]] = []
+        self._begin()
 
     def add(self, lines: Lines) -> None:
+        """In the order in which they come."""
         for place, block in lines.blocks().items():
             self._blocks[place].append(block)
             self._weights[place] += lines.weights[place]
-            self.characters += len(block)
+            self._held += len(block)
+        if self._held >= SHEET_CHARACTERS:
+            self._write()
 
-    def write(self, output: Store, path: str) -> dict[str, Any]:
-        """A sheet, as JSON has it."""
+    def close(self) -> list[dict[str, Any]]:
+        """Write the rest; all sheets, as `sheet_of` takes them."""
+        if self._held:
+            self._write()
+        return self._written
+
+    def _begin(self) -> None:
+        self._held = 0
+        self._blocks: dict[int, list[str]] = defaultdict(list)
+        self._weights: dict[int, int] = defaultdict(int)
+
+    def _write(self) -> None:
+        path = self._path(len(self._written))
         blocks = [BETWEEN.join(self._blocks[place]).encode() for place in range(RANGES)]
         packed = [pa.compress(block, CODEC, asbytes=True) if block else b"" for block in blocks]
-        output.put(path, b"".join(packed))
-        starts = np.concatenate([[0], np.cumsum([len(one) for one in packed])])
-        weights = [self._weights[place] for place in range(RANGES)]
-        return {"path": path, "starts": starts.tolist(), "characters": list(map(len, blocks)), "weights": weights}
+        self._output.put(path, b"".join(packed))
+        starts = np.concatenate([[0], np.cumsum([len(one) for one in packed])]).tolist()
+        characters, weights = [len(block) for block in blocks], [self._weights[place] for place in range(RANGES)]
+        self._written.append({"path": path, "starts": starts, "characters": characters, "weights": weights})
+        self._begin()
 
 
 class Sheets:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from pipeline import decoding, sources
 from pipeline.errors import JobError
 from pipeline.planning.flow import Flow
-from pipeline.planning.sheets import Sheet, Sheets, sheet_of, write_sheets
+from pipeline.planning.sheets import Sheet, Sheets, SheetWriter, sheet_of
 from pipeline.planning.spill import Lines, OnDisk
 from pipeline.sources.coverage import Coverage
 from pipeline.storage import Store
@@ -83,26 +83,26 @@ class Work:
     def __call__(self, item: Any) -> Iterator[Told]:
         """Always the same for one item, whoever has done it: who began it again must not tell less than before."""
         key = self.key(item)
-        found = _recorded(self.output, key) or self._done(key, item)
-        for entries in found["entries"]:
-            yield Told(entries)
+        found = _recorded(self.output, key)
+        if found is None:
+            found = yield from self._do(key, item)
+        else:
+            yield from map(Told, found["entries"])
         coverage = Coverage.from_json(found["coverage"]) if found["coverage"] else None
         yield Told(0, found["containers"], list(map(sheet_of, found["sheets"])), coverage, is_last=True)
 
-    def _done(self, key: str, item: Any) -> dict[str, Any]:
+    def _do(self, key: str, item: Any) -> Generator[Told, None, dict[str, Any]]:
+        """Tells of entries as they come; returns all that is kept of it."""
         entries, containers, coverage = [], set[str](), None
-
-        def lines() -> Iterator[Lines]:
-            nonlocal coverage
-            for read in self.read(item):
-                entries.append(read.lines.entries)
-                containers.update(read.lines.containers)
-                coverage = read.coverage or coverage
-                yield read.lines
-
-        sheets = list(write_sheets(self.output, lines(), partial(layout.shuffled_lines, key)))
+        sheets = SheetWriter(self.output, partial(layout.shuffled_lines, key))
+        for read in self.read(item):
+            sheets.add(read.lines)
+            containers.update(read.lines.containers)
+            coverage = read.coverage or coverage
+            entries.append(read.lines.entries)
+            yield Told(read.lines.entries)
         told = coverage.to_json() if coverage else None
-        found = {"entries": entries, "containers": sorted(containers), "sheets": sheets, "coverage": told}
+        found = {"entries": entries, "containers": sorted(containers), "sheets": sheets.close(), "coverage": told}
         text = secrets.redacted(json.dumps(found))
         self.output.put(layout.shuffled(key), text.encode())
         return dict(json.loads(text))
@@ -143,16 +143,11 @@ class Shuffle:
 
     def bring(self, lines: Iterable[Lines]) -> Iterator[Told]:
         """Lines of this process, for all others. Call it under the output's lease."""
-        entries: list[int] = []
-
-        def noted() -> Iterator[Lines]:
-            for some in lines:
-                entries.append(some.entries)
-                yield some
-
-        for sheet in write_sheets(self._output, noted(), partial(layout.brought, self.attempt)):
-            yield Told(sum(entries), sheets=[sheet_of(sheet)])
-            entries.clear()
+        sheets = SheetWriter(self._output, partial(layout.brought, self.attempt))
+        for some in lines:
+            sheets.add(some)
+            yield Told(some.entries)
+        yield Told(0, sheets=list(map(sheet_of, sheets.close())))
 
     def renew(self) -> None:
         """Do again what another planning step has removed since it was done first. Call it under the output's lease:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from pipeline.storage.disk_table import BETWEEN, DiskTable, as_json, scratch_folder
 from schemas.attempts import HASHES, RANGES
 from schemas.layout import HashRange
+from schemas.secrets import redacted
 
 BUCKET_ROWS = 16_384
 ROW_CHARACTERS = 4096  # a row whose masks have more counts as several
@@ -66,7 +67,7 @@ class Filling:
         line, number = as_json(row), hash_of(row["image_id"])
         weight = 1 + sum(len(mask["geometry"]) for mask in row["masks"]) // ROW_CHARACTERS
         place = number * RANGES // HASHES
-        own = "null" if file == row["image_uri"] else as_json(file)
+        own = "null" if file == row["image_uri"] else as_json(redacted(file) if "://" in file else file)
         self._lines[place].append(f"[{number},{weight},{line},{own}]")
         self._weights[place] += weight
         if row["member"]:
