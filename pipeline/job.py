@@ -15,6 +15,7 @@ from pipeline.errors import RefusedError
 from pipeline.output.manifest import Sealed
 from pipeline.output.recovery import sealed_rounds
 from pipeline.output.seal import seal
+from pipeline.planning.flow import Spread, in_turn
 from pipeline.planning.increment import ChunkLimits, Plan, Planned, plan_rows, read_plan
 from pipeline.planning.listed import in_ranges, is_large, listing_of, of_inventory
 from pipeline.planning.scanning import pieces as find_pieces
@@ -57,7 +58,7 @@ def run_share(request: Request, share: Share, on_event: OnEvent = nobody) -> Sea
     output, run_store = request.stores()
     with clusters(request, on_event) as connect:
         planned, cluster = _plan_and_refine(request, on_event, connect, share)
-        left = left_over(read_plan(output), run_store, request.limit, share)
+        left = left_over(read_plan(output), run_store, request.limit, share, _spread(request, connect))
         return left or _seal(request, on_event, connect, planned, cluster)
 
 
@@ -70,7 +71,7 @@ def _plan_and_refine(
     if not request.no_plan:
         plan_increment(request, on_event, connect)
     planned = read_plan(output)
-    tasks = pending(planned, run_store, request.limit, share)
+    tasks = pending(planned, run_store, request.limit, share, _spread(request, connect))
     run_store.put(layout.CONFIG, to_yaml(request.config).encode())
     retries = [] if tasks else retry_tasks(request, planned, on_event)
     cluster = connect() if tasks or retries else None
@@ -84,12 +85,17 @@ def _plan_and_refine(
     return planned, cluster
 
 
+def _spread(request: Request, connect: Callable[[], Cluster]) -> Spread | None:
+    """By which a long listing is read, where a cluster was named; it is connected to when there is one."""
+    return (lambda *work: connect().map(*work)) if request.plans_by_tasks else None
+
+
 def _seal(
     request: Request, on_event: OnEvent, connect: Callable[[], Cluster], planned: Plan, cluster: Cluster | None
 ) -> Sealed:
     if len(planned.chunks) > SEALED_ALONE_CHUNKS:
         cluster = connect()
-    took_on, spread = take_on(planned, request.limit), cluster.map if cluster else map
+    took_on, spread = take_on(planned, request.limit), cluster.map if cluster else in_turn
     return seal(request.sealing(), request.hold(on_event), on_event, spread, took_on)
 
 

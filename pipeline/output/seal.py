@@ -10,7 +10,7 @@ row becomes is `shard_rows.py`'s business.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from pipeline.output.corrected import lay_over, overlay_entries, with_changes
 from pipeline.output.manifest import KEEP_ONE, Retention, Sealed, commit, intact, parts_listing, parts_table
 from pipeline.output.shard_groups import Group, SealedGroup, group_parts, sealed_before
 from pipeline.output.shard_rows import Row, add_counts, add_drift, count, seal_masks
+from pipeline.planning.flow import Spread, in_turn
 from pipeline.planning.increment import Plan, read_plan
 from pipeline.planning.scans import scan_entry
 from pipeline.progress.events import OnEvent, Sealing, nobody
@@ -40,9 +41,6 @@ from schemas.records import IMAGES, MASKS, SCHEMA_VERSION
 
 ROW_GROUP_ROWS = 16_384
 SPREAD_GROUPS = 1024
-
-Spread = Callable[[Callable[[Group], SealedGroup], Sequence[Group]], Iterable[SealedGroup]]
-"""How groups are sealed: `map` in this process, `Cluster.map` on a cluster. In order either way."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def seal(
     request: SealRequest,
     hold: Hold = unguarded,
     on_event: OnEvent = nobody,
-    spread: Spread = map,
+    spread: Spread = in_turn,
     took_on: Mapping[str, int] = MappingProxyType({}),
 ) -> Sealed:
     """Seal every part that is finished by now. Raises JobError when the accounting does not come out.
@@ -86,7 +84,7 @@ def seal(
         request = replace(request, given_up=switch.given_up)
         plan = read_plan(request.output)
         _check_kept(request, switch, plan)
-        parts = find_parts(request.run, plan)
+        parts = find_parts(request.run, plan, None if spread is in_turn else spread)
         if not parts:
             raise RefusedError(f"nothing to seal: {request.run.uri} has no finished part")
         _check_done(request, plan, parts, took_on)
@@ -125,7 +123,7 @@ def _sealed_groups(
     groups = {group.key(request.gate, request.calibration): group for group in keyed}
     known = sealed_before(request.run, request.given_up)
     new = [group for key, group in groups.items() if key not in known]
-    fresh = _sealed_now(request, new, spread if len(new) > 1 else map)
+    fresh = _sealed_now(request, new, spread if len(new) > 1 else in_turn)
     done = 0
     on_event(Sealing(done, len(plan.chunks)))
     for key, group in groups.items():

@@ -10,7 +10,8 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import pairwise
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -20,10 +21,16 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
 from pipeline.planning.chunks import Chunk, Chunks
+from pipeline.planning.flow import Spread
 from pipeline.planning.increment import Plan
 from pipeline.storage import Store, StoredFile, brief
-from pipeline.storage.file_systems import STRETCHES
+from pipeline.storage.s3_listing import STRETCHES
+from pipeline.storage.stretches import between, is_divisible
 from schemas import layout
+
+SPREAD_CHUNKS = 100_000
+"""So many parts are listed by one process sooner than others have begun to."""
+SPREAD_STRETCHES = 1024
 
 Row = dict[str, Any]
 
@@ -140,13 +147,32 @@ class Stretch(Sequence[FinishedPart]):
         return list, (list(self),)
 
 
-def find_parts(run: Store, plan: Plan) -> Parts:
-    """The plan's finished chunks in order; of a chunk cut by several limits the longest part counts."""
-    parts, count = Parts(plan.chunks), len(plan.chunks)
-    bounds = [layout.parts_of(plan.chunks[place].chunk_id) for place in range(0, count, max(1, -(-count // STRETCHES)))]
-    for file in run.walk(layout.PARTS, bounds=bounds):
+def find_parts(run: Store, plan: Plan, spread: Spread | None = None) -> Parts:
+    """The plan's finished chunks in order; of a chunk cut by several limits the longest part counts.
+
+    spread: by whom the stretches of a long listing are read: most of what it costs is to take answers apart.
+    """
+    parts = Parts(plan.chunks)
+    if spread and len(plan.chunks) >= SPREAD_CHUNKS and is_divisible(run, layout.PARTS):
+        bounds = ["", *_bounds(plan, SPREAD_STRETCHES), ""]
+        for found in spread(partial(_listed, run), list(pairwise(bounds))):
+            for values in found:
+                parts.take(StoredFile(*values))
+        return parts
+    for file in run.walk(layout.PARTS, bounds=_bounds(plan, STRETCHES)):
         parts.take(file)
     return parts
+
+
+def _bounds(plan: Plan, stretches: int) -> list[str]:
+    """Paths, of no file, at which the folder of parts is divided."""
+    count = len(plan.chunks)
+    return [layout.parts_of(plan.chunks[place].chunk_id) for place in range(0, count, max(1, -(-count // stretches)))]
+
+
+def _listed(run: Store, ends: tuple[str, str]) -> list[tuple[Any, ...]]:
+    """The files of a stretch, each as plain values: they travel for less."""
+    return [tuple(file) for file in between(run, layout.PARTS, *ends)]
 
 
 def read_part(run: Store, part: FinishedPart) -> PartContent:

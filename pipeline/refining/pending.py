@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.planning.chunks import Chunks
+from pipeline.planning.flow import Spread
 from pipeline.planning.increment import Plan
 from pipeline.refining.chunk import Task
 from pipeline.refining.parts import find_parts
@@ -118,21 +119,27 @@ def take_on(planned: Plan, limit: int | None) -> TakenOn:
     return TakenOn(planned.chunks, _taken(planned.chunks, limit))
 
 
-def pending(planned: Plan, run: Store, limit: int | None, share: Share | None = None) -> Pending:
+def pending(
+    planned: Plan, run: Store, limit: int | None, share: Share | None = None, spread: Spread | None = None
+) -> Pending:
     """The chunks without a finished part, in plan order; with a limit, those of the plan's first `limit` images; with
-    a share, those of them that it takes.
+    a share, those of them that it takes. spread: see `find_parts`.
     """
     taken = _taken(planned.chunks, limit)
     if share:
         taken = np.where(share.takes(planned), taken, 0)
-    places = np.flatnonzero(taken > find_parts(run, planned).done)
+    places = np.flatnonzero(taken > find_parts(run, planned, spread).done)
     return Pending(planned.chunks, places, taken[places])
 
 
-def left_over(planned: Plan, run: Store, limit: int | None, share: Share) -> Unsealed | None:
-    """What of the plan's first `limit` images, or of all, no run has finished yet; None where nothing is left."""
+def left_over(
+    planned: Plan, run: Store, limit: int | None, share: Share, spread: Spread | None = None
+) -> Unsealed | None:
+    """What of the plan's first `limit` images, or of all, no run has finished yet; None where nothing is left. spread:
+    see `find_parts`.
+    """
     left = _taken(planned.chunks, limit)
-    left[find_parts(run, planned).done >= left] = 0
+    left[find_parts(run, planned, spread).done >= left] = 0
     numbers = sorted({number for number, places in pieces(planned, share.of) if left[places].any()})
     return Unsealed(share, int(np.count_nonzero(left)), int(left.sum()), numbers) if numbers else None
 

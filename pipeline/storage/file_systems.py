@@ -6,12 +6,9 @@ condition. A store that takes a condition and does not keep it is found out by `
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -20,12 +17,6 @@ import fsspec
 from pipeline.errors import RefusedError
 from pipeline.extras import install_command
 from pipeline.storage.paths import SPECIAL, Entry, refuse_secrets
-
-STRETCHES = 32
-"""Of a listing, that are asked for at the same time."""
-
-S3Page = dict[str, Any]
-"""An answer to ListObjectsV2."""
 
 
 class StoredFile(NamedTuple):
@@ -123,91 +114,6 @@ def stored(path: str, info: dict[str, Any]) -> StoredFile:
     size = int(info.get("size") or info.get("Size") or 0)
     special = str(info.get(SPECIAL, ""))
     return StoredFile(path, size, etag(info), modified_s(info), special, info.get("mtime_ns"))
-
-
-def remote_entries(
-    fs: Any,
-    full: str,
-    timed: Callable[..., Any],
-    tried: Callable[[Callable[[], Any]], Any],
-    bounds: Sequence[str] = (),
-) -> Iterator[Entry]:
-    """Files below a folder of a remote file system.
-
-    timed: calls a method of it within a limit of time; tried: runs an action, again where it fails. bounds: paths, of
-    no file, at which the listing may be divided.
-    """
-    if hasattr(fs, "call_s3"):
-        ask = partial(timed, "call_s3", "list_objects_v2")
-        yield from s3_entries(full, lambda **asked: tried(partial(ask, **asked)), bounds)
-    else:
-        yield from found_entries(fs, partial(tried, partial(fs.find, full, detail=True)))
-
-
-def s3_entries(root: str, ask: Callable[..., S3Page], bounds: Sequence[str] = ()) -> Iterator[Entry]:
-    """An S3 listing page by page, each with its own tries: a million files are a thousand requests.
-
-    One of many pages is divided into STRETCHES of keys, which are asked for at the same time: at `bounds`, paths of no
-    file, or else at folders. ask: sends one ListObjectsV2 with the parameters that it is given.
-    """
-    bucket, _, key = root.partition("/")
-    ask = partial(ask, Bucket=bucket)
-    prefix = f"{key.rstrip('/')}/" if key else ""
-    try:
-        first = ask(Prefix=prefix)
-    except FileNotFoundError:
-        return
-    keys = [entry["Key"] for entry in first.get("Contents", [])]
-    divisible = first["IsTruncated"] and keys == sorted(keys)  # some have no order
-    known = sorted(path.partition("/")[2] for path in bounds)
-    starts = (_evenly(known) or _bounds(ask, prefix)) if divisible else []
-    pages = partial(_pages, partial(ask, Prefix=prefix))
-    ends = [*starts, None]
-    listings = [
-        pages(first, ends[0]),
-        *(pages(None, end, StartAfter=start) for start, end in zip(starts, ends[1:], strict=True)),
-    ]
-    for entry in _at_once(listings):
-        if not entry["Key"].endswith("/"):  # consoles put such empty objects in place of folders
-            yield f"{bucket}/{entry['Key']}", entry
-
-
-def _bounds(ask: Callable[..., S3Page], prefix: str) -> list[str]:
-    """Folders, as evenly spread as their number allows, at which a listing is divided; in the order of keys."""
-    page = ask(Prefix=prefix, Delimiter="/")
-    folders = sorted(one["Prefix"] for one in page.get("CommonPrefixes", []))
-    if len(folders) == 1 and not page.get("Contents"):
-        return _bounds(ask, folders[0])
-    return _evenly(folders)
-
-
-def _evenly(keys: Sequence[str]) -> list[str]:
-    """So many of them, evenly spread, that they divide a listing into STRETCHES at most."""
-    return list(keys[:: -(-len(keys) // STRETCHES)][1:]) if keys else []
-
-
-def _pages(
-    ask: Callable[..., S3Page], page: S3Page | None, end: str | None, **start: str
-) -> Iterator[list[dict[str, Any]]]:
-    """The entries of a listing's pages, up to a key. page: the first one, where it is known."""
-    page = ask(**start) if page is None else page
-    while True:
-        entries = page.get("Contents", [])
-        yield [entry for entry in entries if end is None or entry["Key"] < end]
-        if not page["IsTruncated"] or (end is not None and entries and entries[-1]["Key"] >= end):
-            return
-        page = ask(ContinuationToken=page["NextContinuationToken"])
-
-
-def _at_once(listings: Sequence[Iterator[list[dict[str, Any]]]]) -> Iterator[dict[str, Any]]:
-    """All entries; of each listing, the next page is asked for while others are taken."""
-    with ThreadPoolExecutor(len(listings)) as pool:
-        waiting = deque((one, pool.submit(next, one, None)) for one in listings)
-        while waiting:
-            one, asked = waiting.popleft()
-            if (page := asked.result()) is not None:
-                waiting.append((one, pool.submit(next, one, None)))
-                yield from page
 
 
 def found_entries(fs: Any, find: Callable[[], dict[str, dict[str, Any]]]) -> Iterator[Entry]:

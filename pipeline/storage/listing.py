@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from abc import abstractmethod
@@ -19,6 +20,7 @@ _TABLE = """
     CREATE TABLE files (
         path BLOB PRIMARY KEY, size INTEGER, etag TEXT, modified_s REAL, special TEXT, mtime_ns INTEGER, sha256 TEXT
     ) WITHOUT ROWID"""
+BLOCK_BYTES = 1 << 20
 AHEAD = 4
 """Files that wait to be read, for each thread."""
 _ALL = "SELECT path, size, etag, modified_s, special, mtime_ns, sha256 FROM files"
@@ -74,12 +76,22 @@ class _Values(ValuesView[StoredFile]):
             yield StoredFile(to_path(path), *told)
 
 
+def download(store: Store, path: str, to: Path) -> str:
+    """Copy a file to a local path, block by block; returns its SHA-256 (hex). Raises FileNotFoundError."""
+    sha256 = hashlib.sha256()
+    with store.open(path) as source, to.open("wb") as target:
+        while block := source.read(BLOCK_BYTES):
+            sha256.update(block)
+            target.write(block)
+    return sha256.hexdigest()
+
+
 def hashed(store: Store, files: Iterable[StoredFile], threads: int) -> Iterator[StoredFile]:
     """The files of a store's `walk` with the hashes of their content, which is read for it."""
 
     def read(file: StoredFile) -> StoredFile:
         try:
-            return file._replace(sha256=store.download(file.path, Path(os.devnull)))
+            return file._replace(sha256=download(store, file.path, Path(os.devnull)))
         except FileNotFoundError:  # gone since; who reads it says so
             return file
 

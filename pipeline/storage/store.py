@@ -10,7 +10,6 @@ makes its own connection. Credentials come from the environment (AWS_*, GOOGLE_*
 from __future__ import annotations
 
 import errno
-import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import StorageError
-from pipeline.storage import atomic, file_systems, tables
+from pipeline.storage import atomic, file_systems, s3_listing, tables
 from pipeline.storage.backoff import ANSWERS, brief, deadline_s, is_failure, retried
 from pipeline.storage.file_systems import Access, StoredFile
 from pipeline.storage.paths import SPECIAL, Entry, check_opens, local_entries, refuse_secrets
@@ -33,7 +32,6 @@ from pipeline.storage.tables import READ_AHEAD_BYTES, Ranges, parquet_bytes
 T = TypeVar("T")
 
 UNKNOWN_BYTES = 1 << 30  # bounds the time of a read whose size nobody told
-BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -190,15 +188,6 @@ class Store:
             return self.read(path) == data
         return False
 
-    def download(self, path: str, to: Path) -> str:
-        """Copy the file to a local path, block by block; returns its SHA-256 (hex). Raises FileNotFoundError."""
-        sha256 = hashlib.sha256()
-        with self.open(path) as source, to.open("wb") as target:
-            while block := source.read(BLOCK_BYTES):
-                sha256.update(block)
-                target.write(block)
-        return sha256.hexdigest()
-
     @contextmanager
     def writer(self, path: str) -> Iterator[BinaryIO]:
         """A file to write piece by piece; readers see all of it once the context ends well, else nothing.
@@ -261,9 +250,17 @@ class Store:
             except OSError as error:  # a folder left out would be images left out
                 raise StorageError(f"cannot list {self.uri}/{folder}: {brief(error)}") from None
         else:
-            tried = partial(self._retried, "list", folder)
+            ask, fs, full = self.asking(folder), self._fs_and_root[0], self.full(folder)
+            found = partial(self._retried, "list", folder, partial(fs.find, full, detail=True))
             at = [self.full(path) for path in bounds]
-            yield from file_systems.remote_entries(self._fs_and_root[0], self.full(folder), self._timed, tried, at)
+            yield from s3_listing.entries(full, ask, at) if ask else file_systems.found_entries(fs, found)
+
+    def asking(self, folder: str) -> s3_listing.Ask | None:
+        """How S3 is asked for a page of the files below `folder`; None where the store is none."""
+        if not hasattr(self._fs_and_root[0], "call_s3"):
+            return None
+        ask = partial(self._timed, "call_s3", "list_objects_v2")
+        return lambda **asked: self._retried("list", folder, partial(ask, **asked))
 
     def _call(self, what: str, method: str, path: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
         """One method of the file system on one path, with time limit and retries. `moved`: bytes of the body."""

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import JobError
 from pipeline.storage import Store, StoredFile
 from pipeline.storage.documents import find_seal, parse, read_current, run_store
+from pipeline.storage.listing import download
 from pipeline.words import plural
 from schemas import layout
 from schemas.config import ConfigError, fingerprint, fingerprints, is_whole, parse_config
@@ -94,7 +95,7 @@ class Check:
         if not self.present(path):
             return None
         local = self.folder / "file"
-        found = self.output.download(path, local)
+        found = download(self.output, path, local)
         return local if self.same(path, found, sha256, size) else None
 
     def present(self, path: str) -> bool:

@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.planning.increment import INCREMENT_ROWS
-from pipeline.storage.file_systems import STRETCHES
+from pipeline.storage.s3_listing import STRETCHES
 from tests.chaos.calibration import MEASURED, Measurement, check, read_measured
 from tests.chaos.decisions import World, bucket_rows, drive, group
 

@@ -1,15 +1,19 @@
 """Finished parts in columns: in plan order however they are listed, the longest of each chunk, with its retries."""
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from pipeline.planning.chunks import Chunk, Chunks
 from pipeline.planning.increment import Plan
+from pipeline.refining import parts as parts_module
 from pipeline.refining.parts import FinishedPart, Stretch, find_parts
 from pipeline.refining.pending import pending, take_on
-from pipeline.storage import Store
+from pipeline.storage import Access, Store
 from schemas import layout
 from schemas.records import CHUNKS
 
@@ -45,6 +49,35 @@ def test_parts_are_found_in_plan_order(tmp_path: Path) -> None:
     assert [stamp.split(" ")[:2] for stamp in first.stamps] == [[path, str(sizes[path])] for path in first.paths]
     assert (last.path, last.retries, parts[1:]) == (layout.part(ids[3], 3), (), [last])
     assert parts.done.tolist() == [4, 0, 0, 3]
+
+
+@pytest.mark.parametrize("stretches", [1, 2, 7, 50])
+def test_a_long_listing_is_read_in_stretches(
+    stretches: int, s3_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages of three, from a real server: the parts are those of one listing, and each page is asked for once."""
+    plan, run = planned([4] * 20), Store(f"s3://{bucket}/out/runs/method", Access(endpoint_url=s3_endpoint))
+    for number, chunk in enumerate(plan.chunks):
+        if number % 7:
+            run.put(layout.part(chunk.chunk_id), b"x" * number)
+            run.put(layout.part(chunk.chunk_id, None, 1), b"x")
+    run.put(layout.part(layout.chunk_id(0, 99, "f" * 12)), b"of no chunk")
+    run.put("parts2/x", b"")
+    whole, asking, asked = list(find_parts(run, plan)), Store.asking, list[dict[str, Any]]()
+
+    def in_threes(store: Store, folder: str) -> Any:
+        ask = asking(store, folder)
+        return ask and (lambda **told: asked.append(told) or ask(**told, MaxKeys=3))
+
+    def elsewhere(function: Any, items: Any) -> Iterator[Any]:
+        return (pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(function))(item))) for item in items)
+
+    monkeypatch.setattr(Store, "asking", in_threes)
+    monkeypatch.setattr(parts_module, "SPREAD_CHUNKS", 1)
+    monkeypatch.setattr(parts_module, "SPREAD_STRETCHES", stretches)
+    assert list(find_parts(run, plan, elsewhere)) == whole
+    assert len(asked) <= 1 + 33 / 3 + 2 * min(stretches, 20)
+    assert find_parts(Store(f"s3://{bucket}/none", run.access), plan, elsewhere).done.tolist() == [0] * 20
 
 
 def test_a_stretch_travels_as_its_parts(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.errors import StorageError
 from pipeline.storage import Store, StoredFile
-from pipeline.storage.file_systems import s3_entries
 from pipeline.storage.listing import listing
+from pipeline.storage.s3_listing import entries as s3_entries
 
 
 def test_it_answers_as_a_dictionary_would(tmp_path: Path) -> None:
