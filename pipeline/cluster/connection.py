@@ -66,6 +66,11 @@ class Cluster:
         self._head: str | None = None
         self.resources: dict[str, float] = {}
 
+    @property
+    def pid(self) -> int:
+        """Of Ray's driver."""
+        return self._child.pid
+
     def connect(self, address: str | None) -> None:
         """Raises RefusedError where there is no such cluster, JobError where a local one does not start."""
         [(self._head, self.resources)] = self._ask("connect", address)

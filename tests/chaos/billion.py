@@ -39,6 +39,7 @@ import numpy as np
 
 from pipeline.planning.increment import INCREMENT_ROWS
 from pipeline.storage.s3_listing import STRETCHES
+from schemas.attempts import RANGES
 from tests.chaos.calibration import MEASURED, Measurement, check, read_measured
 from tests.chaos.decisions import World, bucket_rows, drive, group
 
@@ -157,12 +158,14 @@ def simulate(world: World, measured: Sequence[Measurement]) -> dict[str, Any]:
     line = check(world.images, measured)
     found = {**decide(replace(world, gpus=1, prefixes=1, drivers=1)), **refine(world)}
     pages, increments = math.ceil(world.chunks / PAGE), math.ceil(world.images / INCREMENT_ROWS)
-    list_parts_s = max(world.list_s / STRETCHES, world.list_cpu_s)  # they are asked for at the same time, read in turn
+    alone_s = pages * max(world.list_s / STRETCHES, world.list_cpu_s)  # asked for at the same time, read in turn
+    by_tasks_s = pages * (world.list_s + world.list_cpu_s) / world.planners + world.chunks * world.part_us / 1e6
     lists = (2 + 2 * world.drivers) * pages  # each driver looks for parts when it begins and when it ends
-    puts = world.chunks + found["buckets"] + 4 * increments + found["shards"]
+    puts = world.chunks + 2 * found["buckets"] + 4 * increments + found["shards"] + world.sheets
     gets = found["get_requests"] + 3 * world.chunks + found["shards"]  # a part is read once, and its plan rows twice
+    gets += RANGES * world.sheets + found["buckets"]
     alone_h = line.at(world.images) / 3600
-    by_tasks_h = alone_h * (world.head_share + (1 - world.head_share) / world.tasks)
+    by_tasks_h = alone_h * world.task_share / world.planners + world.images * world.head_us / 3.6e9
     peaks_mb = [one.peak_mb for one in measured if one.peak_mb]
     planned = {
         "planning_peak_mb": max(peaks_mb) if peaks_mb else None,
@@ -170,7 +173,9 @@ def simulate(world: World, measured: Sequence[Measurement]) -> dict[str, Any]:
         "planning_by_tasks_h": by_tasks_h,
         "planning_share": by_tasks_h / found["refining_h"],
         "listing_walk_h": world.images / PAGE * world.list_s / 3600,
-        "listing_parts_h": 4 * pages * list_parts_s / 3600,
+        "listing_parts_alone_h": alone_s / 3600,
+        "listing_parts_by_tasks_h": by_tasks_s / 3600,
+        "listing_parts_share": by_tasks_s / 3600 / found["refining_h"],
     }
     requests = {"requests_put": puts, "requests_get": gets, "requests_list": lists}
     costs = {
@@ -201,9 +206,9 @@ def table(measured: Sequence[Measurement], worlds: Sequence[World]) -> Iterator[
     """Markdown, a run a row. Raises SystemExit, before the first of them, where the model may not say one."""
     check(max(world.images for world in worlds), measured)
     columns = "images at once, side, GPUs, drivers, prefixes, refining, GPUs busy, drivers busy, "
-    columns += "planning alone / by tasks, memory of driver or seal, requests, GPU cost, bound by"
+    columns += "planning alone / by tasks, of refining, memory of driver or seal, requests, GPU cost, bound by"
     yield f"| {columns.replace(', ', ' | ')} |"
-    yield f"| {' | '.join(['---:'] * 12)} | --- |"
+    yield f"| {' | '.join(['---:'] * 13)} | --- |"
     for world in worlds:
         one = simulate(world, measured)
         head_mb = max(one["driver_held_mb"], one["seal_held_mb"])
@@ -216,7 +221,8 @@ def table(measured: Sequence[Measurement], worlds: Sequence[World]) -> Iterator[
             f"{one['refining_h']:.1f} h",
             f"{100 * one['gpus_busy']:.0f} %",
             f"{100 * one['driver_busy']:.0f} %",
-            f"{one['planning_alone_h']:.1f} / {one['planning_by_tasks_h']:.1f} h",
+            f"{one['planning_alone_h']:.1f} / {one['planning_by_tasks_h']:.2f} h",
+            f"{100 * one['planning_share']:.1f} %",
             f"{head_mb / 1000:.1f} GB",
             f"{one['requests_usd']:.0f} $",
             f"{one['gpu_usd']:.0f} $",

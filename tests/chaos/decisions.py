@@ -20,6 +20,7 @@ from pipeline.output.shard_groups import group_parts
 from pipeline.planning.chunks import Chunks
 from pipeline.planning.draft import ChunkLimits
 from pipeline.planning.increment import INCREMENT_ROWS, Plan
+from pipeline.planning.sheets import SHEET_CHARACTERS
 from pipeline.planning.spill import parts_of, runs
 from pipeline.refining.parts import find_parts
 from pipeline.refining.pending import Share, pending
@@ -34,8 +35,11 @@ from schemas.records import CHUNKS
 class World:
     """Rates are per second. get_rate: of one prefix; S3 splits prefixes that stay busy. losses: of a GPU in an hour.
     load_s: actors load the model, once. list_s: until a page of a listing is there; list_cpu_s: what its reader does
-    with it. tasks: that plan; head_share: of planning's CPU time, what stays with the command then. drivers: each with
-    its share of the plan, and of the GPUs. driven, grouped: chunks that the real code is given, at most.
+    with it; part_us: what the command does for a part that a task has listed. tasks: that plan and list, 0 for one a
+    GPU; task_share: their CPU time, of what planning takes in one process; head_us: for each image, of the command or
+    of its driver of Ray, whichever has more to do (`head_share`); line_bytes: of an image's row and file on their way.
+    drivers: each with its share of the plan, and of the GPUs. driven, grouped: chunks that the real code is given, at
+    most.
     """
 
     images: int
@@ -53,11 +57,23 @@ class World:
     restart_s: float = 180.0
     load_s: float = 60.0
     gpu_usd: float = 2.0
-    tasks: int = 64
-    head_share: float = 1.0
+    tasks: int = 0
+    task_share: float = 1.1
+    head_us: float = 0.45
+    part_us: float = 7.0
+    line_bytes: int = 500
     drivers: int = 1
     driven: int = 1_000_000
     grouped: int = 400_000
+
+    @property
+    def planners(self) -> int:
+        return self.tasks or self.gpus
+
+    @property
+    def sheets(self) -> int:
+        """Files of lines by which rows and files get from task to task."""
+        return math.ceil(self.images * self.line_bytes / SHEET_CHARACTERS)
 
     @property
     def chunk_images(self) -> int:

@@ -48,9 +48,9 @@ def test_the_committed_measurements_are_those_of_millions(tmp_path: Path) -> Non
 
 def test_a_run_of_ten_million_says_where_each_figure_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(billion, "SAMPLE", 2000)
-    world = World(10**7, gpus=64, head_share=0.2, driven=2000, grouped=2000)
+    world = World(10**7, gpus=64, head_us=7.2, task_share=1.5, driven=2000, grouped=2000)
     found = simulate(world, [*SMALL, RIGHT])
-    assert found["planning_by_tasks_h"] == pytest.approx(found["planning_alone_h"] * (0.2 + 0.8 / 64))
+    assert found["planning_by_tasks_h"] == pytest.approx(found["planning_alone_h"] * 1.5 / 64 + 0.02)
     assert found["gpu_usd"] == pytest.approx(64 * found["refining_h"] * 2)
     told = found["from"]
     assert (told["planning_peak_mb"], told["refining_h"]) == (
@@ -59,7 +59,7 @@ def test_a_run_of_ten_million_says_where_each_figure_is_from(monkeypatch: pytest
     )
     assert told["driver_held_mb"] == f"measured: real code on a part, times {found['driver_multiplied_by']:.0f}"
     head, line, row = table([*SMALL, RIGHT], [world])
-    assert head.count("|") == line.count("|") == row.count("|") == 14
+    assert head.count("|") == line.count("|") == row.count("|") == 15
     assert found["bound_by"] in row
     assert found["bound_by"] == "driver", "38 ms for each chunk of 53 images"
 

@@ -196,7 +196,7 @@ def test_signals_of_a_terminal_do_not_end_the_driver(cluster: Cluster) -> None:
     items = cluster.each(f"{WORK}:count", 2)
     next(items)
     for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(cluster._child.pid, number)
+        os.kill(cluster.pid, number)
     assert list(items) == [1]
     assert list(cluster.each(f"{WORK}:count", 1)) == [0]
 

@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ import pytest
 from pipeline.errors import JobError
 from pipeline.output.garbage import find_garbage
 from pipeline.output.manifest import Retention
-from pipeline.planning import sheets
+from pipeline.planning import sheets, spill
 from pipeline.planning.coverage import content
+from pipeline.planning.increment import ChunkLimits, plan, plan_rows
+from pipeline.planning.scanning import encoded
 from pipeline.planning.shuffle import Read, Shuffle, Work
-from pipeline.planning.spill import Lines
+from pipeline.planning.spill import Lines, hash_range
 from pipeline.sources import parquet
 from pipeline.sources.coverage import Coverage
-from pipeline.storage import Store
+from pipeline.storage import Store, StoredFile
 from schemas import layout
-from tests.pipeline.planning.pieced import make_source, plan_source
-from tests.pipeline.planning.test_large_plans import planned_ids
+from schemas.attempts import RANGES
+from tests.pipeline.planning.pieced import files_of, make_source, plan_source
+from tests.pipeline.planning.test_large_plans import buckets as planned_ranges
+from tests.pipeline.planning.test_large_plans import image, planned_ids
 from tests.pipeline.planning.test_pieces import elsewhere
 
 FILES = 7  # that `make_source` makes by default, the damaged one included
@@ -217,3 +222,23 @@ def test_what_a_step_left_long_ago_goes_and_what_is_fresh_stays(tmp_path: Path) 
     assert len(found) == len(left)
     plan_source(source, tmp_path / "out")
     assert shuffled(tmp_path / "out") == []
+
+
+def test_a_range_of_too_many_rows_is_divided_where_it_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number}.jpg" for number in range(80_000)]
+    crowded = [*islice((name for name in names if hash_range(name) == 5), 60), "other.jpg"]
+    monkeypatch.setattr(spill, "BUCKET_ROWS", 10)
+    monkeypatch.setattr(spill, "FILES_AT_ONCE", 3)
+    files = {name: StoredFile(name, number, f"tag {number}") for number, name in enumerate(names[::400] + crowded)}
+    limits, outputs = ChunkLimits(images=4, decoded_bytes=1 << 30), [Store(str(tmp_path / name)) for name in ("a", "b")]
+    coverages = [Coverage(), Coverage()]
+    plan(outputs[0], map(image, crowded), files, limits, coverage=coverages[0])
+    shuffle = Shuffle(outputs[1], elsewhere)
+    rows = shuffle.each(lambda some: map(Read, encoded(map(image, some))), list, [tuple(crowded)])
+    plan_rows(outputs[1], rows, files, limits, coverage=coverages[1], shuffle=shuffle)
+    assert any(place.ranges > RANGES for place in planned_ranges(outputs[1]))
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    assert content(coverages[0], "") == content(coverages[1], "")
+    assert list(coverages[0].left()) == list(coverages[1].left())
