@@ -138,19 +138,23 @@ def _of_images(paths: Sequence[str]) -> str:
 
 
 def _are_labels(paths: Sequence[str], store: Store) -> bool:
-    """Whether text files hold lines of numbers, as YOLO's do."""
-    for path in [path for path in paths if yolo.beside(path) is None][:SAMPLED_TEXTS]:
-        try:
-            lines = store.read(path)[: 1 << 16].decode("utf-8-sig", "replace").splitlines()[:SAMPLED_LINES]
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            continue
-        if found := [line.split() for line in lines if line.strip()]:
-            numbers = [words for words in found if all(yolo.loose_float(word) is not None for word in words)]
-            if 2 * len(numbers) <= len(found):
-                return False
-            if any(len(words) >= 5 for words in numbers):
-                return True
-    return False
+    """Whether text files are YOLO's: of those that tell, half or more. A damaged one speaks for the others' format."""
+    told = [_is_label(path, store) for path in [path for path in paths if yolo.beside(path) is None][:SAMPLED_TEXTS]]
+    known = [is_label for is_label in told if is_label is not None]
+    return bool(known) and 2 * sum(known) >= len(known)
+
+
+def _is_label(path: str, store: Store) -> bool | None:
+    """Whether most lines of a text are of numbers, as YOLO's are; None where there is none, or none long enough."""
+    try:
+        lines = store.read(path)[: 1 << 16].decode("utf-8-sig", "replace").splitlines()[:SAMPLED_LINES]
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    found = [line.split() for line in lines if line.strip()]
+    numbers = [words for words in found if all(yolo.loose_float(word) is not None for word in words)]
+    if 2 * len(numbers) > len(found):
+        return True if any(len(words) >= 5 for words in numbers) else None
+    return False if found else None
 
 
 def _is_stack(path: str, store: Store) -> bool:

@@ -136,3 +136,14 @@ def test_files_of_windows(tmp_path: Path, name: str) -> None:
         "mask_unreadable",
     )
     assert (outcome.pixels()["a#2"] == square()).all()
+
+
+@pytest.mark.parametrize("bad", ["oops\n", f"0 {POLYGON}\noops\n", "\n", "0\n"])
+def test_a_damaged_file_does_not_speak_for_a_folder(tmp_path: Path, bad: str) -> None:
+    """Neither the first file nor any other one alone: most files of labels are sound."""
+    put_images(tmp_path / "images", "a.jpg", "b.jpg")
+    put(tmp_path / "own" / "a.txt", bad)
+    put(tmp_path / "own" / "b.txt", f"0 {POLYGON}\n")
+    outcome = run(tmp_path / "images", tmp_path / "own", tmp_path / "out")
+    assert outcome.source == "yolo"
+    assert (outcome.pixels()["b#1"] == square()).all()
