@@ -25,6 +25,8 @@ CATEGORIES = ("category_name", "category", "label", "class", "class_name")
 IDS = ("source_mask_id", "id", "mask_id", "annotation_id")
 USED = frozenset((*GEOMETRIES, *FILES, *BOXES, *CATEGORY_IDS, *CATEGORIES, *IDS, "area", "iscrowd", "image_id"))
 OF_A_CATEGORY = frozenset((*CATEGORY_IDS, *CATEGORIES))
+SHARED = OF_A_CATEGORY | {"iscrowd"}
+"""What may be said once of several masks."""
 SINGULAR = {
     "categories": "category",
     "labels": "label",
@@ -67,10 +69,10 @@ class LeftFields:
         self._coverage, self._file = coverage, file
         self._unused: dict[tuple[str, str], tuple[int, str]] = {}
 
-    def unused(self, name: str, chosen: str, where: str) -> None:
-        """The masks of a row are read from the field `chosen`, and this one has masks or boxes, too."""
-        count, first = self._unused.get((name, chosen), (0, where))
-        self._unused[name, chosen] = count + 1, first
+    def unused(self, name: str, reason: str, where: str) -> None:
+        """The masks of a row are read from another field, as the reason says, and this one has masks or boxes, too."""
+        count, first = self._unused.get((name, reason), (0, where))
+        self._unused[name, reason] = count + 1, first
 
     def uneven(self, name: str, values: int, masks: int, where: str) -> None:
         """A list beside masks has another length than they have: which value is whose cannot be told."""
@@ -79,9 +81,9 @@ class LeftFields:
 
     def tell(self) -> None:
         """Once all rows are read."""
-        for (name, chosen), (count, first) in self._unused.items():
-            detail = f"the masks are read from {chosen}; {plural(count, 'time')}, first in {first}"
-            self._coverage.leave(f"{self._file}, field {name}", "another field has the masks", detail, kind="field")
+        for (name, reason), (count, first) in self._unused.items():
+            detail = f"{plural(count, 'time')}, first in {first}"
+            self._coverage.leave(f"{self._file}, field {name}", reason, detail, kind="field")
 
 
 def parsed(text: Any) -> Any:
@@ -176,7 +178,7 @@ def merged(outer: Beside, inner: Beside) -> Beside:
 
 def of_all(beside: Beside) -> dict[str, Field]:
     """What is said of masks in a cell of their own: a value each, or one category for all; one id is the image's."""
-    return {name: f for name, f in beside.items() if name in OF_A_CATEGORY or is_a_list(name, f.value)}
+    return {name: f for name, f in beside.items() if name in SHARED or is_a_list(name, f.value)}
 
 
 def is_a_list(name: str, value: Any) -> bool:
@@ -221,10 +223,11 @@ def lists_of(beside: Beside) -> dict[str, Field]:
 
 
 def each_of(beside: Beside, masks: int) -> Iterator[dict[str, Field]]:
-    """What is said of each of so many masks: by lists of that length, and of all of them by one category."""
+    """What is said of each of so many masks: by lists of that length, and of all of them by one category or flag."""
     even = {name: field for name, field in lists_of(beside).items() if len(field.value) == masks}
     has_own = any(name in OF_A_CATEGORY for name in even)
-    shared = {n: f for n, f in beside.items() if n in OF_A_CATEGORY and not has_own and not _is_list(f.value)}
+    out = OF_A_CATEGORY if has_own else frozenset[str]()
+    shared = {name: f for name, f in beside.items() if name in SHARED - out and not _is_list(f.value)}
     for place in range(masks):
         own = {name: Field(field.name, field.value[place]) for name, field in even.items()}
         yield shared | {name: field for name, field in own.items() if field.value is not None}

@@ -101,11 +101,15 @@ class Cells:
             if self.left is not None:
                 self.left.uneven(name, len(values), masks, self.where)
 
-    def unused(self, names: Iterable[str], read: str | None) -> None:
-        """Tell of fields that have masks or boxes, too, where the masks are `read` from another one."""
+    def unused(self, names: Iterable[str], read: str | None, instead: str = "") -> None:
+        """Tell of fields that have masks or boxes, too, where the masks are `read` from another one.
+
+        instead: how to have them read, "" where that cannot be said.
+        """
         for name in names:
             if self.left is not None:
-                self.left.unused(name, str(read), self.where)
+                reason = f"the masks are read from {read}" + (f"; {instead}{name} reads these" if instead else "")
+                self.left.unused(name, reason, self.where)
 
     def _is_many(self, cell: list[Any], beside: Beside) -> bool:
         """Whether a list is of masks, rather than one mask's polygons, corners or pixels."""

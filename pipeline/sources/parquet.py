@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.decoding import label_image, raster
+from pipeline.decoding import label_image
 from pipeline.errors import MaskError, RefusedError
 from pipeline.sources import containers
 from pipeline.sources.cell_fields import (
@@ -43,10 +43,12 @@ from pipeline.sources.cell_fields import (
     lists_of,
     of_all,
 )
+from pipeline.sources.cell_geometries import is_png
 from pipeline.sources.cells import Cells
 from pipeline.sources.containers import Piece
 from pipeline.sources.fields import as_id, as_name, as_size
 from pipeline.sources.mask_files import MaskFiles, image_size
+from pipeline.sources.parquet_images import BATCH_ROWS, ImageSizes, all_null
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Store, brief
 from pipeline.storage.containers import PARQUET, URI_COLUMNS, image_column, member_uri
@@ -56,8 +58,7 @@ MASK_COLUMNS = (*MASKS, "label_map", "annotation")
 BESIDE = frozenset((".json", ".jsonl", ".yaml", ".yml", ".md", ".arrow", ".lock"))
 ID_COLUMNS = ("source_image_id", "image_id", "id")
 SIDES = ("height", "width")
-OF_ROWS = (*IDS, *CATEGORY_IDS, *CATEGORIES)
-BATCH_ROWS = 64
+OF_ROWS = (*IDS, *CATEGORY_IDS, *CATEGORIES, "iscrowd")
 
 
 def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
@@ -112,7 +113,7 @@ def _scan_file(
 ) -> Iterator[PlannedImage]:
     columns = _with_paths(_columns(parquet.schema_arrow, container, given.options), parquet)
     files = MaskFiles(Store(files_root(given.masks_uri), given.access))
-    left, sizes = LeftFields(given.coverage, container), _ImageSizes(parquet, columns.own)
+    left, sizes = LeftFields(given.coverage, container), ImageSizes(parquet, columns.own)
     number = 0
     for batch in parquet.iter_batches(BATCH_ROWS, columns=columns.read()):
         for row in batch.to_pylist():
@@ -169,54 +170,13 @@ def _with_paths(columns: _Columns, parquet: pq.ParquetFile) -> _Columns:
     if columns.own is None or not pa.types.is_struct(kind := parquet.schema_arrow.field(columns.own).type):
         return columns
     has_path = any(kind.field(index).name == "path" for index in range(kind.num_fields))
-    if not has_path or not _all_null(parquet, f"{columns.own}.bytes"):
+    if not has_path or not all_null(parquet, f"{columns.own}.bytes"):
         return columns
     return replace(columns, own=None, uri=columns.own, uri_field="path")
 
 
-def _all_null(parquet: pq.ParquetFile, path: str) -> bool:
-    """Whether the statistics of a column say that it holds nothing."""
-    chunks = [
-        chunk
-        for group in range(parquet.num_row_groups)
-        for chunk in map(parquet.metadata.row_group(group).column, range(parquet.metadata.num_columns))
-        if chunk.path_in_schema == path
-    ]
-    known = [chunk.statistics for chunk in chunks]
-    return bool(chunks) and all(one is not None and one.has_null_count and not one.num_values for one in known)
-
-
-class _ImageSizes:
-    """(H, W) of the images in a column, read a row group at a time where a row asks."""
-
-    def __init__(self, parquet: pq.ParquetFile, column: str | None) -> None:
-        self._parquet, self._column = parquet, column
-        self._rows, self._sizes = range(0), list[tuple[int, int] | None]()
-
-    def of(self, number: int) -> tuple[int, int] | None:
-        """Of a row of the file; None where it holds no image."""
-        if number not in self._rows:
-            self._read(number)
-        return self._sizes[number - self._rows.start]
-
-    def _read(self, number: int) -> None:
-        group = end = 0
-        while end + self._parquet.metadata.row_group(group).num_rows <= number:
-            end += self._parquet.metadata.row_group(group).num_rows
-            group += 1
-        batches = self._parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=[self._column])
-        cells = (cell for batch in batches for cell in batch.column(0).to_pylist())
-        self._sizes = [_size_in(cell) for cell in cells]
-        self._rows = range(end, end + len(self._sizes))
-
-
-def _size_in(cell: Any) -> tuple[int, int] | None:
-    data = cell.get("bytes") if isinstance(cell, Mapping) else cell
-    return raster.size_hw(data) if isinstance(data, bytes) else None
-
-
 def _size_of(
-    row: Mapping[str, Any], number: int, columns: _Columns, sizes: _ImageSizes, given: SourceInput
+    row: Mapping[str, Any], number: int, columns: _Columns, sizes: ImageSizes, given: SourceInput
 ) -> tuple[int, int] | None:
     declared = as_size(*(row.get(side) for side in SIDES))
     return declared or (sizes.of(number) if columns.own else image_size(columns.path(row), given))
@@ -249,7 +209,8 @@ def _masks(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) 
     """A cell that is one mask has its category and id in the columns beside it; of several, they have lists."""
     best, unused = chosen(row, columns.masks)
     column = best or next((name for name in columns.masks if not is_empty(row.get(name))), columns.masks[0])
-    cells.unused((name for name in unused if name not in FILES or column not in GEOMETRIES), column)
+    others = (name for name in unused if name not in FILES or column not in GEOMETRIES)
+    cells.unused(others, column, "--source parquet:masks=")
     cells = replace(cells, names=columns.names[column])
     cell, has_labels = row[column], _has_labels(row[column])
     beside = {name: row[name] for name in columns.beside if row[name] is not None}
@@ -262,11 +223,13 @@ def _masks(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) 
 
 
 def _has_labels(cell: Any) -> bool:
-    """Whether a cell is an image of several values, which are its categories."""
+    """Whether a cell is an image of several values, which are its categories; those of soft edges are none."""
+    data = cell.get("bytes") if isinstance(cell, Mapping) and is_png(cell) else cell
     try:
-        return isinstance(cell, bytes) and len(label_image.read(cell, greys=True).values) > 1
+        image = label_image.read(data, greys=True) if isinstance(data, bytes) else None
     except MaskError:
         return False
+    return image is not None and image.cut is None and len(image.values) > 1
 
 
 def _class_names(schema: pa.Schema, column: str, masks: Collection[str]) -> dict[int, str]:

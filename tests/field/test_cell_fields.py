@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.errors import RefusedError
@@ -25,7 +26,7 @@ from tests.field.test_cells import (
     sample,
 )
 from tests.field.test_containers import MASK, PHOTO, tar
-from tests.field.world import Pixels, put, put_images, run
+from tests.field.world import SIZE_HW, Pixels, encoded, put, put_images, run
 
 WITH_BOXES = {"bbox": [[50.0, 5.0, 20.0, 20.0]], "category": [1]}
 
@@ -35,7 +36,8 @@ WITH_BOXES = {"bbox": [[50.0, 5.0, 20.0, 20.0]], "category": [1]}
 def test_masks_count_before_boxes(tmp_path: Path, objects: Any, column: str) -> None:
     outcome = run(None, parquet(tmp_path / "p", *[{column: MASK, "objects": objects}] * 2), tmp_path / "out")
     assert [row["area"] for row in outcome.masks] == [FIRST.sum()] * 2
-    assert outcome.said("unread") == {UNUSED: ["t.parquet, field objects"]}
+    said = f"{UNUSED} {column}; --source parquet:masks=objects reads these"
+    assert outcome.said("unread") == {said: ["t.parquet, field objects"]}
 
 
 @pytest.mark.parametrize("make", [folder_of, sample])
@@ -43,7 +45,7 @@ def test_masks_count_before_boxes_in_json(tmp_path: Path, make: Any) -> None:
     outcome = run(None, make(tmp_path / "p", {"objects": WITH_BOXES, "mask_rle": RLES[0]}), tmp_path / "out")
     assert (binary.decode(outcome.only()["mask_rle"]) == FIRST).all()
     file = "metadata.jsonl" if make is folder_of else "s.tar"
-    assert outcome.said("unread") == {UNUSED: [f"{file}, field objects"]}
+    assert outcome.said("unread") == {f"{UNUSED} mask_rle": [f"{file}, field objects"]}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,8 @@ def test_a_second_field_of_masks_is_named(tmp_path: Path, row: dict[str, Any], l
     put(tmp_path / "data" / "m.png", FIRST * 255)
     outcome = run(None, folder_of(tmp_path / "data", row), tmp_path / "out")
     assert (binary.decode(outcome.only()["mask_rle"]) == drawn).all()
-    assert outcome.said("unread") == ({UNUSED: [f"metadata.jsonl, field {left}"]} if left else {})
+    [said] = outcome.said("unread").items() or [None]
+    assert said is None if left is None else said[0].startswith(UNUSED) and said[1] == [f"metadata.jsonl, field {left}"]
 
 
 def test_each_row_is_read_where_its_masks_are(tmp_path: Path) -> None:
@@ -217,3 +220,26 @@ def test_a_damaged_line_of_a_metadata_csv_is_named(tmp_path: Path, monkeypatch: 
     assert outcome.said("unread")["damaged"] == ["metadata.csv, from line 3 on"]
     with pytest.raises(RefusedError, match="no column of masks"):
         run(None, parquet(tmp_path / "p", {"text": "x"}), tmp_path / "none")
+
+
+ONE_MASK: list[dict[str, Any]] = [{"mask": MASK}, {"segmentation": RINGS[:1]}, {"mask_rle": json.dumps(RLES[0])}]
+
+
+@pytest.mark.parametrize("row", ONE_MASK, ids=lambda row: next(iter(row)))
+@pytest.mark.parametrize("more", [{}, {"category_id": 3}, {"label": "cat", "id": 7}], ids=len)
+def test_a_row_says_whether_its_mask_is_a_crowd(tmp_path: Path, row: dict[str, Any], more: dict[str, Any]) -> None:
+    rows = [{**row, **more, "iscrowd": flag} for flag in (1, 0)]
+    outcome = run(None, parquet(tmp_path / "p", *rows), tmp_path / "out")
+    assert {one["image_id"][-1]: one["crowd"] for one in outcome.masks} == {"0": True, "1": False}
+
+
+SOFT = np.clip(np.add.accumulate(np.ones(SIZE_HW, np.float32), 1) * 8 - 200, 0, 255).astype(np.uint8)
+LABELS = (FIRST + 2 * SECOND).astype(np.uint8)
+
+
+@pytest.mark.parametrize("store", [bytes, lambda data: {"bytes": data, "path": None}], ids=["bytes", "struct"])
+def test_values_of_labels_are_categories_and_soft_edges_none(tmp_path: Path, store: Any) -> None:
+    """The category beside a mask with soft edges is its own; that beside an image of labels is the image's."""
+    rows = [{"mask": store(encoded(pixels)), "category_id": 9} for pixels in (SOFT, LABELS)]
+    outcome = run(None, parquet(tmp_path / "p", *rows), tmp_path / "out")
+    assert [row["category_id"] for row in outcome.masks] == [9, 1, 2]

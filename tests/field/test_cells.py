@@ -23,7 +23,7 @@ RINGS = [[float(value) for value in RING], [4.0, 50, 20, 50, 20, 60, 4, 60]]
 BOXES = [[24.0, 16, 48, 32], [4.0, 50, 16, 10]]
 TORCHVISION_BOXES = [[24.0, 16, 72, 48], [4.0, 50, 20, 60]]
 BOTH = {"cat": FIRST, "dog": SECOND}
-UNEVEN, UNUSED = "another number of values than of masks", "another field has the masks"
+UNEVEN, UNUSED = "another number of values than of masks", "the masks are read from"
 
 
 def parquet(folder: Path, *rows: dict[str, Any], **kinds: pa.DataType) -> Path:
