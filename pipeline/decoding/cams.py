@@ -60,7 +60,8 @@ def read(data: bytes, layout: Literal["chw", "hwc"]) -> Cams:
     keys = arrays.pop("keys", None)
     scores = arrays.get("cam", next(iter(arrays.values())) if len(arrays) == 1 else None)
     if scores is None or scores.ndim != 3:
-        raise _broken("no array `cam` of three axes")
+        said = ", ".join(f"{name} {one.shape}" for name, one in arrays.items()) or "nothing"
+        raise _broken(f"no array `cam` of three axes, but {said}; masks of objects are another source, stacks"[:200])
     scores = np.moveaxis(scores, -1, 0) if layout == "hwc" else scores
     if not 0 < scores.shape[0] <= MAX_CLASSES or 0 in scores.shape:
         raise _broken(f"{scores.shape[0]} classes of {scores.shape[1]}x{scores.shape[2]} in the layout {layout}")

@@ -34,6 +34,8 @@ def as_float(value: Any) -> float | None:
     """A finite number, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
+    if isinstance(value, str) and "_" in value:  # of Python alone: to anybody else, 6_20 is no 620
+        return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
@@ -110,7 +112,7 @@ def _is_whole(value: float | Decimal) -> bool:
 
 def _number(text: str) -> Decimal | None:
     text = text.strip()
-    if not text.isascii() or not 0 < len(text) <= MAX_DIGITS:
+    if not text.isascii() or "_" in text or not 0 < len(text) <= MAX_DIGITS:
         return None
     try:
         return Decimal(text)

@@ -233,10 +233,10 @@ def _has_labels(cell: Any) -> bool:
 
 
 def _class_names(schema: pa.Schema, column: str, masks: Collection[str]) -> dict[int, str]:
-    """Names of the first ClassLabel among the features of a column of masks, or of the columns beside those."""
+    """Names of the first ClassLabel among the features of a column of masks, or of those beside it that say classes."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        beside = {name: feature for name, feature in features.items() if name not in masks}
+        beside = {name: feature for name, feature in features.items() if name not in masks and name in OF_A_MASK}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
     for feature in (features.get(column), beside):

@@ -1,7 +1,7 @@
 """Stacks of masks: `masks/cat.npy` or `.npz` for `cat.jpg`, an array (N, H, W) of one object each.
 
-    .npy   (N, H, W) or (N, 1, H, W), boolean or integers; (H, W): every value but 0 is an object
-    .npz   such an array as `masks` (or as the only array of three axes), and perhaps, of length N: `labels`, `classes`,
+    .npy   (N, H, W) or (N, 1, H, W), boolean or integers; (H, W): every value but 0 is an object, which is told
+    .npz   such an array as `masks` (or the only one that is no image), and perhaps, of length N: `labels`, `classes`,
            `class_ids` or `category_ids` (integers or text), `scores`, `boxes`; or `arr_0`, `arr_1`, ... as
            `numpy.savez(file, *masks)` names them, in that order. Another array of masks is named as not read
 Arrays of floats are shares of a pixel, cut at 0.5. Options of this source:
@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.decoding import cams
+from pipeline.decoding import cams, label_image
 from pipeline.errors import MaskError, RefusedError
 from pipeline.masks import binary
 from pipeline.sources import files
 from pipeline.sources.fields import as_float, as_int, as_label
+from pipeline.sources.files import Found
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 
@@ -36,7 +37,9 @@ MASKS = ("masks", "mask", "pred_masks", "segmentation", "arr_0")
 LABELS = ("labels", "classes", "class_ids", "category_ids", "pred_classes")
 SCORES = ("scores", "score")
 IMAGES = ("image", "img", "rgb", "photo", "picture", "depth")
+TAKEN_AS_OBJECTS = "the values of an array (H, W) taken as objects, not as classes"
 BOX_VALUES = 4
+MIN_SIDE = 9  # of an array of labels that has no name
 MAX_MASKS = 1 << 16
 MAX_MEMBERS = 16
 HALF = 0.5
@@ -69,28 +72,34 @@ def is_stack(data: bytes) -> bool:
     return found.dtype.kind in "biu" or bool(((found == 0) | (found == 1)).all())
 
 
-def _masks(path: str, data: bytes, layout: str) -> list[PlannedMask]:
+def _masks(path: str, data: bytes, layout: str) -> Found:
     own = stem(path)
     try:
         arrays = _arrays(data)
         stack = _stack(arrays, layout)
     except MaskError as error:
-        return [PlannedMask(own, -1, "", files.UNREADABLE, f"unreadable: {error.detail}")]
+        return Found([PlannedMask(own, -1, "", files.UNREADABLE, f"unreadable: {error.detail}")])
     labels, scores = (_column(arrays, names, len(stack)) for names in (LABELS, SCORES))
     note = _unused_columns(arrays, len(stack))
     found = [_mask(own, place, one, labels, scores, note) for place, one in enumerate(stack)]
-    return found + [
+    has_values = len(stack) > 1 and _is_of_labels(_of(arrays, MASKS))
+    found += [
         PlannedMask(
             f"{own}#{name}", -1, "", files.UNREADABLE, f"unreadable: array {name}, beside the masks that are read"
         )
         for name in _further(arrays, stack.shape[1:])
     ]
+    return Found(found, (TAKEN_AS_OBJECTS,) if has_values else ())
 
 
 def _mask(
     own: str, place: int, pixels: Array, labels: list[Any] | None, scores: list[Any] | None, note: str
 ) -> PlannedMask:
-    mask, detail = _binary(pixels)
+    try:
+        mask, detail = _binary(pixels)
+        geometry = json.dumps(binary.encode(mask), separators=(",", ":"))
+    except MaskError as error:
+        geometry, detail = files.UNREADABLE, f"unreadable: {error.detail}"
     label = None if labels is None else labels[place]
     number = 1 if label is None else as_int(label)
     score = None if scores is None else as_float(scores[place])
@@ -98,24 +107,38 @@ def _mask(
         source_mask_id=f"{own}#{place}",
         category_id=-1 if number is None else number,
         category=as_label(label) if number is None else "",
-        geometry=json.dumps(binary.encode(mask), separators=(",", ":")),
+        geometry=geometry,
         detail="; ".join(one for one in (detail, note) if one),
         extra=json.dumps({"score": score}) if score is not None else "",
     )
 
 
 def _binary(pixels: Array) -> tuple[Array, str]:
+    """(H, W) bool of one mask, and what is odd about it. Raises MaskError for what is none."""
     if pixels.dtype.kind != "f":
-        return pixels != 0, ""
+        return _of_integers(pixels)
+    if not (pixels == np.rint(pixels)).all() and not 0 <= np.nanmin(pixels) <= np.nanmax(pixels) <= 1:
+        raise MaskError("mask_unreadable", f"values from {np.nanmin(pixels):g} to {np.nanmax(pixels):g}, no shares")
     soft = int(np.count_nonzero((pixels > 0) & (pixels < 1)))
     return pixels >= HALF, f"soft edges: {soft} pixels are neither 0 nor 1, cut at {HALF}" if soft else ""
+
+
+def _of_integers(pixels: Array) -> tuple[Array, str]:
+    is_one = pixels.dtype == bool or bool(((pixels == 0) | (pixels == pixels.max(initial=0))).all())
+    if is_one:
+        return pixels != 0, ""
+    image = label_image.of_values(pixels)
+    if image.cut is None:
+        raise MaskError("mask_unreadable", f"{len(image.values)} values in one mask, which has one")
+    return image.mask(), image.note
 
 
 def _stack(arrays: Mapping[str, Array], layout: str) -> Array:
     """(N, H, W). Raises MaskError."""
     found = _of(arrays, MASKS)
     if found is None:
-        raise MaskError("mask_unreadable", f"no array of masks, but {', '.join(arrays) or 'nothing'}"[:200])
+        said = ", ".join(f"{name} {one.shape}" for name, one in arrays.items())
+        raise MaskError("mask_unreadable", f"no array of masks, but {said or 'nothing'}"[:200])
     if several := _numbered(arrays, found):
         return _together([_in_order(arrays[name], layout) for name in several])
     return _in_order(found, layout)
@@ -139,13 +162,23 @@ def _in_order(found: Array, layout: str) -> Array:
     """(N, H, W). Raises MaskError."""
     if found.ndim == 4 and found.shape[1] == 1:
         found = found[:, 0]
-    if found.ndim == 2 and found.dtype.kind != "f":
-        return _of_labels(found)
+    if _is_of_labels(found):
+        return _of_labels(found.reshape(found.shape[-2:]))
     if found.ndim == 3 and layout == "hwn":
         found = np.moveaxis(found, -1, 0)
     if found.ndim != 3 or 0 in found.shape[1:] or len(found) > MAX_MASKS:
         raise MaskError("mask_unreadable", f"an array of shape {found.shape}, where N, H, W should be")
     return found
+
+
+def _is_of_labels(found: Array | None) -> bool:
+    """Whether an array is one image of labels, (H, W) or (1, H, W) with several."""
+    if found is None or found.dtype.kind not in "biu" or found.shape[:-2] not in ((), (1,), (1, 1)):
+        return False
+    if found.ndim == 2 or found.size == 0:
+        return found.ndim == 2
+    several = bool(((found != 0) & (found != found.max())).any()) and int(found.min()) >= 0
+    return several and label_image.of_values(found.reshape(found.shape[-2:])).cut is None
 
 
 def _of_labels(labels: Array) -> Array:
@@ -156,12 +189,15 @@ def _of_labels(labels: Array) -> Array:
 
 
 def _of(arrays: Mapping[str, Array], names: tuple[str, ...]) -> Array | None:
-    """The array of one of these names; of masks also the only one that has as many axes."""
+    """The array of one of these names; of masks also the only one that is no image: a stack, else one of labels."""
     named = next((arrays[name] for name in names if name in arrays), None)
-    if named is None and names is MASKS:
-        deep = [one for one in arrays.values() if one.ndim >= 3]
-        return deep[0] if len(deep) == 1 else None
-    return named
+    if named is not None or names is not MASKS:
+        return named
+    others = [one for name, one in arrays.items() if not name.lower().startswith(IMAGES)]
+    deep = [one for one in others if one.ndim >= 3]
+    flat = [one for one in others if one.ndim == 2 and one.dtype.kind in "biu" and min(one.shape) >= MIN_SIDE]
+    found = deep or flat
+    return found[0] if len(found) == 1 else None
 
 
 def _unused_columns(arrays: Mapping[str, Array], length: int) -> str:

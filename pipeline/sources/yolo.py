@@ -222,7 +222,7 @@ def _corners(points: list[float]) -> list[float]:
 def loose_float(word: str) -> float | None:
     """A number, infinite or NaN ones too."""
     try:
-        return float(word)
+        return None if "_" in word else float(word)
     except ValueError:
         return None
 

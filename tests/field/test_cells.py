@@ -227,3 +227,16 @@ def test_flat_rings_beside_boxes_are_a_mask_each(tmp_path: Path) -> None:
             assert outcome.scan["unread"] == 0
     one = run(None, parquet(tmp_path / "one", {"objects": {"bbox": BOXES[0], "segmentation": RINGS}}), tmp_path / "o")
     assert one.only()["area"] == FIRST.sum() + SECOND.sum()
+
+
+def test_a_class_label_that_says_nothing_of_the_masks_names_none(tmp_path: Path) -> None:
+    """`scene_category` of ADE20K is the image's; its numbers are not those of `annotation`."""
+    root = parquet(
+        tmp_path / "data", {"annotation": encoded((FIRST + 2 * SECOND).astype(np.uint8)), "scene_category": 1}
+    )
+    features = {"scene_category": {"_type": "ClassLabel", "names": ["street", "kitchen", "forest"]}}
+    table = pq.read_table(root / "t.parquet")
+    described = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(described, root / "t.parquet")
+    masks = run(None, root, tmp_path / "out").masks
+    assert [(row["category_id"], row["category"]) for row in masks] == [(1, ""), (2, "")]

@@ -37,6 +37,7 @@ TABLES: dict[str, tuple[str, str, Any]] = {
     "hubmap": (f"id,encoding\na,{COLUMNS}\n", "a.png", (1, "")),
     "bowl": (f"ImageId,EncodedPixels\na,{COLUMNS}\n", "a/images/a.png", (1, "")),
     "imaterialist": (f"ImageId,EncodedPixels,Height,Width,ClassId\na,{COLUMNS},64,96,6\n", "a.jpg", (6, "")),
+    "imaterialist, attributes": (f"ImageId,EncodedPixels,ClassId\na,{COLUMNS},6_20\n", "a.jpg", (1, "6_20")),
     "sartorius": (f"id,annotation,width,height,cell_type\na,{ROWS},96,64,cort\n", "a.png", (1, "cort")),
     "stomach": (f"id,class,segmentation\na,bowel,{ROWS}\n", "a.png", (1, "bowel")),
     "carvana": (f"img,rle_mask\na.jpg,{ROWS}\n", "a.jpg", (1, "")),

@@ -43,6 +43,7 @@ def test_no_value_raises(value: Any) -> None:
         ("-1", -1),
         (2**63 - 1, 2**63 - 1),
         ("0x3", None),
+        ("6_20", None),
         (True, None),
         (2.5, None),
         (math.nan, None),
