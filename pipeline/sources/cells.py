@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.sources import coco, png
+from pipeline.sources import box_forms, coco, png
+from pipeline.sources.box_forms import FormOf
 from pipeline.sources.cell_fields import (
     BOXES,
     CATEGORIES,
@@ -78,6 +79,7 @@ class Cells:
     size_of: SizeOf = lambda: None
     left: LeftFields | None = None
     where: str = ""
+    form_of: FormOf = box_forms.unstated
 
     def masks_in(self, cell: Any, prefix: str, beside: Beside = NOTHING, depth: int = 0) -> list[PlannedMask]:
         """The masks of one image's cell. prefix: of the source ids of masks that have none; beside: what the fields
@@ -216,12 +218,21 @@ class Cells:
         return {**{name: value for name, value in cell.items() if name not in names}, **said}
 
     def _geometries_or_box(self, geometry: Any, cell: Mapping[str, Any]) -> Iterator[Geometry]:
-        if not geometry:
-            box = next((cell[name] for name in BOXES if isinstance(cell.get(name), list)), None)
-            text, detail = coco.geometry({"segmentation": geometry, "bbox": box})
-            yield Geometry(text, detail=detail or f"no mask: the annotation has {', '.join(map(str, cell))[:80]}")
-        else:
+        if geometry:
             yield from self._geometries(geometry)
+            return
+        box = next((cell[name] for name in BOXES if isinstance(cell.get(name), list)), None)
+        stated = box_forms.stated(cell)
+        form = stated if stated is not None else self.form_of() if box else box_forms.SIDES
+        if wrong := box_forms.fault(form, cell):
+            yield Geometry(UNREADABLE, detail=wrong)
+            return
+        if form == box_forms.UNCLEAR:
+            self.tell(box_forms.TAKEN_AS_SIDES)
+        text, detail = coco.geometry({"segmentation": geometry, "bbox": box_forms.as_sides(box, form)})
+        read = f"; {box_forms.READ_AS_CORNERS}" if form == box_forms.CORNERS and stated is None else ""
+        none = f"no mask: the annotation has {', '.join(map(str, cell))[:80]}"
+        yield Geometry(text, detail=f"{detail}{read}" if detail else none)
 
     def _mask(self, one: Geometry, prefix: str) -> PlannedMask:
         number = 1 if one.value is None else one.value

@@ -15,10 +15,13 @@ from functools import cache, partial
 from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.sources import names, tables, walks
-from pipeline.sources.cell_fields import FILES, GEOMETRIES, LISTS, MASKS, LeftFields, chosen
+from pipeline.sources import box_forms, names, tables, walks
+from pipeline.sources.box_forms import FormOf
+from pipeline.sources.cell_fields import BOXES, FILES, GEOMETRIES, LISTS, MASKS, LeftFields, chosen
 from pipeline.sources.cells import Cells
+from pipeline.sources.coverage import Coverage
 from pipeline.sources.fields import as_name, as_size, brief_value, extra_of
+from pipeline.sources.grids import SizeOf
 from pipeline.sources.mask_files import MaskFiles, image_size
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Store, split_uri
@@ -38,9 +41,11 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
     below = walks.images_below(given) or ""
     for path in sorted(found):
         folder = path.rpartition("/")[0]
+        folder = f"{folder}/" if folder else ""
         left = LeftFields(given.coverage, path)
+        form_of = cache(partial(_form_of, store, path, folder, below, given))
         for number, row in _rows(store, path, given):
-            yield _planned(row, f"{path}, line {number}", f"{folder}/" if folder else "", below, given, store, left)
+            yield _planned(row, f"{path}, line {number}", folder, below, given, store, left, form_of)
         left.tell()
         given.coverage.take(path)
 
@@ -94,6 +99,28 @@ def _csv_rows(lines: Iterator[str], path: str, given: SourceInput) -> Iterator[t
         given.coverage.leave(f"{path}, from line {number + 1} on", "damaged", str(error), kind="line")
 
 
+def _form_of(store: Store, path: str, folder: str, below: str, given: SourceInput) -> str:
+    """The form of a file's boxes. What is wrong with its lines is told by those who read them."""
+    unheard = replace(given, coverage=Coverage())
+    rows = (row for _, row in _rows(store, path, unheard))
+    return box_forms.form_of((row, _size_of(row, _path(row, folder, below), given)) for row in rows)
+
+
+def _path(row: Mapping[str, Any], folder: str, below: str) -> str:
+    """The image's path in the image root, "" where the row names none."""
+    name = _name(row)
+    return f"{folder}{name}".removeprefix(below) if name else ""
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return next((as_name(row[key]) for key in IMAGE_NAMES if row.get(key)), "")
+
+
+def _size_of(row: Mapping[str, Any], path: str, given: SourceInput) -> SizeOf:
+    declared = as_size(row.get("height"), row.get("width"))
+    return cache(lambda: declared or image_size(path, given))
+
+
 def _planned(
     row: Mapping[str, Any],
     where: str,
@@ -102,21 +129,20 @@ def _planned(
     given: SourceInput,
     store: Store,
     left: LeftFields,
+    form_of: FormOf,
 ) -> PlannedImage:
     """folder: of the metadata file; below: of the image root, where that is a folder of its own in this one."""
-    name = next((as_name(row[key]) for key in IMAGE_NAMES if row.get(key)), "")
-    path = f"{folder}{name}".removeprefix(below) if name else ""
+    name, path = _name(row), _path(row, folder, below)
     files = MaskFiles(store, folder)
-    declared = as_size(row.get("height"), row.get("width"))
     tell = partial(given.coverage.remark, where)
-    cells = Cells({}, files, tell, cache(lambda: declared or image_size(path, given)), left, where)
+    cells = Cells({}, files, tell, _size_of(row, path, given), left, where, form_of)
     masks = _masks(row, name or where, cells)
     given.coverage.take(where, "line")
     is_safe = safe_relative(path)
     return PlannedImage(
         image_uri=path or f"unnamed-image-{where}",
         source_image_id=name or where,
-        declared_hw=declared,
+        declared_hw=as_size(row.get("height"), row.get("width")),
         masks=masks,
         problem=None if is_safe else "image_outside_root",
         digest_extra=files.take_digest(),
@@ -128,7 +154,7 @@ def _planned(
 def _masks(row: Mapping[str, Any], name: str, cells: Cells) -> list[PlannedMask]:
     best, _ = chosen(row, MASKS)
     in_list = best in LISTS or (best is None and any(row.get(key) is not None for key in LISTS))
-    if not in_list and not any(row.get(key) is not None for key in (*GEOMETRIES, *FILES)):
+    if not in_list and not any(row.get(key) is not None for key in (*GEOMETRIES, *FILES, *BOXES)):
         return []
     found = cells.masks_in(row, name)
     return found if in_list else [replace(mask, extra="") for mask in found]

@@ -3,8 +3,9 @@
     image      a column of bytes or {bytes, path} (`image`, ...): read in place, its URI is `file.parquet#000000000012`;
                else a column of paths below the image root (`image_uri`, `file_name`, ...), or the paths of {bytes,
                path} where no bytes are stored
-    masks      a column as `cells.py` understands it (`objects`, `annotations`, `masks`, `mask`, `segmentation`, ...);
-               paths of mask images are relative to the folder of the Parquet files
+    masks      a column as `cells.py` understands it (`objects`, `annotations`, `masks`, `mask`, `segmentation`, ...),
+               or, where there is none, one of boxes (`bbox`, `boxes`, ...); paths of mask images are relative to the
+               folder of the Parquet files
     category   beside a column that is one mask: `category_id`, `category`, `label`; beside a list, a value each, in
                columns of these names or `labels`, `categories`, ...
 Options, where the columns have other names: `parquet:image=photo,masks=labels`. Names of class labels come from the
@@ -25,8 +26,9 @@ import pyarrow.parquet as pq
 
 from pipeline.decoding import label_image
 from pipeline.errors import MaskError, RefusedError
-from pipeline.sources import containers
+from pipeline.sources import box_forms, containers
 from pipeline.sources.cell_fields import (
+    BOXES,
     CATEGORIES,
     CATEGORY_IDS,
     FILES,
@@ -47,6 +49,7 @@ from pipeline.sources.cell_geometries import is_png
 from pipeline.sources.cells import Cells
 from pipeline.sources.containers import Piece
 from pipeline.sources.fields import as_id, as_name, as_size
+from pipeline.sources.grids import SizeOf
 from pipeline.sources.mask_files import MaskFiles, image_size
 from pipeline.sources.parquet_images import BATCH_ROWS, ImageSizes, all_null
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
@@ -114,21 +117,28 @@ def _scan_file(
     columns = _with_paths(_columns(parquet.schema_arrow, container, given.options), parquet)
     files = MaskFiles(Store(files_root(given.masks_uri), given.access))
     left, sizes = LeftFields(given.coverage, container), ImageSizes(parquet, columns.own)
-    number = 0
-    for batch in parquet.iter_batches(BATCH_ROWS, columns=columns.read()):
-        for row in batch.to_pylist():
-            where = f"{container}, row {number}"
-            size_of = cache(partial(_size_of, row, number, columns, sizes, given))
-            tell = partial(given.coverage.remark, where)
-            cells = Cells(files=files, tell=tell, size_of=size_of, left=left, where=where)
-            planned = _planned(row, number, container, columns, problem, cells)
-            if not planned.masks:
-                given.coverage.remark(where, "a row without a mask")
-            digest = files.take_digest()
-            yield replace(planned, digest_extra=digest) if digest else planned
-            number += 1
+    number = -1
+    form_of = cache(lambda: box_forms.form_of(_rows(parquet, columns, sizes, given)))
+    for number, (row, size_of) in enumerate(_rows(parquet, columns, sizes, given)):
+        where = f"{container}, row {number}"
+        tell = partial(given.coverage.remark, where)
+        cells = Cells(files=files, tell=tell, size_of=size_of, left=left, where=where, form_of=form_of)
+        planned = _planned(row, number, container, columns, problem, cells)
+        if not planned.masks:
+            given.coverage.remark(where, "a row without a mask")
+        digest = files.take_digest()
+        yield replace(planned, digest_extra=digest) if digest else planned
     left.tell()
-    given.coverage.take_many(f"{container}, row", number, "row")
+    given.coverage.take_many(f"{container}, row", number + 1, "row")
+
+
+def _rows(
+    parquet: pq.ParquetFile, columns: _Columns, sizes: ImageSizes, given: SourceInput
+) -> Iterator[tuple[dict[str, Any], SizeOf]]:
+    """Every row, and who knows the (H, W) of its image."""
+    batches = parquet.iter_batches(BATCH_ROWS, columns=columns.read())
+    for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+        yield row, cache(partial(_size_of, row, number, columns, sizes, given))
 
 
 def _columns(schema: pa.Schema, container: str, options: Mapping[str, str]) -> _Columns:
@@ -139,7 +149,8 @@ def _columns(schema: pa.Schema, container: str, options: Mapping[str, str]) -> _
     uri = None if own else next((name for name in named if name in schema.names), None)
     stated = options.get("masks", "")
     named = (stated,) if stated in schema.names and stated not in (own, uri) else MASK_COLUMNS
-    masks = [name for name in named if name in schema.names and name not in (own, uri)]
+    known = [name for name in schema.names if name not in (own, uri)]
+    masks = [name for name in named if name in known] or [name for name in BOXES if name in known][:1]
     if not masks or (own or uri) is None:
         what = "images" if masks else "masks"
         raise RefusedError(
@@ -214,6 +225,8 @@ def _masks(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) 
     cells = replace(cells, names=columns.names[column])
     cell, has_labels = row[column], _has_labels(row[column])
     beside = {name: row[name] for name in columns.beside if row[name] is not None}
+    if column in BOXES:
+        return cells.masks_in({**beside, column: cell}, image_id)
     alone = column not in LISTS and cell is not None and not isinstance(cell, list)
     if alone and not has_labels and any(name in beside for name in OF_A_CATEGORY):
         of_row = {name: value for name, value in beside.items() if name in (*OF_ROWS, *SIDES)}

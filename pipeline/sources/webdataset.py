@@ -20,11 +20,13 @@ from typing import BinaryIO
 
 from pipeline.decoding import raster
 from pipeline.errors import RefusedError
-from pipeline.sources import containers
+from pipeline.sources import box_forms, containers
+from pipeline.sources.box_forms import FormOf
 from pipeline.sources.cell_fields import LeftFields
 from pipeline.sources.cells import Cells
 from pipeline.sources.containers import Piece
 from pipeline.sources.files import MAX_FILE_BYTES, UNREADABLE
+from pipeline.sources.grids import SizeOf
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
 from pipeline.storage.containers import TAR, TarFile, member_uri, tar_contents
 
@@ -53,8 +55,10 @@ def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
     store = containers.root(given, TAR)
     with store.open(piece.path) as file:
         members, left = _members(file, store.uri, piece.path, given), LeftFields(given.coverage, piece.path)
-        for sample in _samples(members, piece.path, given):
-            yield _planned(sample, piece.path, file, piece.problem, given, left)
+        samples = _samples(members, piece.path, given)
+        form_of = cache(lambda: box_forms.form_of(_records(samples, file)))
+        for sample in samples:
+            yield _planned(sample, piece.path, file, piece.problem, given, left, form_of)
         left.tell()
 
 
@@ -153,14 +157,34 @@ def split_suffix(name: str) -> tuple[str, str]:
     return (folder + slash + stem, suffix.lower()) if stem else (name, "")
 
 
-def _planned(
-    sample: _Sample, container: str, file: BinaryIO, problem: str | None, given: SourceInput, left: LeftFields
-) -> PlannedImage:
+def _records(samples: list[_Sample], file: BinaryIO) -> Iterator[tuple[bytes, SizeOf]]:
+    """The JSON of the samples, and who knows the (H, W) of their images."""
+    for sample in samples:
+        for member in sample.jsons:
+            if member.length <= MAX_FILE_BYTES:
+                file.seek(member.offset)
+                yield file.read(member.length), _size_of(sample, file)
+
+
+def _size_of(sample: _Sample, file: BinaryIO) -> SizeOf:
     @cache
     def size_of() -> tuple[int, int] | None:
         file.seek(sample.image.offset)
         return raster.size_hw(file.read(sample.image.length))
 
+    return size_of
+
+
+def _planned(
+    sample: _Sample,
+    container: str,
+    file: BinaryIO,
+    problem: str | None,
+    given: SourceInput,
+    left: LeftFields,
+    form_of: FormOf,
+) -> PlannedImage:
+    size_of = _size_of(sample, file)
     masks: list[PlannedMask] = []
     digest = hashlib.sha256()
     for member in [*sample.jsons, *sample.masks]:
@@ -173,7 +197,8 @@ def _planned(
         data = file.read(member.length)
         digest.update(hashlib.sha256(data).digest())
         uri = member_uri(container, member.name)
-        cells = Cells(tell=partial(given.coverage.remark, uri), size_of=size_of, left=left, where=uri)
+        tell = partial(given.coverage.remark, uri)
+        cells = Cells(tell=tell, size_of=size_of, left=left, where=uri, form_of=form_of)
         masks += cells.masks_in(data, prefix)
     return PlannedImage(
         image_uri=member_uri(container, sample.image.name),
