@@ -19,6 +19,7 @@ GEOMETRIES = ("segmentation", "mask_rle", "rle", "mask", "segmentation_mask", "p
 FILES = ("mask_file_name", "segmentation_file_name", "mask_path", "mask_file", "label_file_name", "segmentation_path")
 BOXES = ("bbox", "box", "bboxes", "boxes")
 MASKS = (*LISTS, *GEOMETRIES, *FILES)
+OF_AN_IMAGE = ("counts", "bytes", "path")  # fields of a struct that is a mask by itself
 CAPTION = "annotation"  # of Parquet: masks, or a text
 CATEGORY_IDS = ("category_id", "label_id", "class_id", "category", "label", "class")
 CATEGORIES = ("category_name", "category", "label", "class", "class_name")
@@ -97,11 +98,13 @@ def parsed(text: Any) -> Any:
 
 
 def chosen(record: Mapping[str, Any], names: Sequence[str]) -> tuple[str | None, list[str]]:
-    """(the field that masks are read from, the others that have some, too); a mask is more than boxes alone."""
+    """(the field that masks are read from, the others that have some, too); a mask is more than boxes alone, and these
+    are more than words.
+    """
     there = [name for name in names if may_be_masks(name, record.get(name))]
     if len(there) < 2:
         return next(iter(there), None), []
-    best = next((name for name in there if not has_boxes_alone(record[name])), there[0])
+    best = min(there, key=lambda name: (has_words_alone(record[name]), has_boxes_alone(record[name])))
     return best, [name for name in there if name != best]
 
 
@@ -152,6 +155,14 @@ def has_boxes_alone(cell: Any, depth: int = 0) -> bool:
     return any(name in cell for name in BOXES) and not any(
         may_be_masks(name, cell.get(name)) for name in (*GEOMETRIES, *FILES)
     )
+
+
+def has_words_alone(cell: Any, depth: int = 0) -> bool:
+    """Whether annotations have neither masks nor boxes, as ADE20K's `objects`, which stand beside `instances`."""
+    cell = found if (found := parsed(cell)) is not None else cell
+    if isinstance(cell, list):
+        return depth < MAX_DEPTH and bool(cell) and all(has_words_alone(entry, depth + 1) for entry in cell)
+    return isinstance(cell, Mapping) and cell.keys().isdisjoint((*MASKS, *BOXES, *OF_AN_IMAGE))
 
 
 def beside_of(record: Mapping[str, Any]) -> dict[str, Field]:

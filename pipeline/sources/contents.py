@@ -10,6 +10,8 @@ from pipeline.errors import RefusedError
 from pipeline.sources import (
     cityscapes_polygons,
     cvat,
+    foreign,
+    image_folder,
     json_stream,
     label_studio,
     labelme,
@@ -40,16 +42,43 @@ LOOKED_AT = 8
 
 
 def of_file(uri: str, access: Access, suffix: str) -> str:
-    """The source of one file. Raises RefusedError for an XML file that none reads."""
+    """The source of one file. Raises RefusedError for one that none reads, as far as its content tells."""
     if suffix == ".json":
         return _json(uri, access)
-    if suffix == ".csv":
-        return _of_head(uri, access) or "image-folder"
+    if suffix in (".csv", ".jsonl"):
+        return (_of_head(uri, access) if suffix == ".csv" else None) or _metadata(uri, access)
     source = _of_root(uri, access)
     if source is None:
         known = ", ".join(f"<{root}> ({name})" for root, name in XML_ROOTS.items())
         raise RefusedError(f"--masks {uri} is no XML of a format that is read: its first element is none of {known}")
     return source
+
+
+def _metadata(uri: str, access: Access) -> str:
+    """Of a table that is none of a source of its own. Raises RefusedError for one of another name."""
+    if uri.endswith(image_folder.METADATA):
+        return "image-folder"
+    store, name = split_uri(uri, access)
+    columns = tables.head(store, name) if name.endswith(".csv") else []
+    if said := foreign.of_columns(columns):
+        raise RefusedError(f"--masks {uri}: {said}")
+    known = " or ".join(image_folder.METADATA)
+    of_csv = f"its columns are {', '.join(columns)}; " if columns else ""
+    raise RefusedError(
+        f"--masks {uri} is no table that is read: {of_csv}a line for each image, with file_name, is read from {known}"
+    )
+
+
+def unread(paths: Sequence[str], store: Store) -> str:
+    """What the documents or files of a folder are that no source fits, with what to do; "" where that is not known."""
+    for path in [path for path in paths if path.lower().endswith(".json")][:LOOKED_AT]:
+        keys = _keys(f"{store.uri.rstrip('/')}/{path}", store.access)
+        if isinstance(keys.get("images"), dict) and isinstance(keys.get("annotations"), dict):
+            return f"{path} is a file of COCO's kind: name it, --masks {store.uri.rstrip('/')}/{path}"
+        if said := foreign.of_json(keys):
+            return f"{path}: {said}"
+    named = ((path, foreign.of_name(path)) for path in paths)
+    return next((f"{path}: {said}" for path, said in named if said), "")
 
 
 def of_documents(paths: Sequence[str], store: Store) -> Iterator[tuple[str, str]]:
@@ -62,12 +91,16 @@ def of_documents(paths: Sequence[str], store: Store) -> Iterator[tuple[str, str]
 
 
 def _of_keys(uri: str, access: Access) -> str | None:
+    return _document(_keys(uri, access))
+
+
+def _keys(uri: str, access: Access) -> dict[str, Any]:
     """As far as the file can be read: a damaged one is refused by the source that its beginning speaks for."""
     keys: dict[str, Any] = {}
     with suppress(RefusedError, FileNotFoundError):
         for key, entry in json_stream.entries(uri, access):
             _keep(keys, key, entry)
-    return _document(keys)
+    return keys
 
 
 def _keep(keys: dict[str, Any], key: str, entry: Any) -> None:
@@ -100,14 +133,26 @@ def _json(uri: str, access: Access) -> str:
     lists: set[str] = set()
     for key, entry in json_stream.entries(uri, access):
         if not key and entry is not json_stream.LIST:
-            return "label-studio" if isinstance(entry, dict) and label_studio.fits(entry) else "coco-results"
+            if isinstance(entry, dict) and label_studio.fits(entry):
+                return "label-studio"
+            return _unless_foreign("coco-results", {key: entry}, uri)
         _keep(keys, key, entry)
         if isinstance(entry, dict) and (found := _of_coco(entry)):
             return found
         lists |= {key} if isinstance(entry, dict) else set()
         if {"images", "annotations"} <= lists:
             return "coco"
-    return "coco-results" if keys.keys() == {""} else _document(keys) or "coco"
+    if keys.keys() == {""}:
+        return "coco-results"
+    is_coco = "images" in lists and "annotations" in keys
+    return _document(keys) or ("coco" if is_coco else _unless_foreign("coco", keys, uri))
+
+
+def _unless_foreign(source: str, keys: Mapping[str, Any], uri: str) -> str:
+    """The source. Raises RefusedError where the document is known to be of another tool."""
+    if said := foreign.of_json(keys):
+        raise RefusedError(f"--masks {uri}: {said}")
+    return source
 
 
 def _of_coco(entry: Mapping[str, Any]) -> str | None:

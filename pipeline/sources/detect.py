@@ -11,18 +11,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from pipeline.errors import RefusedError
-from pipeline.sources import ade20k, cityscapes, contents, coverage, image_folder, stacks, walks, yolo
+from pipeline.sources import ade20k, cityscapes, contents, coverage, foreign, image_folder, stacks, walks, yolo
 from pipeline.sources.label_maps import COLOURED
 from pipeline.sources.types import IMAGE_SUFFIXES
 from pipeline.sources.voc import OBJECTS
 from pipeline.storage import Access, Store
 from schemas import layout
 
-YOLO_FILES = ("data.yaml", "dataset.yaml", "labels")
+YOLO_FILES = ("data.yaml", "dataset.yaml")
 BY_SUFFIX = {
     ".json": None,
     ".xml": None,
-    ".jsonl": "image-folder",
+    ".jsonl": None,
     ".csv": None,
     ".parquet": "parquet",
     ".tar": "webdataset",
@@ -34,6 +34,8 @@ PICKLED = re.compile(r"\.(pkl|pickle|pt|pth)$", re.IGNORECASE)
 BY_CONTENT = {".parquet": "parquet", ".tar": "webdataset", ".txt": "yolo", ".npy": "cam", ".npz": "cam"}
 """Of folders: what these files are."""
 SAMPLED_TEXTS, SAMPLED_LINES = 8, 20
+OF_ONE_IMAGE = (("instances", "labels"), ("instance", "semantic"))
+"""Folders beside each other: Mapillary's, KITTI's."""
 
 
 def detect(masks_uri: str, access: Access | None = None, images_uri: str | None = None) -> str:
@@ -49,6 +51,8 @@ def detect(masks_uri: str, access: Access | None = None, images_uri: str | None 
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in BY_SUFFIX:
         return BY_SUFFIX[suffix] or contents.of_file(uri, access, suffix)
+    if said := foreign.of_name(uri):
+        raise RefusedError(f"--masks {uri}: {said}")
     return _folder(uri, access, images_uri)
 
 
@@ -67,7 +71,7 @@ def _folder(uri: str, access: Access, images_uri: str | None) -> str:
         return "result"
     if store.exists(OBJECTS) or uri.endswith(f"/{OBJECTS}"):
         return "voc"
-    if any(store.exists(name) for name in YOLO_FILES):
+    if any(store.exists(name) for name in YOLO_FILES) or _has_labels(store):
         return "yolo"
     paths = [path for path in walks.some(store, walks.LOOKED_AT) if not coverage.ignored_by_name(path)]
     own = _without_images(paths, uri, images_uri)
@@ -77,7 +81,17 @@ def _folder(uri: str, access: Access, images_uri: str | None) -> str:
     if len(fitting) > 1:
         sides = " and ".join(f"{name} ({example})" for name, example in fitting.items())
         raise RefusedError(f"--masks {uri} fits two formats, {sides}: say which with --source")
+    if not fitting and (said := contents.unread(own, store)):
+        raise RefusedError(f"no mask at all in --masks {uri} that is read: {said}")
     return next(iter(fitting), "png")
+
+
+def _has_labels(store: Store) -> bool:
+    """Whether a folder has one of YOLO's labels; others (Mapillary's) keep images under that name."""
+    if not store.exists(yolo.LABELS):
+        return False
+    paths = list(walks.some(Store(f"{store.uri.rstrip('/')}/{yolo.LABELS}", store.access), walks.LOOKED_AT))
+    return not any(map(_is_image, paths)) or any(path.lower().endswith(".txt") for path in paths)
 
 
 def _without_images(paths: Sequence[str], uri: str, images_uri: str | None) -> list[str]:
@@ -98,7 +112,7 @@ def _without_images(paths: Sequence[str], uri: str, images_uri: str | None) -> l
 def _fitting(paths: Sequence[str], store: Store) -> dict[str, str]:
     """The sources that files of a folder fit, each with one of them."""
     found: dict[str, str] = {}
-    metadata = next((path for path in paths if path.rpartition("/")[2] in image_folder.METADATA), None)
+    metadata = next((path for path in paths if image_folder.is_metadata(store, path)), None)
     if metadata is not None:
         return {"image-folder": metadata}
     for path in paths:
@@ -123,7 +137,7 @@ def _settled(found: dict[str, str], paths: Sequence[str], store: Store) -> dict[
     if "cityscapes-polygons" in found and cityscapes.kind_of(found.get("png", "")):
         del found["png"]  # colours for people
     is_stack = "cam" in found and _is_stack(found["cam"], store)
-    names = {"png": _of_images(paths), "cam": "stacks" if is_stack else "cam"}
+    names = {"png": _of_images(paths) if "png" in found else "", "cam": "stacks" if is_stack else "cam"}
     return {names.get(name, name): path for name, path in found.items()}
 
 
@@ -131,6 +145,11 @@ def _of_images(paths: Sequence[str]) -> str:
     """Binary masks and instances are told by their values; class maps by Cityscapes' names, or by a label map."""
     if ade20k.looks_like(frozenset(paths)):
         return "ade20k"
+    tops = {path.partition("/")[0] for path in paths}
+    if several := next((pair for pair in OF_ONE_IMAGE if tops.issuperset(pair)), None):
+        raise RefusedError(
+            f"the folder has {' and '.join(several)}, each with masks of the same images: name one of them"
+        )
     if any(path in COLOURED for path in paths):
         return "class-maps"
     kind = cityscapes.best_kind(paths, cityscapes.KINDS)

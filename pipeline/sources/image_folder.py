@@ -55,6 +55,12 @@ def root(masks_uri: str) -> str:
     return masks_uri.rpartition("/")[0] or "." if masks_uri.endswith(METADATA) else masks_uri
 
 
+def is_metadata(store: Store, path: str) -> bool:
+    """Whether a file is the metadata of images; SAM's mask generator, for one, writes another `metadata.csv`."""
+    name = path.rpartition("/")[2]
+    return name in METADATA and (name.endswith(".jsonl") or not {*IMAGE_NAMES}.isdisjoint(tables.head(store, path)))
+
+
 def _find(given: SourceInput) -> tuple[Store, list[str]]:
     if given.masks_uri.endswith(METADATA):
         store, name = split_uri(given.masks_uri, given.access)

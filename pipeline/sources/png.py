@@ -26,6 +26,8 @@ from pipeline.sources.label_maps import is_label_map
 from pipeline.sources.pairs import stem
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
 
+LARGE_VALUES = "values above 255 taken as categories; --source instances reads them as class * 1000 + number"
+
 
 def scan(given: SourceInput) -> Iterator[PlannedImage]:
     """Every image of the image root with its mask files, then the mask files that belong to no image."""
@@ -58,7 +60,13 @@ def masks_of_file(path: str, data: bytes) -> Found:
         return Found([of_whole(path, found)], odd_of(found))
     has_void = void.is_void(found)
     masks = [mask_of(path, value, found) for value in values if not has_void or value != VOID]
-    return Found(masks, odd_of(found, has_void))
+    return Found(masks, (*odd_of(found, has_void), *([LARGE_VALUES] if _are_large(found) else [])))
+
+
+def _are_large(image: LabelImage) -> bool:
+    """Whether values go beyond 8 bits, and are no count of objects."""
+    values = image.values
+    return not image.colours and values[-1] > VOID and 2 * len(values) < values[-1]
 
 
 def odd_of(image: LabelImage, has_void: bool = False) -> tuple[str, ...]:

@@ -1,0 +1,135 @@
+"""Formats of tools that no source reads: one line says which, and what to do; and names that they share with others."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import RefusedError
+from pipeline.masks import binary
+from pipeline.sources import detect, png
+from tests.field.test_cells import FIRST, SECOND, parquet
+from tests.field.world import RING, coco, encoded, put, put_images, run, square
+
+RLE = binary.encode(square())
+POINTS = [{"x": 24, "y": 16}, {"x": 72, "y": 16}, {"x": 72, "y": 48}]
+REGION = {"shape_attributes": {"name": "polygon", "all_points_x": [1], "all_points_y": [2]}, "region_attributes": {}}
+VIA = {"a.jpg12": {"filename": "a.jpg", "size": 12, "regions": [REGION], "file_attributes": {}}}
+ROW = {"data_row": {"external_id": "a.jpg"}, "media_attributes": {}, "projects": {}}
+DOCUMENTS: dict[str, Any] = {
+    "VIA": VIA,
+    "VIA (a project)": {"_via_settings": {}, "_via_img_metadata": VIA, "_via_attributes": {}},
+    "Labelbox": [ROW],
+    "Labelbox (old)": [{"ID": "x", "External ID": "a.jpg", "Labeled Data": "https://x", "Label": {"objects": []}}],
+    "Darwin": {"item": {"name": "a.jpg", "slots": []}, "annotations": [{"polygon": {"paths": [POINTS]}}]},
+    "CreateML": [{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {"x": 1, "y": 2}}]}],
+    "BDD100K": [{"name": "a.jpg", "labels": [{"id": "0", "category": "car", "rle": RLE}]}],
+    "SuperAnnotate": {"metadata": {"name": "a.jpg"}, "instances": [{"type": "polygon", "points": RING}], "tags": []},
+    "VoTT": {"name": "p", "assets": {"1": {"asset": {"name": "a.jpg"}, "regions": []}}},
+    "FiftyOne": {"classes": ["cat"], "labels": {"a": [{"label": "cat", "points": [[0.2, 0.2]]}]}},
+    "Datumaro": {"info": {}, "categories": {"label": {}}, "items": [{"id": "a", "annotations": []}]},
+    "Segments.ai": {"name": "u/d", "dataset": {"samples": []}},
+    "Hasty": {"project_name": "p", "label_classes": [{"class_name": "cat"}], "images": [{"image_name": "a.jpg"}]},
+    "YouTube-VIS": {"videos": [{"id": 1, "file_names": ["a.jpg"]}], "annotations": [{"segmentations": [RLE]}]},
+    "detectron2": [{"file_name": "a.jpg", "image_id": 1, "annotations": [{"bbox": [1, 2, 3, 4], "bbox_mode": 0}]}],
+    "SAM": [{"segmentation": RLE, "area": 1536, "predicted_iou": 0.9, "crop_box": [0, 0, 1, 1]}],
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_documents_of_other_tools_are_named(tmp_path: Path, name: str) -> None:
+    path = put(tmp_path / "masks" / "a.json", DOCUMENTS[name])
+    for given in (path, path.parent):
+        with pytest.raises(RefusedError, match=r"which no source reads: ") as refused:
+            detect(str(given))
+        assert name.partition(" (")[0] in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.pkl", "pickles"),
+        ("a.pth", "pickles"),
+        ("a.nii.gz", "volumes"),
+        ("a.dcm", "volumes"),
+        ("a.mat", "MATLAB"),
+        ("a.tfrecord", "TensorFlow"),
+        ("a.ndjson", "Labelbox"),
+        ("data.mdb", "LMDB"),
+        ("a.arrow", "Parquet"),
+        ("a.zip", "unpack"),
+    ],
+)
+def test_files_of_other_tools_are_named_and_never_loaded(tmp_path: Path, name: str, said: str) -> None:
+    path = put(tmp_path / "masks" / name, pickle.dumps(Loaded()))
+    for given in (path, path.parent):
+        with pytest.raises(RefusedError) as refused:
+            detect(str(given))
+        assert said in str(refused.value) or given == path
+
+
+class Loaded:
+    """Fails the test when it is loaded from a pickle."""
+
+    def __reduce__(self) -> Any:
+        return pytest.fail, ("a pickle was loaded",)
+
+
+def test_tables_of_other_tools_are_named(tmp_path: Path) -> None:
+    via = put(tmp_path / "via.csv", "filename,file_size,region_shape_attributes\na.jpg,1,{}\n")
+    with pytest.raises(RefusedError, match="VIA"):
+        detect(str(via))
+    other = put(tmp_path / "other.csv", "name,points\na.jpg,1\n")
+    with pytest.raises(RefusedError, match=r"its columns are name, points; .* metadata\.jsonl or metadata\.csv"):
+        detect(str(other))
+    with pytest.raises(RefusedError, match=r"metadata\.jsonl"):
+        detect(str(put(tmp_path / "train.jsonl", json.dumps({"file_name": "a.jpg"}))))
+
+
+def test_a_folder_with_coco_in_it_names_the_file(tmp_path: Path) -> None:
+    """As Roboflow exports it: each split's images, and the file of their annotations beside them."""
+    for split in ("train", "valid"):
+        put_images(tmp_path / split, f"{split}.jpg")
+        put(tmp_path / split / "_annotations.coco.json", coco({"file_name": f"{split}.jpg"}))
+    with pytest.raises(RefusedError, match=r"name it, --masks .*/train/_annotations\.coco\.json"):
+        detect(str(tmp_path), images_uri=str(tmp_path))
+    run(tmp_path / "train", tmp_path / "train" / "_annotations.coco.json", tmp_path / "out").only()
+
+
+def test_a_mask_folder_of_sams_generator_is_read(tmp_path: Path) -> None:
+    """Its `metadata.csv` is no metadata of images."""
+    put_images(tmp_path / "images", "a.jpg")
+    for number, pixels in enumerate((FIRST, SECOND)):
+        put(tmp_path / "masks" / "a" / f"{number}.png", encoded(pixels * 255))
+    put(tmp_path / "masks" / "a" / "metadata.csv", "id,area,bbox_x0,predicted_iou\n0,1536,24,0.9\n1,160,4,0.9\n")
+    outcome = run(tmp_path / "images", tmp_path / "masks", tmp_path / "out")
+    assert [row["area"] for row in outcome.masks] == [FIRST.sum(), SECOND.sum()]
+    assert outcome.said("unread") == {"this format reads images only": ["a/metadata.csv"]}
+
+
+@pytest.mark.parametrize("folders", [("instances", "labels"), ("instance", "semantic")])
+def test_folders_of_instances_and_classes_are_not_mixed(tmp_path: Path, folders: tuple[str, str]) -> None:
+    put_images(tmp_path / "images", "a.jpg")
+    ids = np.where(FIRST, 769, np.where(SECOND, 1793, 0)).astype(np.uint16)
+    for name in folders:
+        put(tmp_path / "masks" / name / "a.png", encoded(ids))
+    with pytest.raises(RefusedError, match="name one of them"):
+        detect(str(tmp_path / "masks"), images_uri=str(tmp_path / "images"))
+    outcome = run(tmp_path / "images", tmp_path / "masks" / folders[0], tmp_path / "out")
+    assert [row["category_id"] for row in outcome.masks] == [1793, 769]
+    assert outcome.said("odd") == {png.LARGE_VALUES: ["a.png"]}
+
+
+def test_masks_count_before_words(tmp_path: Path) -> None:
+    """The full ADE20K of Hugging Face: `objects` says what stands in `instances`, image by image."""
+    row = {"objects": [{"id": 0, "name": "wall", "parts": {"level": 0}}], "instances": [encoded(FIRST * 255)]}
+    outcome = run(None, parquet(tmp_path / "p", row), tmp_path / "out")
+    assert (binary.decode(outcome.only()["mask_rle"]) == FIRST).all()
+    [said] = outcome.said("unread")
+    assert said.startswith("the masks are read from instances")
