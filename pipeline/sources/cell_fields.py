@@ -252,6 +252,17 @@ def of_one(beside: Beside) -> tuple[dict[str, Any], list[Field]]:
     return {name: value for name, value in values.items() if beside[name] not in odd}, odd
 
 
+def category_of(cell: Mapping[str, Any], names: Mapping[int, str]) -> tuple[int | None, str | None]:
+    """Category id and name that an annotation states, None where it does not."""
+    numbers = (as_int(cell[name]) for name in CATEGORY_IDS if cell.get(name) is not None)
+    number = next((number for number in numbers if number is not None), None)
+    texts = (cell[name] for name in CATEGORIES if isinstance(cell.get(name), str))
+    category = next((text for text in texts if as_int(text) is None), None)
+    if number is None and category is not None:
+        number = next((known for known, name in names.items() if name == category), None)
+    return number, category
+
+
 def names_in(record: Mapping[str, Any]) -> dict[int, str]:
     """The names of a table of categories, [{id, name}, ...], that stands beside annotations as in COCO."""
     table = record["categories"] if _is_table(record.get("categories")) else []

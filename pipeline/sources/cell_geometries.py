@@ -6,6 +6,7 @@ Of a mask image, or of pixels, that is black and white, there is one; of others 
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from pipeline.sources import grids, png
 from pipeline.sources.files import UNREADABLE
 from pipeline.sources.grids import SizeOf
 
+BASE64_HEADS = ("iVBORw0KGgo", "/9j/")
 Tell = Callable[[str], None]
 """Is told what is odd about an image."""
 
@@ -53,6 +55,29 @@ def of_list(cell: list[Any], size_of: SizeOf, tell: Tell) -> Iterator[Geometry]:
         yield Geometry(json.dumps([cell]))  # with the spaces that plans have of it
     else:
         yield Geometry(json.dumps(cell, separators=(",", ":"), default=str))
+
+
+def as_rings(cell: Any) -> Any:
+    """Points {x, y}, or lists of them {x: [...], y: [...]}, as the polygon that they are; anything else as it is."""
+    if isinstance(cell, Mapping) and cell.keys() == {"x", "y"} and all(isinstance(one, list) for one in cell.values()):
+        points = list(zip(cell["x"], cell["y"], strict=False)) if len(cell["x"]) == len(cell["y"]) else []
+    elif isinstance(cell, list) and all(isinstance(one, Mapping) and one.keys() == {"x", "y"} for one in cell):
+        points = [(one["x"], one["y"]) for one in cell]
+    else:
+        return cell
+    return [[value for point in points for value in point]] if points else cell
+
+
+def image_in_text(text: str) -> bytes | None:
+    """The PNG or JPEG that a text is in base64, with or without `data:image/png;base64,` before it; else None."""
+    head, comma, rest = text[:64].partition(";base64,")
+    body = text[len(head) + len(comma) :] if rest and head.startswith("data:image/") else text
+    if not body.startswith(BASE64_HEADS):
+        return None
+    try:
+        return base64.b64decode(body)
+    except ValueError:
+        return None
 
 
 def is_polygons(cell: Any) -> bool:

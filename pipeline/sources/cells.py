@@ -22,8 +22,6 @@ from pipeline.sources import box_forms, coco, png
 from pipeline.sources.box_forms import FormOf
 from pipeline.sources.cell_fields import (
     BOXES,
-    CATEGORIES,
-    CATEGORY_IDS,
     FILES,
     GEOMETRIES,
     IDS,
@@ -40,6 +38,7 @@ from pipeline.sources.cell_fields import (
     apart_from,
     are_apart,
     beside_of,
+    category_of,
     chosen,
     each_of,
     has_none,
@@ -52,12 +51,22 @@ from pipeline.sources.cell_fields import (
     of_one,
     parsed,
 )
-from pipeline.sources.cell_geometries import Geometry, Tell, is_png, is_polygons, is_ring, of_image, of_list
-from pipeline.sources.fields import as_flag, as_id, as_int, brief_value, extra_of
+from pipeline.sources.cell_geometries import (
+    Geometry,
+    Tell,
+    as_rings,
+    image_in_text,
+    is_png,
+    is_polygons,
+    is_ring,
+    of_image,
+    of_list,
+)
+from pipeline.sources.fields import as_flag, as_id, brief_value, extra_of
 from pipeline.sources.files import UNREADABLE
 from pipeline.sources.grids import SizeOf, is_grid, is_stack
 from pipeline.sources.mask_files import MaskFiles
-from pipeline.sources.types import PlannedMask
+from pipeline.sources.types import IMAGE_SUFFIXES, PlannedMask
 
 
 def _to_nobody(_what: str) -> None:
@@ -85,6 +94,7 @@ class Cells:
         """The masks of one image's cell. prefix: of the source ids of masks that have none; beside: what the fields
         beside the cell say of them.
         """
+        cell = as_rings(cell)
         if cell is None:
             return []
         if depth > MAX_DEPTH:
@@ -104,10 +114,7 @@ class Cells:
                 self.left.uneven(name, len(values), masks, self.where)
 
     def unused(self, names: Iterable[str], read: str | None, instead: str = "") -> None:
-        """Tell of fields that have masks or boxes, too, where the masks are `read` from another one.
-
-        instead: how to have them read, "" where that cannot be said.
-        """
+        """Tell of fields that have masks or boxes, too, where others are `read`; instead: what would have them read."""
         for name in names:
             if self.left is not None:
                 reason = f"the masks are read from {read}" + (f"; {instead}{name} reads these" if instead else "")
@@ -131,6 +138,7 @@ class Cells:
 
     def _record(self, cell: Mapping[str, Any], prefix: str, beside: Beside, depth: int) -> list[PlannedMask]:
         """The masks of a struct or JSON object: one annotation, or one that has them in a list or in columns."""
+        cell = {key: as_rings(value) if key in GEOMETRIES else value for key, value in cell.items()}
         name, unused = chosen(cell, MASKS)
         self.unused(apart_from(name, unused), name)
         if name is None:
@@ -245,6 +253,8 @@ class Cells:
             cell = found
         if isinstance(cell, Mapping) and is_png(cell):
             cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, str):
+            cell = image_in_text(cell) or cell
         if isinstance(cell, bytes):
             yield from of_image(cell, self.tell)
         elif isinstance(cell, Mapping) and "counts" in cell:
@@ -259,6 +269,10 @@ class Cells:
 
     def _of_file(self, name: str, files: MaskFiles) -> Iterator[Geometry]:
         data, path = files.read(name), files.path(name)
+        if data is None and not name.lower().endswith(tuple(IMAGE_SUFFIXES)):
+            detail = f"no mask: {brief_value(name)} is no path of a mask image that is there, and no JSON"
+            yield Geometry(UNREADABLE, detail=detail)
+            return
         if data is None:
             text = json.dumps({"file": path, "value": None})
             yield Geometry(text, detail=f"no file: {name}, which the row names, is not there")
@@ -282,14 +296,3 @@ def _shared(record: Mapping[str, Any], place: int, masks: int) -> dict[str, Any]
 
 def _is_list(record: Mapping[str, Any], name: str) -> bool:
     return isinstance(record.get(name), list) or isinstance(parsed(record.get(name)), list)
-
-
-def category_of(cell: Mapping[str, Any], names: Mapping[int, str]) -> tuple[int | None, str | None]:
-    """Category id and name that an annotation states, None where it does not."""
-    numbers = (as_int(cell[name]) for name in CATEGORY_IDS if cell.get(name) is not None)
-    number = next((number for number in numbers if number is not None), None)
-    texts = (cell[name] for name in CATEGORIES if isinstance(cell.get(name), str))
-    category = next((text for text in texts if as_int(text) is None), None)
-    if number is None and category is not None:
-        number = next((known for known, name in names.items() if name == category), None)
-    return number, category

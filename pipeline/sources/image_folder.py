@@ -15,7 +15,7 @@ from functools import cache, partial
 from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.sources import box_forms, names, tables, walks
+from pipeline.sources import box_forms, names, segments, tables, walks
 from pipeline.sources.box_forms import FormOf
 from pipeline.sources.cell_fields import BOXES, FILES, GEOMETRIES, LISTS, MASKS, LeftFields, chosen
 from pipeline.sources.cells import Cells
@@ -23,6 +23,7 @@ from pipeline.sources.coverage import Coverage
 from pipeline.sources.fields import as_name, as_size, brief_value, extra_of
 from pipeline.sources.grids import SizeOf
 from pipeline.sources.mask_files import MaskFiles, image_size
+from pipeline.sources.segments import with_segments
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Store, split_uri
 from pipeline.storage.paths import safe_relative
@@ -142,7 +143,7 @@ def _planned(
     files = MaskFiles(store, folder)
     tell = partial(given.coverage.remark, where)
     cells = Cells({}, files, tell, _size_of(row, path, given), left, where, form_of)
-    masks = _masks(row, name or where, cells)
+    masks = with_segments(_masks(row, name or where, cells), row.get(segments.FIELD), {}, tell)
     given.coverage.take(where, "line")
     is_safe = safe_relative(path)
     return PlannedImage(

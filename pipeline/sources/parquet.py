@@ -8,6 +8,7 @@
                folder of the Parquet files
     category   beside a column that is one mask: `category_id`, `category`, `label`; beside a list, a value each, in
                columns of these names or `labels`, `categories`, ...
+    segments   beside an image of segment ids: `segments_info`, as panoptic datasets have it
 Options, where the columns have other names: `parquet:image=photo,masks=labels`. Names of class labels come from the
 features that Hugging Face writes into the schema. `--masks` is a file or a folder; `--images` the same folder where the
 images are inside.
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 
 from pipeline.decoding import label_image
 from pipeline.errors import MaskError, RefusedError
-from pipeline.sources import box_forms, containers
+from pipeline.sources import box_forms, containers, segments
 from pipeline.sources.cell_fields import (
     BOXES,
     CATEGORIES,
@@ -45,13 +46,14 @@ from pipeline.sources.cell_fields import (
     lists_of,
     of_all,
 )
-from pipeline.sources.cell_geometries import is_png
+from pipeline.sources.cell_geometries import image_in_text, is_png
 from pipeline.sources.cells import Cells
 from pipeline.sources.containers import Piece
 from pipeline.sources.fields import as_id, as_name, as_size
 from pipeline.sources.grids import SizeOf
 from pipeline.sources.mask_files import MaskFiles, image_size
-from pipeline.sources.parquet_images import BATCH_ROWS, ImageSizes, all_null
+from pipeline.sources.parquet_images import BATCH_ROWS, ImageSizes, all_null, images_beside
+from pipeline.sources.segments import with_segments
 from pipeline.sources.types import PlannedImage, PlannedMask, SourceInput
 from pipeline.storage import Store, brief
 from pipeline.storage.containers import PARQUET, URI_COLUMNS, image_column, member_uri
@@ -129,6 +131,9 @@ def _scan_file(
         digest = files.take_digest()
         yield replace(planned, digest_extra=digest) if digest else planned
     left.tell()
+    for name in [] if "masks" in given.options else images_beside(parquet, {columns.own or "", *columns.read()}):
+        reason = f"images that may be masks; --source parquet:masks={name} reads these"
+        given.coverage.leave(f"{container}, field {name}", reason, kind="field")
     given.coverage.take_many(f"{container}, row", number + 1, "row")
 
 
@@ -159,7 +164,8 @@ def _columns(schema: pa.Schema, container: str, options: Mapping[str, str]) -> _
         )
     beside = [name for name in dict.fromkeys((*ID_COLUMNS, *OF_ROWS, *SIDES, *OF_A_MASK)) if name in schema.names]
     lists = [name for name in beside if name in (*ID_COLUMNS, *OF_ROWS, *SIDES) or _may_be_list(schema, name)]
-    names = {name: _class_names(schema, name, masks) for name in masks}
+    lists += [segments.FIELD] if segments.FIELD in schema.names else []
+    names = {name: _class_names(schema, name, masks) for name in (*masks, segments.FIELD)}
     return _Columns(own, uri, masks, [name for name in lists if name not in (own, uri, *masks)], names)
 
 
@@ -217,6 +223,11 @@ def _planned(
 
 
 def _masks(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) -> list[PlannedMask]:
+    found = _in_row(row, columns, image_id, cells)
+    return with_segments(found, row.get(segments.FIELD), columns.names.get(segments.FIELD, {}), cells.tell)
+
+
+def _in_row(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) -> list[PlannedMask]:
     """A cell that is one mask has its category and id in the columns beside it; of several, they have lists."""
     best, unused = chosen(row, columns.masks)
     column = best or next((name for name in columns.masks if not is_empty(row.get(name))), columns.masks[0])
@@ -238,6 +249,7 @@ def _masks(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) 
 def _has_labels(cell: Any) -> bool:
     """Whether a cell is an image of several values, which are its categories; those of soft edges are none."""
     data = cell.get("bytes") if isinstance(cell, Mapping) and is_png(cell) else cell
+    data = image_in_text(data) if isinstance(data, str) else data
     try:
         image = label_image.read(data, greys=True) if isinstance(data, bytes) else None
     except MaskError:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.decoding import raster
 
 BATCH_ROWS = 64
+_OF_MASKS = re.compile(r"mask|seg|label|annot|instance|semantic|panoptic|trimap|truth|(^|_)gt($|_)", re.IGNORECASE)
 
 
 def all_null(parquet: pq.ParquetFile, path: str) -> bool:
@@ -51,3 +54,19 @@ class ImageSizes:
 def _size_in(cell: Any) -> tuple[int, int] | None:
     data = cell.get("bytes") if isinstance(cell, Mapping) else cell
     return raster.size_hw(data) if isinstance(data, bytes) else None
+
+
+def images_beside(parquet: pq.ParquetFile, known: Collection[str]) -> list[str]:
+    """Columns that are not known, hold images, and may be masks by their names."""
+    found = [field for field in parquet.schema_arrow if field.name not in known and _OF_MASKS.search(field.name)]
+    return [field.name for field in found if (path := _images_in(field)) and not all_null(parquet, path)]
+
+
+def _images_in(field: pa.Field) -> str:
+    """The path of a column's images, "" where it has none."""
+    kind, path = field.type, field.name
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind, path = kind.value_type, f"{path}.list.element"
+    if pa.types.is_struct(kind) and {kind.field(place).name for place in range(kind.num_fields)} == {"bytes", "path"}:
+        kind, path = kind.field("bytes").type, f"{path}.bytes"
+    return path if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else ""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import PurePosixPath
@@ -22,7 +22,7 @@ from pipeline.decoding import raster
 from pipeline.errors import RefusedError
 from pipeline.sources import box_forms, containers
 from pipeline.sources.box_forms import FormOf
-from pipeline.sources.cell_fields import LeftFields
+from pipeline.sources.cell_fields import LeftFields, has_words_alone, parsed
 from pipeline.sources.cells import Cells
 from pipeline.sources.containers import Piece
 from pipeline.sources.files import MAX_FILE_BYTES, UNREADABLE
@@ -157,6 +157,16 @@ def split_suffix(name: str) -> tuple[str, str]:
     return (folder + slash + stem, suffix.lower()) if stem else (name, "")
 
 
+def _is_of_words(data: bytes) -> bool:
+    """Whether JSON is a caption and the like: no numbers in lists, and nothing with fields of its own."""
+    content = parsed(data)
+    if not isinstance(content, Mapping) or not has_words_alone(content):
+        return False
+    lists = [value for value in content.values() if isinstance(value, list)]
+    is_flat = not any(isinstance(value, Mapping) for value in content.values())
+    return is_flat and all(isinstance(one, str) for value in lists for one in value)
+
+
 def _records(samples: list[_Sample], file: BinaryIO) -> Iterator[tuple[bytes, SizeOf]]:
     """The JSON of the samples, and who knows the (H, W) of their images."""
     for sample in samples:
@@ -195,6 +205,9 @@ def _planned(
             continue
         file.seek(member.offset)
         data = file.read(member.length)
+        if sample.masks and member in sample.jsons and _is_of_words(data):
+            given.coverage.remark(member_uri(container, member.name), "JSON without masks, beside images of masks")
+            continue
         digest.update(hashlib.sha256(data).digest())
         uri = member_uri(container, member.name)
         tell = partial(given.coverage.remark, uri)
