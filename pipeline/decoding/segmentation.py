@@ -47,6 +47,8 @@ def draw(segmentation: Any, size_hw: tuple[int, int]) -> Drawn:
     ]
     if not usable or any(len(ring) % 2 for ring in usable):
         raise MaskError("mask_unreadable", "; ".join(wrong[:3]) or "an empty list: no polygon")
+    if _are_shares(usable):
+        raise MaskError("mask_unreadable", "polygons within one pixel: shares of the image's sides? Store pixels")
     return Drawn(binary.from_polygons(usable, size_hw), "; ".join(wrong[:3]))
 
 
@@ -72,6 +74,12 @@ def rings(polygons: list[Any], depth: int = 0) -> list[list[float]]:
 def _is_points(polygons: list[Any]) -> bool:
     """Whether it is one list of (x, y)."""
     return bool(polygons) and all(len(part) == 2 and all(_is_number(value) for value in part) for part in polygons)
+
+
+def _are_shares(polygons: list[list[float]]) -> bool:
+    """Whether all coordinates lie between 0 and 1, and not just on them."""
+    numbers = [value for ring in polygons for value in ring]
+    return 0 <= min(numbers) <= max(numbers) <= 1 and not all(value in (0, 1) for value in numbers)
 
 
 def _points(ring: list[float]) -> str:

@@ -40,6 +40,8 @@ FileName = Callable[[dict[str, Any]], str]
 
 IMAGE_FIELDS = frozenset(("id", "file_name", "height", "width"))
 MASK_FIELDS = frozenset(("id", "image_id", "category_id", "segmentation", "area", "bbox", "iscrowd"))
+LEAVING = "boxes that leave their image: are they x, y, width, height, or two corners?"
+OUTSIDE_SHARE = 0.1  # of a side that lies outside
 DATASET_FIELDS = ("info", "licenses", "categories")
 
 
@@ -120,6 +122,8 @@ class Reader:
             for number, entry in enumerate(entries):
                 planned = self._image(entry, image_key, masks if number == 0 else [], rule)
                 matched += planned.image_uri in images
+                if any(_leaves(mask, planned.declared_hw) for mask in planned.masks):
+                    coverage.remark(planned.image_uri, LEAVING)
                 if number:
                     coverage.remark(planned.image_uri, "image with the id of another, which has the masks of both")
                 yield planned
@@ -140,6 +144,15 @@ class Reader:
             detail=detail,
             extra=extra,
         )
+
+
+def _leaves(mask: PlannedMask, size_hw: tuple[int, int] | None) -> bool:
+    """Whether a mask is a box that ends far beyond its image, as one would of which the numbers are two corners."""
+    if mask.detail != shapes.BOX or size_hw is None:
+        return False
+    [[left, top, right, _, _, bottom, *_]] = json.loads(mask.geometry)
+    height, width = size_hw
+    return bool(right - width > OUTSIDE_SHARE * (right - left) or bottom - height > OUTSIDE_SHARE * (bottom - top))
 
 
 def image_entry(image: dict[str, Any], name_of: FileName = file_name) -> Entry:

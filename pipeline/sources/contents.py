@@ -77,6 +77,9 @@ def unread(paths: Sequence[str], store: Store) -> str:
             return f"{path} is a file of COCO's kind: name it, --masks {store.uri.rstrip('/')}/{path}"
         if said := foreign.of_json(keys):
             return f"{path}: {said}"
+    for path in [path for path in paths if path.lower().endswith(".txt")][:LOOKED_AT]:
+        if said := foreign.of_lines(tables.lines(store, path)):
+            return f"{path}: {said}"
     named = ((path, foreign.of_name(path)) for path in paths)
     return next((f"{path}: {said}" for path, said in named if said), "")
 

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from pipeline.errors import RefusedError
 from pipeline.sources import ade20k, cityscapes, contents, coverage, foreign, image_folder, stacks, walks, yolo
-from pipeline.sources.label_maps import COLOURED
+from pipeline.sources.label_maps import OF_MAPS
 from pipeline.sources.types import IMAGE_SUFFIXES
 from pipeline.sources.voc import OBJECTS
 from pipeline.storage import Access, Store
@@ -150,7 +150,7 @@ def _of_images(paths: Sequence[str]) -> str:
         raise RefusedError(
             f"the folder has {' and '.join(several)}, each with masks of the same images: name one of them"
         )
-    if any(path in COLOURED for path in paths):
+    if any(path in OF_MAPS for path in paths):
         return "class-maps"
     kind = cityscapes.best_kind(paths, cityscapes.KINDS)
     return {None: "png", "instanceIds": "instances"}.get(kind, "class-maps")

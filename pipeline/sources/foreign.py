@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pipeline.sources.fields import as_list
+from pipeline.sources.fields import as_float, as_list
 
 Keys = Mapping[str, Any]
 """Of a JSON document: its keys with their values, of lists the first entry; of a list "" with its first entry."""
@@ -78,6 +78,11 @@ JSON: tuple[tuple[str, Callable[[Keys], bool], str], ...] = (
         'write it as SA-1B does: {"image": {"file_name": ...}, "annotations": [...]}',
     ),
 )
+LINES: tuple[tuple[str, Callable[[list[str]], bool], str], ...] = (
+    ("labels of KITTI's detection", lambda words: len(words) in (15, 16) and _are_numbers(words[1:]), AS_COCO),
+    ("labels of DOTA", lambda words: len(words) in (9, 10) and _are_numbers(words[:8]), AS_COCO),
+    ("labels with commas", lambda words: len(words) == 1 and words[0].count(",") >= 4, "YOLO's have spaces"),
+)
 TABLES = (("a table of VGG's VIA", {"filename", "region_shape_attributes"}, AS_COCO),)
 SUFFIXES = (
     ((".ndjson",), "lines of JSON, as Labelbox exports them", AS_COCO),
@@ -101,6 +106,13 @@ def of_json(keys: Keys) -> str:
     return next((_said(what, advice) for what, fits, advice in JSON if fits(keys)), "")
 
 
+def of_lines(lines: Iterable[str]) -> str:
+    """As `of_json`, of a text file's lines."""
+    found = (line.split() for line in lines)
+    first = next((words for words in found if words and not words[0].startswith(("imagesource:", "gsd:"))), [])
+    return next((_said(what, advice) for what, fits, advice in LINES if fits(first)), "")
+
+
 def of_columns(names: Iterable[str]) -> str:
     """As `of_json`, of a CSV file's columns."""
     known = {name.strip() for name in names}
@@ -111,6 +123,10 @@ def of_name(path: str) -> str:
     """As `of_json`, of a file's name."""
     lower = path.lower()
     return next((_said(what, advice) for suffixes, what, advice in SUFFIXES if lower.endswith(suffixes)), "")
+
+
+def _are_numbers(words: list[str]) -> bool:
+    return all(as_float(word) is not None for word in words)
 
 
 def _said(what: str, advice: str) -> str:

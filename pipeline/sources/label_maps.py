@@ -4,6 +4,7 @@
     class_dict.csv          CamVid:          name,r,g,b under a head
     label_colors.txt        CamVid:          r g b name
     config.json, config_v1.2.json, ...       Mapillary Vistas: {"labels": [{"name", "readable", "color", "instances"}]}
+    _classes.csv            Roboflow:        pixel value,name under a head
     objectInfo150.txt       ADE20K:          tab-separated, id first and name last
     any .json by option     {name: [r, g, b]}, or a list of {name, color, id?}
 Classes are numbered from 0 where the first one is the background, else from 1; where a file gives ids, they are those.
@@ -173,6 +174,14 @@ def _object_info(text: str, file: str) -> LabelMap:
     return LabelMap(names, {}, True, file)
 
 
+def _classes(text: str, file: str) -> LabelMap:
+    rows = [[word.strip() for word in row] for row in csv.reader(tables.wide(text.splitlines()))]
+    if not rows or [word.lower() for word in rows[0]] != ["pixel value", "class"]:
+        return NOTHING
+    found = {number: row[1] for row in rows if len(row) == 2 and (number := as_int(row[0])) is not None}
+    return LabelMap({number: name for number, name in found.items() if number}, {}, True, file)
+
+
 READERS: dict[str, Callable[[str, str], LabelMap]] = {
     "labelmap.txt": _labelmap,
     "class_dict.csv": _class_dict,
@@ -181,7 +190,8 @@ READERS: dict[str, Callable[[str, str], LabelMap]] = {
     "config_v2.0.json": _mapillary,
     "config.json": _mapillary,
     "objectInfo150.txt": _object_info,
+    "_classes.csv": _classes,
 }
 TABLES = (_labelmap, _class_dict, _label_colors, _object_info)
-COLOURED = ("labelmap.txt", "class_dict.csv", "label_colors.txt")
-"""Names of label maps that are of colours, and beside no other kind of masks than colour maps."""
+OF_MAPS = ("labelmap.txt", "class_dict.csv", "label_colors.txt", "_classes.csv")
+"""Names of label maps that lie beside no other kind of masks than class maps."""

@@ -21,9 +21,16 @@ Row = Mapping[str, str]
 def head(store: Store, path: str) -> list[str]:
     """The names of the columns; none where there is no such file."""
     try:
-        first = store.read_range(path, 0, HEAD_BYTES).decode("utf-8-sig", "replace").splitlines()
-        return [name.strip() for name in next(csv.reader(wide(first[:1])), [])]
-    except (OSError, ValueError, csv.Error):
+        return [name.strip() for name in next(csv.reader(wide(lines(store, path)[:1])), [])]
+    except csv.Error:
+        return []
+
+
+def lines(store: Store, path: str) -> list[str]:
+    """The first lines of a text file, the last of them perhaps cut; none where there is no such file."""
+    try:
+        return store.read_range(path, 0, HEAD_BYTES).decode("utf-8-sig", "replace").splitlines()
+    except (OSError, ValueError):
         return []
 
 
@@ -31,8 +38,8 @@ def rows(store: Store, path: str, coverage: Coverage) -> Iterator[tuple[int, Row
     """(line, row), values without space around them. What follows a damaged line is named as not read."""
     number = 1
     with store.open(path) as file:
-        lines = iter(lambda: file.readline(MAX_LINE_BYTES), b"")
-        reader = csv.reader(wide(line.decode("utf-8-sig", "replace") for line in lines))
+        found = iter(lambda: file.readline(MAX_LINE_BYTES), b"")
+        reader = csv.reader(wide(line.decode("utf-8-sig", "replace") for line in found))
         try:
             names = [name.strip() for name in next(reader, [])]
             for values in reader:
@@ -46,10 +53,10 @@ def rows(store: Store, path: str, coverage: Coverage) -> Iterator[tuple[int, Row
             coverage.leave(f"{path}, from line {number + 1} on", "damaged", str(error), kind="line")
 
 
-def wide(lines: Iterable[str]) -> Iterable[str]:
+def wide(text: Iterable[str]) -> Iterable[str]:
     """The lines, for a reader that takes fields of any length: run lengths and JSON go past the 128 KB of its own."""
     csv.field_size_limit(MAX_LINE_BYTES)
-    return lines
+    return text
 
 
 def column(names: Sequence[str], wanted: Sequence[str]) -> str | None:

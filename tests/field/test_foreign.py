@@ -13,6 +13,7 @@ import pytest
 from pipeline.errors import RefusedError
 from pipeline.masks import binary
 from pipeline.sources import detect, png
+from pipeline.sources.coco import LEAVING
 from tests.field.test_cells import FIRST, SECOND, parquet
 from tests.field.world import RING, coco, encoded, put, put_images, run, square
 
@@ -81,6 +82,20 @@ class Loaded:
         return pytest.fail, ("a pickle was loaded",)
 
 
+LINES = {
+    "KITTI": "Car 0.00 0 -1.58 24 16 72 48 1.5 1.6 3.6 1 2 3 0.1\n",
+    "DOTA": "imagesource:GoogleEarth\ngsd:0.1\n24 16 72 16 72 48 24 48 plane 0\n",
+    "commas": "0,0.25,0.25,0.75,0.25,0.75,0.75\n",
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_labels_that_are_none_of_yolo_are_named(tmp_path: Path, name: str) -> None:
+    put(tmp_path / "labels" / "a.txt", LINES[name])
+    with pytest.raises(RefusedError, match=name):
+        detect(str(tmp_path / "labels"))
+
+
 def test_tables_of_other_tools_are_named(tmp_path: Path) -> None:
     via = put(tmp_path / "via.csv", "filename,file_size,region_shape_attributes\na.jpg,1,{}\n")
     with pytest.raises(RefusedError, match="VIA"):
@@ -133,3 +148,35 @@ def test_masks_count_before_words(tmp_path: Path) -> None:
     assert (binary.decode(outcome.only()["mask_rle"]) == FIRST).all()
     [said] = outcome.said("unread")
     assert said.startswith("the masks are read from instances")
+
+
+def test_class_maps_of_roboflow_have_the_names_beside_them(tmp_path: Path) -> None:
+    put_images(tmp_path / "train", "a.jpg")
+    put(tmp_path / "train" / "a_mask.png", encoded((3 * FIRST + 7 * SECOND).astype(np.uint8)))
+    put(tmp_path / "train" / "_classes.csv", "Pixel Value, Class\n0, background\n3, cat\n7, dog\n")
+    outcome = run(tmp_path / "train", tmp_path / "train", tmp_path / "out")
+    assert outcome.source == "class-maps"
+    assert [(row["category_id"], row["category"]) for row in outcome.masks] == [(3, "cat"), (7, "dog")]
+    assert outcome.scan["unread"] == 0
+
+
+@pytest.mark.parametrize("ring", [[0.25, 0.25, 0.75, 0.25, 0.75, 0.75], [0.0, 0.0, 1.0, 0.0, 0.9, 1.0]])
+def test_polygons_in_shares_are_no_pixels(tmp_path: Path, ring: list[float]) -> None:
+    put_images(tmp_path / "images", "a.jpg")
+    file = coco(
+        {"file_name": "a.jpg"}, annotations=[{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [ring]}]
+    )
+    row = run(tmp_path / "images", put(tmp_path / "a.json", file), tmp_path / "out").only()
+    assert row["reason"] == "mask_unreadable"
+    assert "shares" in row["detail"]
+
+
+@pytest.mark.parametrize(
+    ("box", "told"), [([60, 20, 90, 60], True), ([60, 20, 36, 44], False), ([60, 20, 37, 45], False)]
+)
+def test_boxes_of_coco_that_leave_their_images_are_told(tmp_path: Path, box: list[int], told: bool) -> None:
+    put_images(tmp_path / "images", "a.jpg")
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [], "bbox": box}
+    file = put(tmp_path / "a.json", coco({"file_name": "a.jpg"}, annotations=[annotation]))
+    outcome = run(tmp_path / "images", file, tmp_path / "out")
+    assert (LEAVING in outcome.said("odd")) == told
