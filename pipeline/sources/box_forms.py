@@ -23,7 +23,7 @@ READ_AS_CORNERS = "its four numbers are two corners, as those of the file show"
 TAKEN_AS_SIDES = "boxes taken as x, y, width, height: two corners would fit, too"
 IN_SHARES = "boxes: shares of the image's sides, in an order that nothing says: store x, y, width, height in pixels"
 LOOKED_AT = 256  # rows
-OUTSIDE_PX = 2.0  # beyond its image a box may be drawn
+OUTSIDE_PX, OUTSIDE_SHARE = 2.0, 0.05  # of its image's side, beyond which no box is drawn by its sides
 SAME_AREA = 0.01
 _MODES: dict[int | None, str] = {0: CORNERS, 1: SIDES}
 
@@ -91,9 +91,10 @@ def _form(box: _Box, size_of: SizeOf) -> str | None:
     size = size_of()
     if size is None:
         return None
-    height, width = size[0] + OUTSIDE_PX, size[1] + OUTSIDE_PX
-    leaves = first + third > width or second + fourth > height
-    return CORNERS if leaves and third <= width and fourth <= height else None
+    height, width = size
+    most_x, most_y = (side * (1 + OUTSIDE_SHARE) + OUTSIDE_PX for side in (width, height))
+    leaves = first + third > most_x or second + fourth > most_y
+    return CORNERS if leaves and third <= width + OUTSIDE_PX and fourth <= height + OUTSIDE_PX else None
 
 
 def _is_same(area: float, other: float) -> bool:

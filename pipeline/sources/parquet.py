@@ -63,6 +63,8 @@ MASK_COLUMNS = (*MASKS, "label_map", "annotation")
 BESIDE = frozenset((".json", ".jsonl", ".yaml", ".yml", ".md", ".arrow", ".lock"))
 ID_COLUMNS = ("source_image_id", "image_id", "id")
 SIDES = ("height", "width")
+LABELS_COUNT = "a category beside an image of several values, which are the categories: not used"
+CATEGORY_COUNTS = "a category beside an image of several values, which are objects of it"
 OF_ROWS = (*IDS, *CATEGORY_IDS, *CATEGORIES, "iscrowd")
 
 
@@ -239,7 +241,11 @@ def _in_row(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells)
     if column in BOXES:
         return cells.masks_in({**beside, column: cell}, image_id)
     alone = column not in LISTS and cell is not None and not isinstance(cell, list)
-    if alone and not has_labels and any(name in beside for name in OF_A_CATEGORY):
+    has_category = any(name in beside for name in OF_A_CATEGORY)
+    if alone and has_labels and has_category and segments.FIELD not in beside:
+        has_labels = not isinstance(cell, Mapping)  # as results of earlier versions have it
+        cells.tell(LABELS_COUNT if has_labels else CATEGORY_COUNTS)
+    if alone and not has_labels and has_category:
         of_row = {name: value for name, value in beside.items() if name in (*OF_ROWS, *SIDES)}
         return cells.masks_in({**of_row, "segmentation": cell}, image_id)
     said = of_all(beside_of(beside))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -36,7 +37,7 @@ Array = npt.NDArray[Any]
 MASKS = ("masks", "mask", "pred_masks", "segmentation", "arr_0")
 LABELS = ("labels", "classes", "class_ids", "category_ids", "pred_classes")
 SCORES = ("scores", "score")
-IMAGES = ("image", "img", "rgb", "photo", "picture", "depth")
+_IMAGE = re.compile(r"(image|img|rgb|photo|picture|depth)(?!.*(mask|seg|label|annot|inst|gt|truth))", re.IGNORECASE)
 TAKEN_AS_OBJECTS = "the values of an array (H, W) taken as objects, not as classes"
 BOX_VALUES = 4
 MIN_SIDE = 9  # of an array of labels that has no name
@@ -193,7 +194,7 @@ def _of(arrays: Mapping[str, Array], names: tuple[str, ...]) -> Array | None:
     named = next((arrays[name] for name in names if name in arrays), None)
     if named is not None or names is not MASKS:
         return named
-    others = [one for name, one in arrays.items() if not name.lower().startswith(IMAGES)]
+    others = [one for name, one in arrays.items() if not _IMAGE.match(name)]
     deep = [one for one in others if one.ndim >= 3]
     flat = [one for one in others if one.ndim == 2 and one.dtype.kind in "biu" and min(one.shape) >= MIN_SIDE]
     found = deep or flat
@@ -223,7 +224,7 @@ def _further(arrays: Mapping[str, Array], frame: tuple[int, ...]) -> list[str]:
         return []
     if numbered := _numbered(arrays, arrays[used]):
         return [name for name in arrays if name not in numbered and arrays[name].ndim > 1 and not _is_row(arrays[name])]
-    others = [name for name in arrays if name != used and not name.lower().startswith(IMAGES)]
+    others = [name for name in arrays if name != used and not _IMAGE.match(name)]
     return [name for name in others if arrays[name].dtype.kind in "biu" and arrays[name].shape[-2:] == frame]
 
 

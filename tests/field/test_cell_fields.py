@@ -13,6 +13,7 @@ import pytest
 from pipeline.errors import RefusedError
 from pipeline.masks import binary
 from pipeline.sources import grids, image_folder
+from pipeline.sources.parquet import CATEGORY_COUNTS, LABELS_COUNT
 from tests.field.test_cells import (
     BOXES,
     FIRST,
@@ -237,9 +238,13 @@ SOFT = np.clip(np.add.accumulate(np.ones(SIZE_HW, np.float32), 1) * 8 - 200, 0, 
 LABELS = (FIRST + 2 * SECOND).astype(np.uint8)
 
 
-@pytest.mark.parametrize("store", [bytes, lambda data: {"bytes": data, "path": None}], ids=["bytes", "struct"])
-def test_values_of_labels_are_categories_and_soft_edges_none(tmp_path: Path, store: Any) -> None:
-    """The category beside a mask with soft edges is its own; that beside an image of labels is the image's."""
-    rows = [{"mask": store(encoded(pixels)), "category_id": 9} for pixels in (SOFT, LABELS)]
-    outcome = run(None, parquet(tmp_path / "p", *rows), tmp_path / "out")
+def test_values_of_labels_are_categories_and_soft_edges_none(tmp_path: Path) -> None:
+    """What the category beside an image of several values says is not certain, and told."""
+    rows = [{"mask": encoded(pixels), "category_id": 9} for pixels in (SOFT, LABELS)]
+    outcome = run(None, parquet(tmp_path / "bytes", *rows), tmp_path / "out")
     assert [row["category_id"] for row in outcome.masks] == [9, 1, 2]
+    assert outcome.said("odd")[LABELS_COUNT] == ["t.parquet, row 1"]
+    structs = [{**row, "mask": {"bytes": row["mask"], "path": None}} for row in rows]
+    outcome = run(None, parquet(tmp_path / "structs", *structs), tmp_path / "out-structs")
+    assert [row["category_id"] for row in outcome.masks] == [9, 9, 9]
+    assert outcome.said("odd")[CATEGORY_COUNTS] == ["t.parquet, row 1"]

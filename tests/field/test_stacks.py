@@ -29,13 +29,20 @@ def outcome_of(folder: Path, data: bytes, suffix: str = "npz", source: str | Non
 @pytest.mark.parametrize("image", [photograph(), CHANNELS, photograph()[..., 0], CHANNELS.astype(np.float32) / 255])
 @pytest.mark.parametrize(
     ("name", "array"),
-    [("gts", LABELS), ("label", LABELS), ("y", STACK), ("seg", LABELS[None]), ("masks", LABELS.astype(np.int64))],
+    [
+        ("gts", LABELS),
+        ("label", LABELS),
+        ("y", STACK),
+        ("img_masks", STACK),
+        ("seg", LABELS[None]),
+        ("masks", LABELS.astype(np.int64)),
+    ],
 )
 def test_the_array_that_is_no_image_is_the_mask(tmp_path: Path, image: Any, name: str, array: Any) -> None:
     """`imgs` and `gts` of MedSAM, `image` and `label` of others; an image is no stack, whatever its axes are."""
     outcome = outcome_of(tmp_path, npz(imgs=image, spacing=np.ones(3), **{name: array}))
     assert all((binary.decode(row["coarse_rle"]) == one).all() for row, one in zip(outcome.masks, STACK, strict=True))
-    assert outcome.said("odd") == ({} if name == "y" else {OBJECTS: ["a.npz"]})
+    assert outcome.said("odd") == ({} if array is STACK else {OBJECTS: ["a.npz"]})
     assert outcome.scan["unread"] == 0
 
 
