@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from pipeline.sources.cell_fields import BOXES, MAX_DEPTH, SINGULAR, parsed
+from pipeline.sources.cell_fields import BOXES, MAX_DEPTH, parsed
 from pipeline.sources.fields import as_float, as_int, as_list, brief_value
 from pipeline.sources.grids import SizeOf
 
@@ -22,6 +22,7 @@ FormOf = Callable[[], str]
 READ_AS_CORNERS = "its four numbers are two corners, as those of the file show"
 TAKEN_AS_SIDES = "boxes taken as x, y, width, height: two corners would fit, too"
 IN_SHARES = "boxes: shares of the image's sides, in an order that nothing says: store x, y, width, height in pixels"
+OF_COCO = ("bbox", "bboxes")
 LOOKED_AT = 256  # rows
 OUTSIDE_PX, OUTSIDE_SHARE = 2.0, 0.05  # of its image's side, beyond which no box is drawn by its sides
 SAME_AREA = 0.01
@@ -111,7 +112,7 @@ def _boxes_in(record: Any, depth: int = 0) -> Iterator[_Box]:
             yield from _boxes_in(entry, depth + 1)
     elif isinstance(record, Mapping):
         for name in BOXES:
-            yield from _boxes_of(record.get(name), record.get("area"), SINGULAR.get(name, name) == name)
+            yield from _boxes_of(record.get(name), record.get("area"), name in OF_COCO)
         for value in record.values():
             yield from _boxes_in(value, depth + 1)
 

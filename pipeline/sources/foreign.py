@@ -70,6 +70,11 @@ JSON: tuple[tuple[str, Callable[[Keys], bool], str], ...] = (
     ("a release of Segments.ai", _has("dataset", "name"), "export it as COCO or COCO panoptic"),
     ("an export of Hasty", _has("images", "label_classes"), AS_COCO),
     ("YouTube-VIS JSON of videos", _has("videos", "annotations"), "write each frame's masks as COCO JSON"),
+    ("SA-V's masklets of a video", _has("masklet"), "write each frame's masks as COCO JSON"),
+    ("ISAT's JSON", _has("info", "objects"), AS_COCO),
+    ("EISeg's JSON", _in_list("labelIdx", "points"), AS_COCO),
+    ("an export of Kili", _in_list("externalId", "labels"), AS_COCO),
+    ("an export of Encord", _in_list("data_title", "data_units"), AS_COCO),
     ("GeoJSON", _has("type", "features"), "draw its polygons in pixels of their images, as COCO JSON"),
     ("a list of detectron2's dataset dicts", _in_list("file_name", "annotations"), AS_COCO),
     (

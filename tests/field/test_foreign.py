@@ -37,6 +37,14 @@ DOCUMENTS: dict[str, Any] = {
     "Segments.ai": {"name": "u/d", "dataset": {"samples": []}},
     "Hasty": {"project_name": "p", "label_classes": [{"class_name": "cat"}], "images": [{"image_name": "a.jpg"}]},
     "YouTube-VIS": {"videos": [{"id": 1, "file_names": ["a.jpg"]}], "annotations": [{"segmentations": [RLE]}]},
+    "SA-V": {"video_id": "sav_1", "masklet": [[RLE]], "masklet_id": [0]},
+    "ISAT": {
+        "info": {"description": "ISAT", "name": "a.jpg"},
+        "objects": [{"category": "cat", "segmentation": POINTS}],
+    },
+    "EISeg": [{"name": "cat", "labelIdx": 1, "color": [1, 2, 3], "points": POINTS}],
+    "Kili": [{"externalId": "a.jpg", "content": "x", "labels": [{"jsonResponse": {}}]}],
+    "Encord": [{"label_hash": "x", "data_title": "a.jpg", "data_units": {}}],
     "detectron2": [{"file_name": "a.jpg", "image_id": 1, "annotations": [{"bbox": [1, 2, 3, 4], "bbox_mode": 0}]}],
     "SAM": [{"segmentation": RLE, "area": 1536, "predicted_iou": 0.9, "crop_box": [0, 0, 1, 1]}],
 }
