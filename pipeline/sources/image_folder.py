@@ -145,6 +145,8 @@ def _planned(
     cells = Cells({}, files, tell, _size_of(row, path, given), left, where, form_of)
     masks = with_segments(_masks(row, name or where, cells), row.get(segments.FIELD), {}, tell)
     given.coverage.take(where, "line")
+    if not masks:
+        tell("a line without a mask")
     is_safe = safe_relative(path)
     return PlannedImage(
         image_uri=path or f"unnamed-image-{where}",

@@ -16,17 +16,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pipeline.decoding import raster
 from pipeline.errors import RefusedError
-from pipeline.sources import box_forms, containers
+from pipeline.sources import box_forms, containers, segments
 from pipeline.sources.box_forms import FormOf
 from pipeline.sources.cell_fields import LeftFields, has_words_alone, parsed
 from pipeline.sources.cells import Cells
 from pipeline.sources.containers import Piece
 from pipeline.sources.files import MAX_FILE_BYTES, UNREADABLE
 from pipeline.sources.grids import SizeOf
+from pipeline.sources.segments import with_segments
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, PlannedMask, SourceInput
 from pipeline.storage.containers import TAR, TarFile, member_uri, tar_contents
 
@@ -167,6 +168,12 @@ def _is_of_words(data: bytes) -> bool:
     return is_flat and all(isinstance(one, str) for value in lists for one in value)
 
 
+def _segments_in(data: bytes) -> Any:
+    """What JSON says of the segments in the mask image beside it; None where it says other things."""
+    content = parsed(data)
+    return content.get(segments.FIELD) if isinstance(content, Mapping) and has_words_alone(content) else None
+
+
 def _records(samples: list[_Sample], file: BinaryIO) -> Iterator[tuple[bytes, SizeOf]]:
     """The JSON of the samples, and who knows the (H, W) of their images."""
     for sample in samples:
@@ -196,6 +203,7 @@ def _planned(
 ) -> PlannedImage:
     size_of = _size_of(sample, file)
     masks: list[PlannedMask] = []
+    ids: Any = None
     digest = hashlib.sha256()
     for member in [*sample.jsons, *sample.masks]:
         prefix = str(PurePosixPath(member.name).with_suffix(""))
@@ -205,14 +213,17 @@ def _planned(
             continue
         file.seek(member.offset)
         data = file.read(member.length)
-        if sample.masks and member in sample.jsons and _is_of_words(data):
-            given.coverage.remark(member_uri(container, member.name), "JSON without masks, beside images of masks")
-            continue
-        digest.update(hashlib.sha256(data).digest())
         uri = member_uri(container, member.name)
         tell = partial(given.coverage.remark, uri)
+        if sample.masks and member in sample.jsons and _is_of_words(data):
+            tell("JSON without masks, beside images of masks")
+            continue
+        digest.update(hashlib.sha256(data).digest())
+        if sample.masks and member in sample.jsons and (found := _segments_in(data)) is not None:
+            ids = found
+            continue
         cells = Cells(tell=tell, size_of=size_of, left=left, where=uri, form_of=form_of)
-        masks += cells.masks_in(data, prefix)
+        masks += with_segments(cells.masks_in(data, prefix), ids, {}, tell)
     return PlannedImage(
         image_uri=member_uri(container, sample.image.name),
         source_image_id=sample.key,

@@ -38,6 +38,13 @@ def test_segments_of_an_image_folder(tmp_path: Path) -> None:
     assert {one["category_id"] for one in outcome.masks} == {9, 11}
 
 
+def test_segments_in_a_tar(tmp_path: Path) -> None:
+    content = json.dumps({"file_name": "a.png", "segments_info": SEGMENTS}).encode()
+    root = tar(tmp_path / "t" / "s.tar", [("a.jpg", PHOTO), ("a.png", encoded(IDS)), ("a.json", content)]).parent
+    outcome = run(None, root, tmp_path / "out")
+    assert {(one["category_id"], one["crowd"]) for one in outcome.masks} == {(9, False), (11, True)}
+
+
 def test_segments_that_do_not_fit_are_told(tmp_path: Path) -> None:
     ids = encoded((FIRST * 3).astype(np.uint8))
     rows = [
