@@ -10,6 +10,8 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from jobs import streams
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -17,6 +19,7 @@ def main() -> None:
     """Run the command; exit code 2 and one line where another `pipeline` or `schemas` would be imported."""
     for number in (signal.SIGINT, signal.SIGTERM):  # until the command line has its own
         signal.signal(number, _stop)
+    streams.watch()
     for name in ("pipeline", "schemas"):
         found = find_spec(name)
         origin = found.origin if found else None
@@ -38,7 +41,7 @@ def main() -> None:
 
 def _stop(number: int, _frame: object) -> None:
     """Nothing has begun: end without a traceback of imports."""
-    os.write(2, b"relabel: interrupted\n")
+    streams.say("relabel: interrupted\n")
     os._exit(128 + number)
 
 
@@ -47,9 +50,9 @@ def _leave(code: list[int]) -> None:
     the process after everything is done.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # who read it has gone, or it is closed: nobody is left to be told
+        with suppress(OSError, ValueError, SystemExit):  # what is lost has been told, or nobody is left to be told
             stream.flush()
-    os._exit(code[0])
+    os._exit(streams.exit_code(code[0]))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 the job failed; 2 refused to start (wrong options, configuration, input or credentials);
 3 done, with more failed rows than --max-failed-share, or something left unread, which is named; 4 `adapt` found no
-improvement; 130 interrupted; 143 terminated.
+improvement; 130 interrupted; 141 the reader of standard output has gone; 143 terminated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import console
+from jobs import console, streams
 from jobs.lazy_commands import Place, group_of
 from pipeline import __version__
 from pipeline.errors import RefusedError, RelabelError, RowError
@@ -94,9 +94,7 @@ def _unwind(number: int, _frame: Any) -> None:
     """End Ray, release the lease, remove temporary files; but what does not answer is not waited for."""
     word, code = ENDED_BY[number]
     after_the_keys = "\n" if os.isatty(2) else ""  # the terminal has just shown ^C
-    os.write(
-        2, f"{after_the_keys}relabel: {word}; finished chunks are kept. Rerun the same command to resume\n".encode()
-    )
+    streams.say(f"{after_the_keys}relabel: {word}; finished chunks are kept. Rerun the same command to resume\n")
     overdue = threading.Timer(UNWIND_S, os._exit, (code,))
     overdue.daemon = True
     overdue.start()

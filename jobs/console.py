@@ -9,9 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.status import Status
+from rich.table import Table
 from rich.text import Text
+
+STEERING = {
+    code: repr(chr(code))[1:-1]
+    for code in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+"""Control characters but tabs and ends of lines, and what turns the direction of text: each as what is shown for it."""
 
 HANG = 2
 """Columns by which what goes on in a further line is set in."""
@@ -23,9 +30,13 @@ class Screen(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, highlight=False, emoji=False, soft_wrap=True, **options)
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As rich has it, of a cell of a table, too."""
+        return super().render_str(harmless(text), **options)
+
     def tell(self, text: str) -> None:
         """Print lines; on a terminal they break between words. Elsewhere a line stays one, for what reads it."""
-        self.print(Text(self.fitted(text)))
+        self.print(Text(self.fitted(harmless(text))))
 
     def fitted(self, text: str, hang: int = 0) -> str:
         """Text as a terminal shows it best; as it is elsewhere. hang: what further lines are set in by, if more."""
@@ -34,12 +45,15 @@ class Screen(Console):
         return "\n".join(broken(line, self.width, hang) for line in text.split("\n"))
 
     def show(self, shown: RenderableType) -> None:
-        """Print a table; on a terminal it fits in, with its title broken between words."""
+        """Print a table; on a terminal it fits in, with its title broken between words. No name in it is cut."""
+        for table in tables_in(shown):
+            for column in table.columns:
+                column.overflow = "fold"
         self.print(shown, soft_wrap=not self.is_terminal)
 
     def offer(self, text: str) -> None:
         """Print lines that are there to be copied, commands and paths: never broken."""
-        self.print(Text(text))
+        self.print(Text(harmless(text)))
 
     @contextmanager
     def doing(self, what: str) -> Iterator[Doing]:
@@ -52,6 +66,15 @@ class Screen(Console):
         finally:
             if pulse is not None:
                 pulse.stop()
+
+
+def tables_in(shown: RenderableType) -> Iterator[Table]:
+    """A table, or those of a group."""
+    if isinstance(shown, Table):
+        yield shown
+    elif isinstance(shown, Group):
+        for one in shown.renderables:
+            yield from tables_in(one)
 
 
 class Doing(NamedTuple):
@@ -73,6 +96,11 @@ def broken(line: str, width: int, hang: int = 0) -> str:
     return textwrap.fill(
         line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
     )
+
+
+def harmless(text: str) -> str:
+    """Text in which nothing steers a terminal: names from the data may hold what moves its cursor or turns its text."""
+    return text.translate(STEERING)
 
 
 class Pulse:

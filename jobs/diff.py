@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.options import tell_unread_pictures
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri
 from pipeline.storage.preflight import check_writable
@@ -35,7 +36,8 @@ def diff(
 
     Masks are joined by image and mask id, which depend on the image's path and the
     id in the source: results of the same dataset by other methods, its earlier
-    generations and results that were refined again can be compared.
+    generations and results that were refined again can be compared. Exit code 3:
+    --html shows masks without their images, which could not be read.
 
     Example: relabel diff s3://bucket/refined
 
@@ -57,20 +59,23 @@ def diff(
     with console.err.doing("comparing"):
         sides = find_side(before, access), find_side(after, access)
         found = compare(*sides, sample)
-    figures = json.dumps(show.to_json(found), indent=1)
+    drawn = None
+    if html is not None:
+        with console.err.doing("drawing examples"):
+            drawn = page.page(found, *sides, images)
+    figures = json.dumps(show.to_json(found, drawn.unread if drawn else {}), indent=1)
     if json_out == STDOUT:
         typer.echo(figures)
     else:
         console.out.show(show.tables(found))
         if json_out is not None:
             _write(json_out, figures, access)
-    if html is not None:
-        with console.err.doing("drawing examples"):
-            drawn = page.page(found, *sides, images)
-        _write(html, drawn, access)
+    if html is not None and drawn is not None:
+        _write(html, drawn.html, access)
+        tell_unread_pictures(drawn.unread, html)
 
 
 def _write(uri: str, text: str, access: Access) -> None:
     store, name = split_uri(uri, access)
-    store.put(name, text.encode())
+    store.put(name, text.encode(errors="backslashreplace"))
     console.err.tell(f"wrote {uri}")

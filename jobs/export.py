@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from jobs import console
 from pipeline import exports
@@ -133,7 +132,7 @@ def _table(to: str, form: str, done: Exported) -> Table:
     for what, number in [*report["counts"].items(), *(("lost: " + k, n) for k, n in report["lost"].items())]:
         table.add_row(what, f"{number:,}")
     for one in report.get("unread", {}).get("first", [])[:FIRST_UNREAD]:
-        table.add_row(Text(f"not read: {one['image_uri']}: {one['why']}"), "")
+        table.add_row(f"not read: {one['image_uri']}: {one['why']}", "")
     return table
 
 

@@ -103,5 +103,5 @@ def _write(found: Found, output: str, access: Access, max_unread: int) -> list[s
     store, pictures = Store(output, access), views(found.seen)
     title = f"{found.masks_uri} ({found.source}), {len(pictures)} of {plural(found.images, 'image')}"
     store.put(PNG, contact_sheet(title, pictures))
-    store.put(HTML, page(found, pictures, max_unread).encode())
+    store.put(HTML, page(found, pictures, max_unread).encode(errors="backslashreplace"))
     return [f"{output.rstrip('/')}/{name}" for name in (PNG, HTML)]

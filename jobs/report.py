@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.options import tell_unread_pictures
 from pipeline.storage import Access, split_uri
 from pipeline.storage.preflight import check_writable
 
@@ -28,6 +29,8 @@ def report(
 ) -> None:
     """Write the audit page: figures, and a sample of masks to judge with the keyboard. Opens without a network.
 
+    Exit code 3: images of the sample could not be read; their masks are on the page without a picture.
+
     Example: relabel report s3://bucket/refined --to report.html
     """
     access = Access(endpoint_url)
@@ -36,6 +39,8 @@ def report(
     with console.err.doing("reading the result and drawing a sample of it"):
         from pipeline.report.page import report as make  # keeps `relabel --help` quick
 
-        html = make(output, access=access, ground_truth=ground_truth, images_root=images, per_stratum=sample).encode()
+        page = make(output, access=access, ground_truth=ground_truth, images_root=images, per_stratum=sample)
+    html = page.html.encode(errors="backslashreplace")
     store.put(name, html)
     console.out.offer(f"wrote {to} ({len(html) / 1e6:.1f} MB)\nbring its verdicts home: relabel review {output} FILE")
+    tell_unread_pictures(page.unread, to)

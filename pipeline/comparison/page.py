@@ -14,8 +14,8 @@ from pipeline.comparison.sides import Side
 from pipeline.dataset.samples import Photos, ahead
 from pipeline.errors import ImageError
 from pipeline.report import charts
-from pipeline.report.document import document
-from pipeline.report.gallery import as_svg, draw
+from pipeline.report.document import Page, document
+from pipeline.report.gallery import as_svg, draw, is_known
 
 THREADS = 4
 MOST_CATEGORIES = 200
@@ -27,16 +27,18 @@ TITLES = {
 STYLE = ".keyed { margin: 0 0 12px; } .narrow { max-width: 620px; }"
 
 
-def page(found: Difference, before: Side, after: Side, images_root: str | None) -> str:
-    """The page as HTML. images_root: where the images are now."""
+def page(found: Difference, before: Side, after: Side, images_root: str | None) -> Page:
+    """images_root: where the images are now."""
+    unread: dict[str, str] = {}
     parts = [_header(found), "<main>", _totals(found), _outlines(found)]
     parts += [_groups(title, kind, show.ranked(found, kind)) for kind, title in show.KINDS.items()]
     parts += [
-        _examples(state, some, Photos.of((before if state == REMOVED else after).result, images_root))
+        _examples(state, some, Photos.of((before if state == REMOVED else after).result, images_root), unread)
         for state, some in found.examples.items()
         if some
     ]
-    return document(f"{found.names[0]} and {found.names[1]}", "\n".join([*parts, "</main>"]), {}, "", STYLE)
+    html = document(f"{found.names[0]} and {found.names[1]}", "\n".join([*parts, "</main>"]), {}, "", STYLE)
+    return Page(html, unread)
 
 
 def _header(found: Difference) -> str:
@@ -95,8 +97,9 @@ def _groups(title: str, kind: str, groups: Sequence[tuple[str, Tally]]) -> str:
     )
 
 
-def _examples(state: str, some: Sequence[Example], photos: Photos) -> str:
-    cards = "".join(ahead(lambda one: _card(photos, one), some, THREADS))
+def _examples(state: str, some: Sequence[Example], photos: Photos, unread: dict[str, str]) -> str:
+    """unread: gains the images that cannot be shown."""
+    cards = "".join(ahead(lambda one: _card(photos, one, unread), some, THREADS))
     return (
         f'<section aria-labelledby="t-{state}"><h2 id="t-{state}">{TITLES[state]} '
         f'<span class="count">{len(some)}</span></h2><p class="keyed outlines"><span><i class="dot coarse"></i>before'
@@ -104,24 +107,26 @@ def _examples(state: str, some: Sequence[Example], photos: Photos) -> str:
     )
 
 
-def _card(photos: Photos, one: Example) -> str:
+def _card(photos: Photos, one: Example, unread: dict[str, str]) -> str:
     row, iou = one.change.row, one.change.iou
     figures = [str(row["decision"] or ""), "" if iou is None else f"IoU {iou:.3f}"]
     figures += [] if one.change.area_ratio is None else [f"area {100 * (one.change.area_ratio - 1):+.0f} %"]
     said = "".join(f"<span>{escape(text)}</span>" for text in figures if text)
     names = " -> ".join(dict.fromkeys(str(side["category"] or "") for side in (one.change.before, row) if side))
     return (
-        f'<li class="card">{_picture(photos, one)}<div class="what"><p class="name">{escape(names)}</p>'
+        f'<li class="card">{_picture(photos, one, unread)}<div class="what"><p class="name">{escape(names)}</p>'
         f'<p class="figures">{said}</p><p class="figures">{escape(one.image["image_uri"])} · '
         f"{escape(str(row['source_mask_id']))}</p></div></li>"
     )
 
 
-def _picture(photos: Photos, one: Example) -> str:
+def _picture(photos: Photos, one: Example, unread: dict[str, str]) -> str:
     image = one.image
     try:
         photo = photos.read(image["image_uri"], (image["height"], image["width"]))
     except ImageError as error:
+        if not is_known(one.change.row, error.reason):
+            unread[image["image_uri"]] = error.reason
         return f'<p class="what bad">no picture: {escape(str(error.reason))}</p>'
     before, after = one.change.before, one.change.after
     drawn = draw(photo, {"coarse_rle": before and before["rle"], "refined_rle": after and after["rle"]})

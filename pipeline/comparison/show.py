@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group
@@ -92,8 +92,8 @@ def cells(tally: Tally) -> list[str]:
 HEADS = (*STATES, "mean IoU", "mean area change")
 
 
-def to_json(found: Difference) -> dict[str, Any]:
-    """Every figure."""
+def to_json(found: Difference, unread: Mapping[str, str]) -> dict[str, Any]:
+    """Every figure. unread: image -> why the page has no picture of it."""
     return {
         "before": found.names[0],
         "after": found.names[1],
@@ -106,6 +106,7 @@ def to_json(found: Difference) -> dict[str, Any]:
         "recrowded": found.recrowded,
         "resized": found.resized,
         "examples": {state: [_example(one) for one in some] for state, some in found.examples.items()},
+        "unread": [{"image_uri": image, "why": why} for image, why in sorted(unread.items())],
     }
 
 

@@ -14,7 +14,7 @@ from pipeline.storage import Access
 
 COARSE = "coarse"
 _NAMED = re.compile(r"(?P<output>.+)@(?P<which>\d+|coarse)")
-_COLUMNS = ["mask_id", "source_mask_id", "category_id", "category", "crowd", "decision"]
+_COLUMNS = ["mask_id", "source_mask_id", "category_id", "category", "crowd", "decision", "reason"]
 
 Row = dict[str, Any]
 

@@ -8,7 +8,16 @@ import json
 from html import escape
 from importlib import resources
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Page(NamedTuple):
+    """A page or a part of one. unread: image -> why there is no picture of it, as a reason code; without those of
+    which the result itself says so.
+    """
+
+    html: str
+    unread: dict[str, str]
 
 
 def document(title: str, body: str, data: Any, script: str, style: str = "") -> str:

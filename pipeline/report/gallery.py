@@ -57,6 +57,17 @@ def draw_image(photos: Photos, rows: Sequence[Item]) -> list[Item]:
     return [{**describe(row), **draw(photo, row)} for row in rows]
 
 
+def unread(items: Sequence[Item]) -> dict[str, str]:
+    """Image -> why there is no picture of it, where that is not what failed the mask."""
+    without = [item for item in items if "problem" in item]
+    return {one["image_uri"]: one["problem"] for one in without if not is_known(one, one["problem"])}
+
+
+def is_known(row: Item, problem: str) -> bool:
+    """Whether the row of a mask says itself that its image cannot be read."""
+    return bool(row["decision"] == "failed" and row["reason"] == problem)
+
+
 def describe(row: Item) -> Item:
     """What the page says of a mask; numbers rounded to what it shows."""
     said = {name: None if row[name] is None else round(float(row[name]), 4) for name in NUMBERS}

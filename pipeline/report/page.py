@@ -17,8 +17,8 @@ from pipeline.dataset.failures import failures
 from pipeline.dataset.result import Result, open_result
 from pipeline.errors import REASONS
 from pipeline.report import charts, coverage, risk, suspects
-from pipeline.report.document import document, zoom_dialog
-from pipeline.report.gallery import gallery
+from pipeline.report.document import Page, document, zoom_dialog
+from pipeline.report.gallery import gallery, unread
 from pipeline.report.survey import STRATA, Category, Survey, survey
 from pipeline.review.verdicts import judged
 from pipeline.storage import Access
@@ -51,8 +51,8 @@ def report(
     ground_truth: str | None = None,
     images_root: str | None = None,
     per_stratum: int = PER_STRATUM,
-) -> str:
-    """The page of an output's current result, as HTML.
+) -> Page:
+    """The page of an output's current result.
 
     ground_truth: COCO JSON of true masks, for measured figures. images_root: where the images are now. Raises
     RefusedError when there is no result, or the truth does not fit it.
@@ -65,7 +65,9 @@ def report(
     curve = curve or risk.by_estimate(found.quality, result.manifest.calibration_id)
     items = gallery(result, found.shown, images_root)
     earlier = {mask_id: one.verdict for mask_id, (one, _) in verdicts.standing(result).items()}
-    return render(result, found, truth, curve, items, earlier, suspects.section(result, images_root))
+    suspected = suspects.section(result, images_root)
+    html = render(result, found, truth, curve, items, earlier, suspected.html)
+    return Page(html, unread(items) | suspected.unread)
 
 
 def render(

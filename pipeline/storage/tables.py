@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ def _readable(file: BinaryIO) -> pa.NativeFile:
     a thread of theirs that then waits for Python aborts the process.
     """
     if isinstance(file, io.BufferedReader) and isinstance(file.name, str):
-        return pa.OSFile(file.name)
+        return pa.OSFile(os.fsencode(file.name))  # whatever bytes a name has
     return pa.PythonFile(file, mode="r")
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Group
 from rich.table import Table
 
 from jobs import console
@@ -79,6 +80,26 @@ def test_text_from_the_data_is_shown_as_it_is() -> None:
     screen = terminal()
     screen.tell("failed: [red]/:dog:.jpg[/]")
     assert shown(screen) == "failed: [red]/:dog:.jpg[/]\n"
+
+
+def test_text_from_the_data_does_not_steer_the_terminal() -> None:
+    hostile = "cat\x1b]0;title\x07\x1b[2J\r\u202egpj.a"
+    table = Table("class")
+    table.add_row(hostile)
+    for say in (lambda screen: screen.tell(hostile), lambda screen: screen.show(table)):
+        screen = terminal()
+        say(screen)
+        assert r"cat\x1b]0;title\x07\x1b[2J\r\u202egpj.a" in shown(screen)
+        assert not set(shown(screen)) & set("\x1b\x07\r\u202e")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_name_that_a_table_has_no_room_for_is_on_several_lines(is_terminal: bool) -> None:
+    screen = Screen(file=io.StringIO(), force_terminal=is_terminal, color_system=None, width=30)
+    name, table = "a-name-without-a-blank" * 3, Table("class", "masks")
+    table.add_row(name, "7")
+    screen.show(Group(table))
+    assert name in re.sub(r"[^a-z-]", "", shown(screen))
 
 
 def test_the_bar_is_gone_before_the_summary(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_nothing_that_is_written_or_said_holds_a_secret_of_the_annotations(
     plan(store, scan("coco", entered), listed, ChunkLimits(16, 1 << 28))
     scanned = record(store, entered, "coco", unguarded)
     JsonLog("run").event("covered", scan=scanned, detail=SIGNED)
-    (tmp_path / "out" / "page.html").write_text(report(str(out)))
+    (tmp_path / "out" / "page.html").write_text(report(str(out)).html)
     refused = set()
     for name in EXPORTS:
         try:

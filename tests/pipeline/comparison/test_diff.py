@@ -77,6 +77,20 @@ def test_counts(pair: tuple[Result, Result]) -> None:
     assert [one.image["image_uri"] for one in found.examples["removed"]] == ["b.png"]
 
 
+def test_pictures_that_cannot_be_drawn_are_told(pair: tuple[Result, Result], tmp_path: Path) -> None:
+    uris = [result.store.uri for result in pair]
+    page, figures = tmp_path / "page.html", tmp_path / "figures.json"
+    found = relabel("diff", *uris, "--html", page, "--json", figures)
+    assert (found.exit_code, json.loads(figures.read_text())["unread"]) == (0, [])
+    write_photo(tmp_path / "photos" / "a.png", [SMALL], 1)
+    found = relabel("diff", *uris, "--html", page, "--json", figures, "--images", tmp_path / "photos")
+    assert found.exit_code == 3
+    assert f"{page} has no picture of 2 images: b.png (image_missing), c.png (image_missing)." in found.stderr
+    unread = [{"image_uri": name, "why": "image_missing"} for name in ("b.png", "c.png")]
+    assert json.loads(figures.read_text())["unread"] == unread
+    assert page.read_text().count("no picture: image_missing") == 3  # b.png: one added, one removed
+
+
 def test_both_ways_are_each_others_mirror(pair: tuple[Result, Result]) -> None:
     sides = [find_side(result.store.uri, Access()) for result in pair]
     there, back = compare(sides[0], sides[1], 0), compare(sides[1], sides[0], 0)

@@ -159,9 +159,9 @@ def test_a_verdict_holds_until_the_mask_changes(output: str, tmp_path: Path) -> 
 
 
 def test_the_audit_page_shows_them(output: str) -> None:
-    assert 'id="findings"' not in report(output)
+    assert 'id="findings"' not in report(output).html
     find(output, Asked(), Access())
-    html = report(output)
+    html = report(output).html
     assert "duplicate: cup / thing" in html
     assert html.count("no picture: image_missing") == len(EXPECTED) - 1  # one photograph is there
     assert '<svg class="still"' in html

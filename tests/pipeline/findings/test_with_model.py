@@ -57,7 +57,7 @@ def test_an_object_that_no_mask_covers(output: Path, lite: MaskModel) -> None:
     assert [row["certainty"] for row in rows] == sorted((row["certainty"] for row in rows), reverse=True)
     assert all(row["mask_id"] is None and row["action"] == "add" for row in rows)
     assert (looked.unseen, looked.images) == (1, 2)
-    assert "uncovered" in report(str(output))
+    assert "uncovered" in report(str(output)).html
 
 
 def test_nothing_is_proposed_where_everything_is_covered(lite: MaskModel) -> None:

@@ -69,7 +69,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterat
 @pytest.fixture(scope="module")
 def page(result: Result, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(report(result.store.uri, per_stratum=20))
+    path.write_text(report(result.store.uri, per_stratum=20).html)
     return path.as_uri()
 
 

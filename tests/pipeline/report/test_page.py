@@ -23,7 +23,7 @@ from pipeline.report.page import report
 from pipeline.report.survey import BINS
 from pipeline.storage import Access
 from tests.pipeline.report.conftest import HOSTILE
-from tests.results import ellipse, mask_row, write_result
+from tests.results import ellipse, mask_row, write_photo, write_result
 
 
 class Elements(HTMLParser):
@@ -51,7 +51,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html(result: Result) -> str:
-    return report(result.store.uri, per_stratum=20)
+    return report(result.store.uri, per_stratum=20).html
 
 
 def test_hostile_names_stay_text(html: str) -> None:
@@ -83,7 +83,7 @@ def test_nothing_is_loaded_and_only_the_pages_own_script_runs(html: str) -> None
 
 
 def test_the_same_result_gives_the_same_bytes(result: Result, html: str) -> None:
-    assert report(result.store.uri, per_stratum=20) == html
+    assert report(result.store.uri, per_stratum=20).html == html
 
 
 def test_figures(result: Result, html: str, truth: Path) -> None:
@@ -92,7 +92,7 @@ def test_figures(result: Result, html: str, truth: Path) -> None:
     assert "33.3 %" in text
     assert "expected from the result’s own quality estimate (uncalibrated-1), not measured" in text
     assert "mask_unreadable" in text
-    measured = report(result.store.uri, ground_truth=str(truth), per_stratum=1)
+    measured = report(result.store.uri, ground_truth=str(truth), per_stratum=1).html
     assert "measured on 2 masks with ground truth" in measured
 
 
@@ -109,9 +109,23 @@ def test_risk_by_estimate() -> None:
 def test_a_result_without_qualities_or_categories(tmp_path: Path) -> None:
     shape = ellipse((30, 20), 9)
     rows = [mask_row("a.png", 1, shape, shape, decision="failed", category=None, quality_coarse=None)]
-    html = report(write_result(tmp_path / "out", [rows], str(tmp_path)).store.uri)
+    html = report(write_result(tmp_path / "out", [rows], str(tmp_path)).store.uri).html
     assert "No mask of this result has a quality" in html
     assert "image_missing" in html
+
+
+def test_images_that_cannot_be_shown_are_told_unless_the_result_says_so_itself(tmp_path: Path) -> None:
+    shape = ellipse((30, 20), 9)
+    write_photo(tmp_path / "there.png", [shape], 1)
+    failed = mask_row("gone.png", 1, shape, shape, decision="failed", reason="image_missing")
+    rows = [failed, mask_row("there.png", 1, shape, shape)]
+    output = write_result(tmp_path / "out", [rows], str(tmp_path)).store.uri
+    command = ["report", output, "--to", str(tmp_path / "report.html")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    (tmp_path / "there.png").write_bytes(b"no image")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 3
+    assert "report.html has no picture of 1 image: there.png (image_unreadable)." in done.stderr
 
 
 def test_truth_that_fits_nothing_is_refused(result: Result, tmp_path: Path) -> None:
@@ -125,7 +139,8 @@ def test_the_commands(result: Result, tmp_path: Path) -> None:
     page, said = tmp_path / "report.html", tmp_path / "verdicts.json"
     run = CliRunner().invoke
     done = run(app, ["report", result.store.uri, "--to", str(page), "--sample", "2"], catch_exceptions=False)
-    assert done.exit_code == 0
+    assert done.exit_code == 3
+    assert "no picture of 1 image: gone 5 <b>&amp;.png (image_missing)" in done.stderr
     assert f"wrote {page}" in done.stdout
     assert page.read_text().startswith("<!doctype html>")
     row = result.masks().to_pylist()[0]
@@ -135,4 +150,4 @@ def test_the_commands(result: Result, tmp_path: Path) -> None:
     done = run(app, ["review", copy.store.uri, str(said)], catch_exceptions=False)
     assert done.exit_code == 0
     assert "kept 1 verdict (1 better)" in done.stdout
-    assert '"better"' in report(copy.store.uri, per_stratum=1)
+    assert '"better"' in report(copy.store.uri, per_stratum=1).html
