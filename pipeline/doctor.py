@@ -22,6 +22,7 @@ from pipeline.models.loading import check_device, visible_gpus
 from pipeline.models.weights import cache_folder
 from pipeline.storage import Access, Store
 from pipeline.storage.atomic import TEMPORARY_PREFIX
+from pipeline.storage.backoff import STORE_ERRORS
 from pipeline.storage.lease import check_store
 from pipeline.storage.preflight import check_writable
 from pipeline.words import plural
@@ -218,7 +219,7 @@ def clock(store: Store) -> Finding:
         after = time.time()
         [written_s] = [file.modified_s for file in store.list(temporary=True) if file.path == name] or [None]
         store.delete(name)
-    except RelabelError as error:
+    except STORE_ERRORS as error:
         return Finding("clock", "problem", str(error))
     if written_s is None:
         return Finding("clock", "ok", "this store does not tell the time")

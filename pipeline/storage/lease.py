@@ -33,7 +33,7 @@ from typing import Any
 from pipeline.errors import JobError, RefusedError
 from pipeline.storage.atomic import TEMPORARY_PREFIX
 from pipeline.storage.backoff import STORE_ERRORS, brief
-from pipeline.storage.preflight import START_TRIES
+from pipeline.storage.preflight import START_TRIES, check_writable
 from pipeline.storage.store import Store
 from schemas import layout
 
@@ -130,6 +130,7 @@ def check_store(output: Store) -> None:
     try:
         why = _probe(once, name)
     except STORE_ERRORS as error:
+        check_writable(output)  # a store that takes no file at all is told as what it is
         why = brief(error)
     finally:
         with suppress(*STORE_ERRORS):

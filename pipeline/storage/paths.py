@@ -90,6 +90,8 @@ def check_opens(path: str) -> None:
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ELOOP:
             raise FileNotFoundError(f"{path} is a link that leads to itself") from None
+        if isinstance(error, NotADirectoryError):
+            raise FileNotFoundError(f"{path} is not there: what should be its folder is a file") from None
         return  # whoever opens it says so
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise FileNotFoundError(f"{path} is no file, but a pipe, socket or device")

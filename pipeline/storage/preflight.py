@@ -51,6 +51,8 @@ def check_writable(output: Store) -> None:
         impatient.put(name, b"")
         impatient.delete(name)
     except STORE_ERRORS as error:
+        if output.is_local:
+            check_folder(output.full(""))
         raise RefusedError(f"cannot write to the output {output.uri}: {brief(error)}") from None
 
 

@@ -27,6 +27,13 @@ def test_an_output_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["leases", "0.json"]
 
 
+def test_an_output_that_is_a_file_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = {one.check: one for one in doctor.diagnose(str(tmp_path / "file"), Access(), None, with_ray=False)}
+    assert found["store"].state == found["clock"].state == "problem"
+    assert "is a file; name a folder" in found["store"].found
+
+
 def test_a_store_can_be_tried(bucket: str, s3_endpoint: str) -> None:
     store = Store(f"s3://{bucket}/refined", Access(s3_endpoint))
     checks = (doctor.writable, doctor.conditional_writes, doctor.clock)

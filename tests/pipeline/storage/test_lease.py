@@ -147,6 +147,14 @@ def test_a_store_without_conditional_writes_is_refused(
     assert store.list(temporary=True) == store.list() == []
 
 
+def test_an_output_that_takes_no_file_is_not_said_to_lack_conditional_writes(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RefusedError, match=r"cannot write to the output .*file is a file; name a folder"):
+        check_store(Store(str(tmp_path / "file")))
+    with pytest.raises(RefusedError, match=r"^cannot write to the output /proc/1/nothing"):
+        check_store(Store("/proc/1/nothing"))
+
+
 def test_disks_have_conditional_writes(tmp_path: Path) -> None:
     check_store(Store(str(tmp_path / "new")))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
