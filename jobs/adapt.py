@@ -8,12 +8,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jobs import console
+from jobs.targets import target_file
 from pipeline import sources
 from pipeline.errors import RefusedError
 from pipeline.models import registry
 from pipeline.models.weights import resolve
-from pipeline.storage import Access, Store, StoredFile, split_uri
-from pipeline.storage.preflight import check_readable, check_writable
+from pipeline.storage import Access, Store, StoredFile
+from pipeline.storage.preflight import check_readable
 from pipeline.words import plural
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def adapt(
         raise RefusedError(f"--model {model} has no IoU head to adapt; there are {ADAPTABLE}")
     check_readable(root, access, "image folder")
     check_readable(masks, access, "masks")
-    store, file_name = split_uri(output, access)
-    check_writable(store)
+    store, file_name = target_file("--output", output, access)
     with console.err.doing("loading the model"):  # torch takes seconds to import
         from pipeline import adaptation
         from pipeline.models import load_model

@@ -8,10 +8,10 @@ import typer
 from rich.table import Table
 
 from jobs import console
+from jobs.targets import target_file
 from pipeline.calibration.certificates import DEFAULT_CONFIDENCE, DEFAULT_IOUS, DEFAULT_SHARE, images_needed
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri
-from pipeline.storage.preflight import check_writable
 from pipeline.words import plural
 from schemas.calibration import Calibration
 
@@ -62,7 +62,7 @@ def calibrate(
     access = Access(endpoint_url)
     if sum((verdicts, corrections, ground_truth is not None)) != 1:
         raise RefusedError("give one of --ground-truth FILE, --verdicts and --corrections")
-    check_writable(split_uri(output, access)[0])
+    target_file("--output", output, access, [result, ground_truth])
     if verdicts:
         _follow_verdicts(result, output, access)
         return

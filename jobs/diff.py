@@ -9,9 +9,9 @@ import typer
 
 from jobs import console
 from jobs.options import tell_unread_pictures
+from jobs.targets import same, target_file
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri
-from pipeline.storage.preflight import check_writable
 
 STDOUT = "-"
 SIDE = "OUTPUT, OUTPUT@GENERATION, or OUTPUT@coarse for the masks that came in"
@@ -53,9 +53,15 @@ def diff(
         if not is_plain(before):
             raise RefusedError(f"name what {before} is to be compared with: relabel diff BEFORE AFTER")
         before, after = f"{before}@{COARSE}", before
-    for uri in (html, json_out):
-        if uri not in (None, STDOUT):
-            check_writable(split_uri(str(uri), access)[0])
+    if html == STDOUT:
+        raise RefusedError("--html -: name a file; a page is not written to standard output")
+    read = [side.removesuffix(f"@{COARSE}") for side in (before, after)]
+    if html is not None:
+        target_file("--html", html, access, read)
+    if json_out not in (None, STDOUT):
+        target_file("--json", str(json_out), access, read)
+    if html and json_out and same(html, json_out):
+        raise RefusedError(f"--html and --json name one file, {html}: name two")
     with console.err.doing("comparing"):
         sides = find_side(before, access), find_side(after, access)
         found = compare(*sides, sample)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs import console
+from jobs.targets import target_file
 from pipeline.errors import RefusedError
 from pipeline.evaluation import plots, report, show, summary
 from pipeline.evaluation.detections import compare
@@ -16,7 +17,7 @@ from pipeline.evaluation.inputs import TruthIds, read_image_list, unknown_images
 from pipeline.evaluation.paired import paired
 from pipeline.evaluation.precision import COCO_DETECTIONS
 from pipeline.storage import Access, split_uri
-from pipeline.storage.preflight import check_writable
+from pipeline.storage.preflight import check_folder
 from pipeline.words import plural
 
 STDOUT = "-"
@@ -114,9 +115,10 @@ def evaluate(
         raise RefusedError("--only-detections goes with --detections, and without --plots")
     if plots_to is not None:
         plots.check_available()
+        check_folder(str(plots_to))
     access = Access(endpoint_url)
     if json_out is not None and json_out != STDOUT:
-        check_writable(split_uri(json_out, access)[0])
+        target_file("--json", json_out, access, [predictions, ground_truth, coarse, *(detections or ())])
     tree: summary.Tree = {}
     unknown = unknown_images(read_image_list(images, access), ground_truth, access) if images is not None else []
     if not only_detections:

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from jobs import console
+from jobs.targets import inside
 from pipeline import exports
 from pipeline.dataset import Result, open_result
 from pipeline.dataset.verdicts import rejected
@@ -142,7 +143,7 @@ def _with_void() -> str:
 
 def _check_outside(to: str, output: str) -> None:
     """Refuse a folder in which `relabel verify` would find files that nothing names."""
-    if f"{absolute(to).rstrip('/')}/".startswith(f"{absolute(output).rstrip('/')}/"):
+    if inside(to, output):
         raise RefusedError(
             f"--to {to} lies in the output {output}, which holds the result alone: name a folder outside"
         )

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.targets import target_file
 from pipeline.corrections import patch_file
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri
-from pipeline.storage.preflight import check_writable
 from pipeline.words import plural
 
 
@@ -78,8 +78,10 @@ def findings(
     """
     access, before = Access(endpoint_url), dict[str, str]()
     if as_patches is not None:
-        check_writable(split_uri(as_patches, access)[0])
+        target_file("--as-patches", as_patches, access, [output, boxes])
         before = _judged(as_patches, access)
+    if with_model is None and (alone := {"--checkpoint": checkpoint, "--images": images}) and any(alone.values()):
+        raise RefusedError(f"{next(name for name in alone if alone[name])} goes with --with-model")
     with console.err.doing("looking at masks" if with_model is None else "loading the model"):
         from pipeline.findings import by_model, show  # it takes a second to import
         from pipeline.findings.find import Asked, find

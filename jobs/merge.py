@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated
 
 import typer
 
 from jobs import console, options
+from jobs.targets import target_file
 from pipeline.errors import RefusedError
-from pipeline.storage import Access, read_text, split_uri
+from pipeline.storage import Access, read_text
 from pipeline.storage.paths import absolute
-from pipeline.storage.preflight import check_readable, check_writable
+from pipeline.storage.preflight import check_readable
 
 MAX_NAMES_BYTES = 1 << 24
 
@@ -71,14 +72,11 @@ def merge(
     access = Access(endpoint_url)
     if key not in KEYS:
         raise RefusedError(f"--key takes {', '.join(KEYS)}, not {key!r}")
-    target, path = split_uri(output, access)
-    if PurePosixPath(path).suffix.lower() != ".json":
+    if PurePosixPath(output).suffix.lower() != ".json":
         raise RefusedError(f"--output {output}: name a .json file")
     for uri in (first, second, images):
         check_readable(uri, access, "input")
-    if any(_same(uri, output) for uri in (first, second)):
-        raise RefusedError(f"--output {output} would be written over an input: name another file")
-    check_writable(target)
+    target, path = target_file("--output", output, access, [first, second])
     called = _names(names, first, second)
     own, other = (
         Given(absolute(uri), source or sources.detect(uri, access, images), name)
@@ -98,12 +96,6 @@ def merge(
     console.out.tell(f"wrote {output}")
     unread = done.unread + sum(scan["unread"] for scan in done.scans)
     raise typer.Exit(3 if unread > (max_unread or 0) else 0)
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether both are one file, by whatever name."""
-    first, second = Path(absolute(one)), Path(absolute(other))
-    return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
 def _names(text: str | None, first: str, second: str) -> tuple[str, str]:

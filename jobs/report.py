@@ -8,8 +8,8 @@ import typer
 
 from jobs import console
 from jobs.options import tell_unread_pictures
-from pipeline.storage import Access, split_uri
-from pipeline.storage.preflight import check_writable
+from jobs.targets import target_file
+from pipeline.storage import Access
 
 Output = Annotated[str, typer.Argument(help="The folder that `relabel run --output` named.", show_default=False)]
 Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, for stores other than AWS.")]
@@ -34,8 +34,7 @@ def report(
     Example: relabel report s3://bucket/refined --to report.html
     """
     access = Access(endpoint_url)
-    store, name = split_uri(to, access)
-    check_writable(store)
+    store, name = target_file("--to", to, access, [output, ground_truth])
     with console.err.doing("reading the result and drawing a sample of it"):
         from pipeline.report.page import report as make  # keeps `relabel --help` quick
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs import console
+from jobs.targets import target_file
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store, split_uri
 from pipeline.storage.preflight import check_writable
@@ -86,7 +87,7 @@ def value(
     access = Access(endpoint_url)
     result = open_result(output, access)
     if json_out is not None and json_out != STDOUT:
-        check_writable(split_uri(json_out, access)[0])
+        target_file("--json", json_out, access, [output, ground_truth])
     kept = Store(cache, access) if cache else None
     if kept is not None:
         check_writable(kept)

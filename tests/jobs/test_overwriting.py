@@ -40,6 +40,44 @@ def test_merge_spares_its_inputs(tmp_path: Path, relabel: Cli) -> None:
     assert first.read_bytes() == before
 
 
+def test_no_file_is_written_over_an_input_or_into_a_result(output: Path, tmp_path: Path, relabel: Cli) -> None:
+    truth = Path(shutil.copy(DEMO / "coarse.json", tmp_path / "truth.json"))
+    (tmp_path / "link").symlink_to(output)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    evaluate = ["evaluate", "--predictions", output, "--ground-truth", truth]
+    for words in (
+        ["report", output, "--to", output / "current.json"],
+        ["report", output, "--to", tmp_path / "link" / "report.html"],
+        ["report", f"file://{output}", "--to", output / "report.html"],
+        ["report", output, "--ground-truth", truth, "--to", truth],
+        ["diff", output, "--html", output / "page.html"],
+        ["diff", f"{output}@0", output, "--json", f"file://{output}/figures.json"],
+        ["findings", output, "--as-patches", output / "current.json"],
+        ["calibrate", output, "--ground-truth", truth, "--output", truth],
+        [*evaluate, "--json", truth],
+    ):
+        done = relabel(*words)
+        assert done.returncode == 2, done.stderr
+        assert "would be written over an input or into one" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_is_no_file_to_write(output: Path, tmp_path: Path, relabel: Cli) -> None:
+    for words in (
+        ["report", output, "--to", tmp_path],
+        ["report", output, "--to", ""],
+        ["diff", output, "--json", f"{tmp_path}/"],
+        ["findings", output, "--as-patches", tmp_path],
+    ):
+        done = relabel(*words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.endswith("is a folder: name a file\n")
+    same = relabel("diff", output, "--json", tmp_path / "a", "--html", tmp_path / "." / "a")
+    assert (same.returncode, "name one file" in same.stderr) == (2, True)
+    ignored = relabel("findings", output, "--images", tmp_path)
+    assert (ignored.returncode, ignored.stderr) == (2, "relabel: --images goes with --with-model\n")
+
+
 def test_verdicts_in_a_file_of_patches_stay(output: Path, tmp_path: Path, relabel: Cli) -> None:
     patches = tmp_path / "patches.json"
     patches.touch()
