@@ -46,22 +46,14 @@ def diff(
     with console.err.doing("comparing"):
         from pipeline.comparison import page, show  # they take a second to import
         from pipeline.comparison.compare import compare
-        from pipeline.comparison.sides import COARSE, find_side, is_plain
+        from pipeline.comparison.sides import COARSE, find_side, is_plain, output_of
 
     access = Access(endpoint_url)
     if after is None:
         if not is_plain(before):
             raise RefusedError(f"name what {before} is to be compared with: relabel diff BEFORE AFTER")
         before, after = f"{before}@{COARSE}", before
-    if html == STDOUT:
-        raise RefusedError("--html -: name a file; a page is not written to standard output")
-    read = [side.removesuffix(f"@{COARSE}") for side in (before, after)]
-    if html is not None:
-        target_file("--html", html, access, read)
-    if json_out not in (None, STDOUT):
-        target_file("--json", str(json_out), access, read)
-    if html and json_out and same(html, json_out):
-        raise RefusedError(f"--html and --json name one file, {html}: name two")
+    _check(html, json_out, access, [output_of(side) for side in (before, after)])
     with console.err.doing("comparing"):
         sides = find_side(before, access), find_side(after, access)
         found = compare(*sides, sample)
@@ -79,6 +71,18 @@ def diff(
     if html is not None and drawn is not None:
         _write(html, drawn.html, access)
         tell_unread_pictures(drawn.unread, html)
+
+
+def _check(html: str | None, json_out: str | None, access: Access, read: list[str]) -> None:
+    """Refuse files that cannot be written, or would be written over what is read or each other."""
+    if html == STDOUT:
+        raise RefusedError("--html -: name a file; a page is not written to standard output")
+    if html is not None:
+        target_file("--html", html, access, read)
+    if json_out is not None and json_out != STDOUT:
+        target_file("--json", json_out, access, read)
+    if html is not None and json_out is not None and same(html, json_out):
+        raise RefusedError(f"--html and --json name one file, {html}: name two")
 
 
 def _write(uri: str, text: str, access: Access) -> None:

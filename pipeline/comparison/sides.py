@@ -47,6 +47,12 @@ def is_plain(named: str) -> bool:
     return _NAMED.fullmatch(named) is None
 
 
+def output_of(named: str) -> str:
+    """The output that is named, whichever of its generations is meant."""
+    found = _NAMED.fullmatch(named)
+    return found["output"] if found else named
+
+
 def find_side(named: str, access: Access) -> Side:
     """`OUTPUT`, `OUTPUT@GENERATION` or `OUTPUT@coarse`. Raises RefusedError where there is none."""
     found = _NAMED.fullmatch(named)
