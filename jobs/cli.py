@@ -24,6 +24,9 @@ from schemas.config import ConfigError
 
 UNWIND_S = 10.0
 ENDED_BY: dict[int, tuple[str, int]] = {signal.SIGTERM: ("terminated", 143), signal.SIGINT: ("interrupted", 130)}
+RESUMED = {"run": "chunks", "demo": "chunks", "export": "files"}
+"""Commands that go on where they were stopped, and what they keep."""
+
 WrongUseError: type[Exception] = typer.BadParameter.__mro__[1]
 """The command line is not one; of click, or of the copy of it that some versions of typer bring along."""
 
@@ -94,7 +97,9 @@ def _unwind(number: int, _frame: Any) -> None:
     """End Ray, release the lease, remove temporary files; but what does not answer is not waited for."""
     word, code = ENDED_BY[number]
     after_the_keys = "\n" if os.isatty(2) else ""  # the terminal has just shown ^C
-    streams.say(f"{after_the_keys}relabel: {word}; finished chunks are kept. Rerun the same command to resume\n")
+    kept = RESUMED.get(sys.argv[1] if len(sys.argv) > 1 else "")
+    what = f"; finished {kept} are kept. Rerun the same command to resume" if kept else ""
+    streams.say(f"{after_the_keys}relabel: {word}{what}\n")
     overdue = threading.Timer(UNWIND_S, os._exit, (code,))
     overdue.daemon = True
     overdue.start()

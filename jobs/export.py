@@ -113,6 +113,8 @@ def export(
             on_group=lambda count, total: status.update(f"exporting: {count} of {plural(total, 'shard')}"),
         )
     console.out.show(_table(to, form, done))
+    if not done.report["counts"]["masks"]:
+        console.err.tell("no mask is selected: the export has none")
     if unread := done.report.get("unread", {}).get("images", 0):
         what, how = ("without void", "--void and --overwrite") if void else ("left out", "--images")
         console.err.tell(
@@ -163,6 +165,8 @@ def usable_cpus() -> int:
 def parse_decisions(text: str | None) -> tuple[str, ...]:
     """`refined,review` -> its names. Raises RefusedError."""
     names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
+    if text is not None and not names:
+        raise RefusedError(f"--decision {text!r} names none of {', '.join(DECISIONS)}")
     for name in names:
         if name not in DECISIONS:
             raise RefusedError(f"--decision takes {', '.join(DECISIONS)}, not {name!r}")

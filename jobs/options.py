@@ -212,6 +212,8 @@ def parse_reasons(text: str | None, retry_failed: bool) -> tuple[str, ...]:
     if not retry_failed:
         raise RefusedError("--retry-reasons goes with --retry-failed")
     reasons = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not reasons:
+        raise RefusedError(f"--retry-reasons {text!r} names no reason; there are {', '.join(REASONS)}")
     for reason in reasons:
         if reason not in REASONS:
             raise RefusedError(f"--retry-reasons: unknown reason {reason!r}; there are {', '.join(REASONS)}")

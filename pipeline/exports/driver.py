@@ -168,4 +168,5 @@ def _totals(pieces: Sequence[Piece]) -> dict[str, dict[str, int]]:
     for piece in pieces:
         totals.counts.update(piece.counts)
         totals.lost.update(piece.lost)
-    return {"counts": dict(sorted(totals.counts.items())), "lost": dict(sorted(totals.lost.items()))}
+    counts = {"images": 0, "masks": 0, **totals.counts}
+    return {"counts": dict(sorted(counts.items())), "lost": dict(sorted(totals.lost.items()))}

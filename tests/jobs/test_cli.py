@@ -234,6 +234,19 @@ def test_the_process_ends_after_its_clean_up_without_taking_python_down() -> Non
     assert (done.returncode, done.stdout, done.stderr) == (3, "done; cleaned up\n", "")
 
 
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [("run", "; finished chunks are kept. Rerun the same command to resume"), ("report", "")],
+)
+def test_an_interrupted_command_promises_what_it_keeps(command: str, kept: str) -> None:
+    code = (
+        "import os, signal, sys; from jobs import cli; signal.signal(signal.SIGINT, cli._unwind);"
+        f"sys.argv = ['relabel', {command!r}]; os.kill(os.getpid(), signal.SIGINT)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, f"relabel: interrupted{kept}\n")
+
+
 def test_a_command_that_is_interrupted_while_it_imports_shows_no_traceback() -> None:
     script = "import builtins, os, signal, sys; from jobs import __main__; sys.meta_path.insert(0, type('Late', (), {"
     script += "'find_spec': lambda *_: os.kill(os.getpid(), signal.SIGINT)})); __main__.main()"

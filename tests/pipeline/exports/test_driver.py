@@ -150,3 +150,15 @@ def test_decisions_are_names() -> None:
     assert parse_decisions("refined, review") == ("refined", "review")
     with pytest.raises(RefusedError, match="--decision takes"):
         parse_decisions("failed")
+    assert parse_decisions(None) == ()
+    for text in ("", " , "):
+        with pytest.raises(RefusedError, match="names none of refined"):
+            parse_decisions(text)
+
+
+def test_an_export_of_nothing_says_so(result: Result, tmp_path: Path, relabel: Cli) -> None:
+    done = relabel("export", result.store.uri, "--format", "coco", "--to", tmp_path / "to", "--where", "quality > 2")
+    assert done.returncode == 0
+    assert done.stderr.endswith("no mask is selected: the export has none\n")
+    counts = json.loads((tmp_path / "to" / "export.json").read_text())["counts"]
+    assert (counts["images"], counts["masks"]) == (0, 0)
