@@ -106,7 +106,8 @@ class MaskStream(IterableDataset[Item]):
     batch_size  images of a batch on one rank; workers take whole batches in turn, so their number changes nothing
     shuffle     a new order each epoch (`set_epoch`), the same for the same seed
     rank, world this process's rank and how many there are; from RANK and WORLD_SIZE when not given
-    even        every rank gets as many images as the others (see `order.own_positions`)
+    even        every rank gets as many images as the others: where `world` does not divide them, up to world - 1 of an
+                epoch are left out, its last ones; False: none, and ranks end at different steps
     threads     images are fetched and decoded so many ahead, in each worker
     """
 

@@ -20,9 +20,13 @@ READ_AHEAD_BYTES = 1 << 22
 
 
 def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
-    """`table` as a Parquet file (zstd). Deterministic for one pyarrow version."""
+    """`table` as a Parquet file (zstd). Deterministic for one pyarrow version. Without rows it has no row group either:
+    `datasets` reads in batches of the first one's rows, and fails at 0.
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows)
+    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+        if table.num_rows:
+            writer.write_table(table, row_group_size=row_group_rows)
     return bytes(sink.getvalue().to_pybytes())
 
 

@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 from pycocotools import mask as coco_mask
 
+from tests.pipeline.outputs import Output
 from tests.results import SIZE_HW, ellipse, mask_row, write_result
 
 COLUMNS = ["mask_id", "quality", "mask_rle"]
@@ -70,3 +71,16 @@ def test_masks_of_quality(read: Read, tmp_path: Path) -> None:
         assert tuple(rle["size"]) == SIZE_HW
         size = [int(side) for side in rle["size"]]  # pandas gives an array
         assert np.array_equal(coco_mask.decode({"size": size, "counts": rle["counts"]}), shape)
+
+
+@pytest.mark.parametrize("read", [by_pyarrow, by_duckdb, by_polars, by_pandas, by_hugging_face])
+def test_a_shard_of_images_without_masks(read: Read, tmp_path: Path) -> None:
+    """As an increment makes it that brings nothing else."""
+    output = Output(tmp_path / "out")
+    for corpus in ({0: (2, "")}, {0: (2, ""), 1: (0, "")}):
+        output.plan(corpus)
+        output.refine(output.pending())
+        output.seal()
+    files = sorted(str(path) for path in (tmp_path / "out").glob("runs/*/masks/*.parquet"))
+    assert sorted(ds.dataset(path).count_rows() for path in files) == [0, 2]
+    assert read(files) == read([path for path in files if ds.dataset(path).count_rows()])
