@@ -13,7 +13,7 @@ from pipeline.dataset import open_result, read_current
 from pipeline.dataset.failures import failures
 from pipeline.errors import RefusedError
 from pipeline.output.status import RunStatus, read_status
-from pipeline.planning.scans import current_scan, read_scan
+from pipeline.planning.scans import current_scan, read_scan, scan_entry
 from pipeline.sources import scan_table
 from pipeline.storage import Access, Store
 from pipeline.words import plural
@@ -28,13 +28,23 @@ Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, for stores othe
 def status(
     output: Output,
     endpoint_url: Endpoint = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Machine-readable: of each method [images, masks]; what was decided of what is sealed, and why; "
+            "`scan`: the pass over the input, and how much of it was not read.",
+        ),
+    ] = False,
 ) -> None:
     """Planned, done, failed, pending and sealed: images and masks of every method run on this output."""
+    store = Store(output, Access(endpoint_url))
     with console.err.doing("reading the output"):
-        found = read_status(output, Access(endpoint_url))
+        found = read_status(output, store.access)
     if as_json:
-        console.out.print_json(json.dumps([vars(entry) for entry in found]))
+        entry = scan_entry(store)
+        scan = entry.as_dict() if entry else None
+        console.out.print_json(json.dumps([{**vars(one), "scan": scan} for one in found]))
         return
     console.out.tell(output)
     for entry in found:
@@ -42,12 +52,11 @@ def status(
     for entry in found:
         for who in entry.refining:
             console.out.tell(f"{entry.fingerprint} is being refined: {who}")
-    store = Store(output, Access(endpoint_url))
-    if scan := read_scan(store, current_scan(store)):
-        for line in scan_table.lines(scan):
+    if read := read_scan(store, current_scan(store)):
+        for line in scan_table.lines(read):
             console.out.tell(line)
     with console.err.doing("looking for failed rows"):
-        failed = failures(open_result(output, Access(endpoint_url))) if read_current(store) else []
+        failed = failures(open_result(output, store.access)) if read_current(store) else []
     for failure in failed[:MAX_FAILURES]:
         console.out.tell(str(failure))
     if len(failed) > MAX_FAILURES:
@@ -59,7 +68,8 @@ def _table(entry: RunStatus) -> Table:
     """One method: images and masks below each other, which fits where eight columns side by side do not."""
     sealed = "not sealed yet" if entry.generation is None else f"generation {entry.generation}"
     current = ", current" if entry.is_current else ""
-    table = Table(title=f"method {entry.fingerprint}: {sealed}{current}", title_justify="left")
+    title = f"method {entry.fingerprint}: {sealed}{current}" if entry.fingerprint else "planned; no run has begun"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
     for name in COUNTS:
         table.add_column("of them failed" if name == "failed" else name, justify="right")

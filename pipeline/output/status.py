@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.errors import RefusedError
 from pipeline.output.manifest import latest
@@ -24,11 +24,12 @@ READERS = 16
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Images and masks of one method. done counts failed rows too: they are finished, with a reason. refining: who is
-    at it now.
+    """Images and masks of one method, None where none was run yet. done counts failed rows too: they are finished, with
+    a reason. refining: who is at it now. decisions, mask_reasons, image_reasons: masks and images of what is sealed, by
+    the columns of these names.
     """
 
-    fingerprint: str
+    fingerprint: str | None
     planned: Numbers
     done: Numbers
     failed: Numbers
@@ -37,6 +38,9 @@ class RunStatus:
     generation: int | None
     is_current: bool
     refining: list[str]
+    decisions: dict[str, int] = field(default_factory=dict)
+    mask_reasons: dict[str, int] = field(default_factory=dict)
+    image_reasons: dict[str, int] = field(default_factory=dict)
 
 
 def read_status(output: str, access: Access) -> list[RunStatus]:
@@ -47,6 +51,9 @@ def read_status(output: str, access: Access) -> list[RunStatus]:
         raise RefusedError(f"{output} holds no plan; `relabel run --output {output} ...` makes one")
     names = {found[0] for file in store.list(layout.RUNS) if (found := layout.split_run(file.path))}
     current, busy = read_current(store), uses(store)
+    if not names | busy.keys():
+        planned = plan.images, plan.masks
+        return [RunStatus(None, planned, (0, 0), (0, 0), planned, (0, 0), None, is_current=False, refining=[])]
     return [_status(store, plan, name, current, busy.get(name, [])) for name in sorted(names | busy.keys())]
 
 
@@ -73,7 +80,13 @@ def _status(store: Store, plan: Plan, name: str, current: Pointer | None, refini
         generation=generation,
         is_current=current is not None and (current.fingerprint, current.generation) == (name, generation),
         refining=refining,
+        **_sealed_as(manifest),
     )
+
+
+def _sealed_as(manifest: Manifest | None) -> dict[str, dict[str, int]]:
+    names = ("decisions", "mask_reasons", "image_reasons")
+    return {name: dict(getattr(manifest.counts, name)) if manifest else {} for name in names}
 
 
 def _manifest(store: Store, run: Store, generation: int | None, current: Pointer | None) -> Manifest | None:

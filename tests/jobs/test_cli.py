@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,15 @@ def test_demo_really_refines(demo: Demo) -> None:
     assert np.mean(contrast) > 0.02  # outlines moved to where colours change
 
 
+def test_status_of_a_plan_that_nothing_has_run(tmp_path: Path, relabel: Cli) -> None:
+    given = ["--images", DEMO / "images", "--masks", DEMO / "coarse.json", "--output", tmp_path / "out"]
+    planned = json.loads(relabel("plan", *given, "--json").stdout)
+    [status] = json.loads(relabel("status", tmp_path / "out", "--json").stdout)
+    assert (status["fingerprint"], status["planned"], status["pending"]) == (None, [5, 10], [5, 10])
+    assert status["scan"] == planned["scan"]
+    assert re.search(r"masks +│ +10 │ +0 │ +0 │ +10 │", relabel("status", tmp_path / "out").stdout)
+
+
 def test_status_and_files(demo: Demo, relabel: Cli) -> None:
     output = demo.folder / "result"
     [status] = json.loads(relabel("status", output, "--json").stdout)
@@ -65,6 +75,13 @@ def test_status_and_files(demo: Demo, relabel: Cli) -> None:
         [0, 0],
     )
     assert status["is_current"]
+    assert (status["decisions"], status["mask_reasons"], status["image_reasons"]) == (
+        {"refined": 10},
+        {"improved": 10},
+        {},
+    )
+    assert status["scan"]["unread"] == 0
+    assert (output / status["scan"]["path"]).is_file()
     listed = relabel("files", output).stdout.split()
     assert [pa.parquet.read_table(path).num_rows for path in listed] == [10]
 
