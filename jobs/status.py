@@ -42,8 +42,8 @@ def status(
     with console.err.doing("reading the output"):
         found = read_status(output, store.access)
     if as_json:
-        entry = scan_entry(store)
-        scan = entry.as_dict() if entry else None
+        scanned = scan_entry(store)
+        scan = scanned.as_dict() if scanned else None
         console.out.print_json(json.dumps([{**vars(one), "scan": scan} for one in found]))
         return
     console.out.tell(output)
