@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs import console
-from jobs.options import tell_unread_pictures
+from jobs.pictures import tell_unread_pictures
 from jobs.targets import same, target_file
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, split_uri

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import typer
@@ -18,7 +18,6 @@ from schemas.manifest import Scanned
 from schemas.presets import PRESETS
 
 PANEL_METHOD = "Method: what is computed"
-FIRST_UNREAD = 5
 PANEL_OPERATION = "Operation: how the work is carried out"
 
 MasksUri = Annotated[
@@ -190,19 +189,6 @@ def unread_code(scan: Scanned | None, max_unread: int) -> int:
         f'{scan.path if scan else "scans"}; --ignore "PATTERN" says that it is meant'
     )
     return 3
-
-
-def tell_unread_pictures(unread: Mapping[str, str], page: str) -> None:
-    """Exit code 3 where images could not be shown; said on stderr. unread: image -> reason code."""
-    if not unread:
-        return
-    named = ", ".join(f"{image} ({why})" for image, why in sorted(unread.items())[:FIRST_UNREAD])
-    more = ", ..." if len(unread) > FIRST_UNREAD else ""
-    console.err.tell(
-        f"relabel: {page} has no picture of {plural(len(unread), 'image')}: {named}{more}. Where they were moved, name "
-        "their folder with --images"
-    )
-    raise typer.Exit(3)
 
 
 def parse_reasons(text: str | None, retry_failed: bool) -> tuple[str, ...]:

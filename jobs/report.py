@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs import console
-from jobs.options import tell_unread_pictures
+from jobs.pictures import tell_unread_pictures
 from jobs.targets import target_file
 from pipeline.storage import Access
 
