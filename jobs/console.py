@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 import threading
 import time
@@ -19,6 +20,9 @@ STEERING = {
     for code in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
 """Control characters but tabs and ends of lines, and what turns the direction of text: each as what is shown for it."""
+
+WIDEST = 80
+"""Columns that a table takes on a narrower screen, too, rather than leave out what has no room."""
 
 HANG = 2
 """Columns by which what goes on in a further line is set in."""
@@ -49,7 +53,15 @@ class Screen(Console):
         for table in tables_in(shown):
             for column in table.columns:
                 column.overflow = "fold"
-        self.print(shown, soft_wrap=not self.is_terminal)
+            needed = self.measure(table, options=self.options.update(width=WIDEST))
+            if self.width < needed.minimum:
+                table.width = needed.maximum
+        self.print(shown, soft_wrap=not self.is_terminal, crop=False)
+
+    def data(self, found: Any) -> None:
+        """Print JSON for programs: one document, without colours even where those are asked for."""
+        self.file.write(f"{json.dumps(found, indent=2)}\n")
+        self.file.flush()
 
     def offer(self, text: str) -> None:
         """Print lines that are there to be copied, commands and paths: never broken."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -44,7 +43,7 @@ def status(
     if as_json:
         scanned = scan_entry(store)
         scan = scanned.as_dict() if scanned else None
-        console.out.print_json(json.dumps([{**vars(one), "scan": scan} for one in found]))
+        console.out.data([{**vars(one), "scan": scan} for one in found])
         return
     console.out.tell(output)
     for entry in found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -57,7 +56,7 @@ def verify(
             report = verify_share(output, access, Share(sample or 1.0, *parse_part(part or "1/1"), seed), on_file)
     if as_json:
         numbers = {key: value for key, value in asdict(report).items() if not key.startswith("_")}
-        console.out.print_json(json.dumps({"sound": not report.findings, **numbers}))
+        console.out.data({"sound": not report.findings, **numbers})
     else:
         _print(report)
     raise typer.Exit(1 if report.findings else 0)

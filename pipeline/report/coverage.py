@@ -20,7 +20,7 @@ def section(scan: Mapping[str, Any], failed: Sequence[Failure]) -> str:
     table = "\n".join(scan_table.lines(scan)) if scan else ""
     rows = "".join(
         f"<tr><th scope=row><code>{escape(one.reason)}</code></th><td>{escape(one.example)}</td>"
-        f"<td class=n>{one.rows:,} {one.kind}</td></tr>"
+        f"<td class=n>{plural(one.rows, one.kind.removesuffix('s'))}</td></tr>"
         for one in failed[:MAX_FAILURES]
     )
     heads = "<tr><th scope=col>Reason</th><th scope=col>One of them</th><th scope=col class=n>Count</th></tr>"

@@ -203,7 +203,7 @@ def _quality(found: Survey, curve: risk.Curve | None, calibration_id: str | None
 
 def _categories(categories: Mapping[str | None, Category]) -> str:
     ranked = sorted(categories.items(), key=lambda entry: (-entry[1].masks, str(entry[0])))
-    rows = [_category_row(escape(str(DASH if name is None else name)), one) for name, one in ranked[:MAX_CATEGORIES]]
+    rows = [_category_row(escape(name or DASH), one) for name, one in ranked[:MAX_CATEGORIES]]
     if len(ranked) > MAX_CATEGORIES:
         rest = _sum([one for _, one in ranked[MAX_CATEGORIES:]])
         rows.append(_category_row(f"<em>{len(ranked) - MAX_CATEGORIES:,} more</em>", rest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import time
 from pathlib import Path
@@ -100,6 +101,22 @@ def test_a_name_that_a_table_has_no_room_for_is_on_several_lines(is_terminal: bo
     table.add_row(name, "7")
     screen.show(Group(table))
     assert name in re.sub(r"[^a-z-]", "", shown(screen))
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_narrow_screen_hides_no_column(is_terminal: bool) -> None:
+    screen = Screen(file=io.StringIO(), force_terminal=is_terminal, color_system=None, width=20)
+    table = Table("", "planned", "done", "of them failed", "pending", "sealed")
+    table.add_row("images", "700", "600", "500", "400", "300")
+    screen.show(table)
+    for word in ("planned", "done", "failed", "pending", "sealed", "images", "700", "600", "500", "400", "300"):
+        assert word in shown(screen)
+
+
+def test_json_has_no_colours() -> None:
+    screen = Screen(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=20)
+    screen.data([{"name": "größe\x1b[31m", "count": 7}])
+    assert json.loads(shown(screen)) == [{"name": "größe\x1b[31m", "count": 7}]
 
 
 def test_the_bar_is_gone_before_the_summary(monkeypatch: pytest.MonkeyPatch) -> None:
