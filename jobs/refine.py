@@ -18,7 +18,8 @@ from pipeline.models import registry
 from pipeline.refiners import REFINERS
 from pipeline.sources import named_files
 from pipeline.sources.named_files import ImageMasks
-from pipeline.storage import Access
+from pipeline.storage import Access, Store
+from pipeline.storage.preflight import check_folder
 from pipeline.words import plural
 from schemas.config import Config
 
@@ -137,6 +138,10 @@ def _check(targets: list[Target]) -> None:
         raise RefusedError(f"{both} would be both a mask and a picture: choose another --output or --picture")
     if twice := next((path for path, number in Counter(written).items() if number > 1), None):
         raise RefusedError(f"{twice} would be written twice: two inputs differ in their suffix alone; rename one")
+    if folder := next((path for path in written if path.is_dir()), None):
+        raise RefusedError(f"{folder} is a folder: name a file")
+    for folder in {path.parent for path in written}:
+        check_folder(str(folder))
     for target in targets:
         if target.picture:
             drawing.check_suffix(target.picture)
@@ -182,12 +187,18 @@ def _refined(target: Target, resolved: Config, refine_all: RefineAll) -> list[Ou
     done = [mask if isinstance(mask, MaskError) else next(in_order) for mask in read]
     for path, outcome in zip(target.outputs, done, strict=True):
         if not isinstance(outcome, MaskError):
-            drawing.write_mask(path, outcome.mask)
+            _write(path, drawing.mask_bytes(outcome.mask))
     if target.picture and outcomes:
         judged = [drawing.Judged(one.decision.decision, one.quality.coarse, one.kept_quality) for one in outcomes]
         kept = [one.mask for one in outcomes]
-        drawing.write_comparison(target.picture, pixels, coarse, kept, drawing.captions(judged))
+        captions = drawing.captions(judged)
+        _write(target.picture, drawing.comparison_bytes(target.picture, pixels, coarse, kept, captions))
     return done
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of a file or nothing, whenever it is interrupted. Raises StorageError."""
+    Store(str(path.parent)).put(path.name, data)
 
 
 def _read_mask(path: Path, size_hw: tuple[int, int]) -> Mask | MaskError:

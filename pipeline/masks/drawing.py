@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -40,10 +41,11 @@ class Judged(NamedTuple):
     kept: float | None
 
 
-def write_mask(path: Path, mask: Mask) -> None:
-    """(H, W) {0, 1} -> a black and white PNG of the same size."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((mask > 0).astype(np.uint8) * 255).save(path, format="PNG")
+def mask_bytes(mask: Mask) -> bytes:
+    """(H, W) {0, 1} -> a black and white PNG of the same size, as its bytes."""
+    data = io.BytesIO()
+    Image.fromarray((mask > 0).astype(np.uint8) * 255).save(data, format="PNG")
+    return data.getvalue()
 
 
 def write_comparison(
@@ -53,13 +55,23 @@ def write_comparison(
 
     Raises RefusedError for another suffix.
     """
-    check_suffix(path)
+    data = comparison_bytes(path, image_rgb, coarse, refined, captions)
     path.parent.mkdir(parents=True, exist_ok=True)
-    shown = panels(image_rgb, coarse, refined, captions)
+    path.write_bytes(data)
+
+
+def comparison_bytes(
+    path: Path, image_rgb: Picture, coarse: list[Mask], refined: list[Mask], captions: tuple[str, str, str]
+) -> bytes:
+    """What `write_comparison` writes to a file of that name."""
+    check_suffix(path)
+    shown, data = panels(image_rgb, coarse, refined, captions), io.BytesIO()
+    form = Image.registered_extensions()[path.suffix.lower()]
     if path.suffix.lower() in ANIMATED:
-        shown[0].save(path, save_all=True, append_images=shown[1:], duration=FRAME_MS, loop=0)
+        shown[0].save(data, form, save_all=True, append_images=shown[1:], duration=FRAME_MS, loop=0)
     else:
-        _side_by_side(shown).save(path)
+        _side_by_side(shown).save(data, form)
+    return data.getvalue()
 
 
 def check_suffix(path: Path) -> None:

@@ -119,6 +119,12 @@ def test_a_gif_for_one_image(folders: Path, tmp_path: Path, refine: Refine) -> N
         assert picture.width >= Image.open(photo).width
 
 
+def test_what_takes_no_file_is_told_in_one_line(folders: Path, refine: Refine) -> None:
+    photo, mask = folders / "photos" / "coffee.jpg", folders / "masks" / "coffee.png"
+    with pytest.raises(RelabelError, match=r"cannot write /proc/1/x\.png: "):
+        refine(photo, mask, "--output", "/proc/1/x.png", *QUICK)
+
+
 @pytest.mark.parametrize(
     ("image", "mask", "options", "words"),
     [
@@ -126,6 +132,9 @@ def test_a_gif_for_one_image(folders: Path, tmp_path: Path, refine: Refine) -> N
         ("photos", "masks", ["--output", "masks"], "written over an input"),
         ("photos", "masks", ["--output", "new", "--picture", "new"], "both a mask and a picture"),
         ("photos", "masks", ["--output", "x", "--picture", "y", "--picture-format", "bmp"], "has to end in one of"),
+        ("photos/coffee.jpg", "masks/coffee.png", ["--output", "photos"], "photos is a folder: name a file"),
+        ("photos/coffee.jpg", "masks/coffee.png", ["--output", "x", "--picture", ""], "is a folder: name a file"),
+        ("photos/coffee.jpg", "masks/coffee.png", ["--output", "photos/coffee.jpg/x"], "coffee.jpg is a file; name a"),
         ("photos", "nowhere", ["--output", "x"], "cannot read the mask nowhere"),
         ("photos/*.tiff", "masks", ["--output", "x"], "no image at photos/*.tiff"),
         ("photos", "masks/chelsea", ["--output", "x"], "masks are named after their images"),
