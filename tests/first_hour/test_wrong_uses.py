@@ -28,6 +28,7 @@ WRONG_USES = {
     f"{RUN} --source cocoo": "unknown source 'cocoo'; there are coco, ",
     f"{RUN} --preset fastest": "unknown preset 'fastest'; there are default, fast, balanced, best",
     f"{RUN} --model sam": "unknown model 'sam'; there are lite, vit_b",
+    f"{RUN} --retry-failed --retry-reasons ,": "--retry-reasons ',' names no reason; there are image_missing, ",
     f"{RUN} --actors many": "--actors takes N or MIN:MAX, not 'many'",
     f"{RUN} --chunk-images 0": "Invalid value for '--chunk-images'",
     "relabel export out --format cocoo --to x": "unknown export format 'cocoo'; there are coco, ",
