@@ -1,14 +1,13 @@
-"""What only a model can tell of an image's masks: objects that none covers, masks that look like another class, or hold
-two objects.
+"""What only a model can tell of an image's masks: objects that none covers, and masks that look like another class.
 
-An image is encoded once for all. A mask's embedding is the mean of the model's features under it. Embeddings
+An image is encoded once for both. A mask's embedding is the mean of the model's features under it. Embeddings
 and rows wait on disk until all classes are known.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,7 +19,6 @@ from pipeline.errors import ImageError, MaskError, RefusedError
 from pipeline.findings.classes import misfits
 from pipeline.findings.kinds import Finding, Row
 from pipeline.findings.proposals import proposals
-from pipeline.findings.two_objects import splits
 from pipeline.masks import binary
 from pipeline.models import MaskModel, input_for, load_model, registry
 from pipeline.models.loading import check_device, pick_device
@@ -32,21 +30,17 @@ KEPT = ("mask_id", "mask_rle", "image_id", "image_uri", "category")
 
 
 class ModelView:
-    """A model over images, one after another. wants: whether a kind is looked for. unseen: images that could not be
-    read, or masks of which could not. splits: of the last image, by mask id, how much better two answers fit a mask
-    than one (`two_objects`).
-    """
+    """A model over images, one after another. unseen: images that could not be read, or masks of which could not."""
 
-    def __init__(self, model: MaskModel, photos: Photos, folder: Path, wants: Callable[[str], bool]) -> None:
-        self._model, self._photos, self._wants = model, photos, wants
+    def __init__(self, model: MaskModel, photos: Photos, folder: Path, uncovered: bool, classes: bool) -> None:
+        self._model, self._photos = model, photos
+        self._uncovered, self._classes = uncovered, classes
         self._embeddings, self._rows = folder / "embeddings", folder / "rows.jsonl"
         self._names: list[str] = []
         self.unseen = 0
-        self.splits: dict[str, float] = {}
 
     def findings(self, image: Row, masks: Sequence[Row]) -> Iterator[Finding]:
         """Objects that no mask covers. masks: all that the image has; embeddings of those but crowds are kept."""
-        self.splits = {}
         there = [row for row in masks if row["mask_rle"]]
         size_hw = (image["height"], image["width"])
         try:
@@ -56,13 +50,9 @@ class ModelView:
             self.unseen += 1
             return
         embedding = self._model.encode([input_for(self._model, pixels)])
-        if self._wants("several"):
-            told = splits(self._model, embedding, size_hw, decoded)
-            found = zip(there, told, strict=True)
-            self.splits = {row["mask_id"]: better for row, better in found if better is not None}
-        if self._wants("class"):
+        if self._classes:
             self._keep(self._model.features(embedding, 0), there, decoded)
-        if self._wants("uncovered"):
+        if self._uncovered:
             nobody = {"image_id": image["image_id"], "image_uri": image["image_uri"], "mask_id": None, "category": None}
             for one in proposals(self._model, embedding, size_hw, decoded):
                 said = f"{binary.area(one.rle):,} pixels that no mask covers"

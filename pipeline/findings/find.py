@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,9 +109,10 @@ def _check(asked: Asked) -> None:
 
 def _shown(result: Result, asked: Asked, folder: Path) -> by_model.ModelView | None:
     """The model that is shown the images, if one is."""
-    if asked.model is None or not any(map(asked.wants, (*WITH_MODEL, "several"))):
+    if asked.model is None or not any(map(asked.wants, WITH_MODEL)):
         return None
-    return by_model.ModelView(asked.model, Photos.of(result, asked.images), folder, asked.wants)
+    photos = Photos.of(result, asked.images)
+    return by_model.ModelView(asked.model, photos, folder, *(asked.wants(kind) for kind in WITH_MODEL))
 
 
 def with_verdicts(table: pa.Table, verdicts: dict[str, str]) -> pa.Table:
@@ -139,34 +140,28 @@ def _found(
         for _, image, masks in read_group(result, group, COLUMNS):
             looked.images += 1
             looked.masks += len(masks)
-            if shown is not None and image["status"] == "ok":
-                yield from shown.findings(image, masks)
-            splits = shown.splits if shown is not None and image["status"] == "ok" else {}
             best: dict[str, Finding] = {}  # of several reasons for one finding the most certain
-            for found in _of_image(masks, asked, boxes, looked, pieces, splits):
+            for found in _of_image(masks, asked, boxes, looked, pieces):
                 name = found.row()["finding_id"]
                 if name not in best or found.certainty > best[name].certainty:
                     best[name] = found
             yield from (found for found in best.values() if asked.wants(found.kind))
+            if shown is not None and image["status"] == "ok":
+                yield from shown.findings(image, masks)
             on_images(looked.images, total)
     if shown is not None:
         yield from (found for found in shown.misfits() if asked.wants(found.kind))
 
 
 def _of_image(
-    masks: Sequence[Row],
-    asked: Asked,
-    boxes: Boxes | None,
-    looked: Looked,
-    pieces: shapes.Pieces,
-    splits: Mapping[str, float],
+    masks: Sequence[Row], asked: Asked, boxes: Boxes | None, looked: Looked, pieces: shapes.Pieces
 ) -> Iterator[Finding]:
     rows = [row for row in masks if row["mask_rle"] and not row["crowd"]]
     try:
         yield from pairs.findings(rows, asked.duplicate_iou)
         for row in rows:
             yield from shapes.findings(row)
-            pieces.look(row, splits.get(row["mask_id"]))
+            pieces.look(row)
             if boxes is not None:
                 yield from boxes.findings(row)
     except MaskError:

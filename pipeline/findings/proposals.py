@@ -108,14 +108,14 @@ def _of_regions(frame: Frame, side: int, regions: Sequence[Mask]) -> PromptBatch
     if not regions:
         return _of_boxes(np.zeros((0, 4), np.float32))
     fields = np.stack([frame.field_to_mask(region, side) for region in regions])
-    points = frame.points_to_prompt([[innermost(region)] for region in regions])
+    points = frame.points_to_prompt([[_innermost(region)] for region in regions])
     boxes = frame.box_to_prompt([tight_box_xyxy(region) or (0, 0, 0, 0) for region in regions])
     logits = np.where(fields > 0.5, PROMPT_LOGIT, -PROMPT_LOGIT).astype(np.float32)
     numbers = np.zeros(len(regions), np.int64)
     return PromptBatch(numbers, points, np.ones((len(regions), 1), np.int64), boxes, logits, fields)
 
 
-def innermost(region: Mask) -> tuple[int, int]:
+def _innermost(region: Mask) -> tuple[int, int]:
     """(x, y) in pixels."""
     away = cv2.distanceTransform(np.pad(region, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     y, x = np.unravel_index(int(away.argmax()), away.shape)

@@ -25,8 +25,7 @@ LONGEST_SIDE_PX = 160  # shapes are told at this size
 MODEL_KEEPS = 0.9  # of the smaller mask is in the larger one: one is part of the other
 MODEL_GROWS = 1.7  # the model's mask against the one that came in
 UNSURE = ("kept_coarse", "review")
-COMMON, COMMON_SEEN = 0.1, 0.25  # of a class's masks are in pieces, or seem to a model to be two: then it says nothing
-LEAST_BETTER = 0.15  # by which two answers of a model fit better than one, half of what pieces say added
+COMMON = 0.1  # of a class's masks are in pieces: then pieces say nothing
 PRIOR = 5  # masks of any class that a class's own are counted with
 
 
@@ -36,24 +35,19 @@ def findings(row: Row) -> Iterator[Finding]:
 
 
 class Pieces:
-    """Masks in pieces of like size that are apart, or that a model sees two objects in, held until all were seen."""
+    """Masks in pieces of like size that are apart, held until all masks were seen."""
 
     def __init__(self) -> None:
         self._seen: Counter[str | None] = Counter()
         self._found: list[Row] = []
-        self._common = COMMON
 
-    def look(self, row: Row, better: float | None = None) -> None:
-        """At a row that has a mask and is no crowd. better: `two_objects.splits` of it, where a model was asked."""
+    def look(self, row: Row) -> None:
+        """At a row that has a mask and is no crowd."""
         mask = _shrunk(binary.decode(row["mask_rle"]))
         if np.count_nonzero(mask) < SMALLEST_PX:
             return
         self._seen[row["category"]] += 1
-        pieces = _pieces(mask)
-        if better is not None:
-            self._common = COMMON_SEEN
-            pieces = _seen_as_two(pieces, better)
-        if pieces is not None:
+        if (pieces := _pieces(mask)) is not None:
             said, certainty = pieces
             self._found.append(Finding("several", row, None, certainty, certainty, said).row())
 
@@ -64,17 +58,8 @@ class Pieces:
         for row in self._found:
             count, seen = broken[row["category"]], self._seen[row["category"]]
             share = (count - 1 + PRIOR * overall) / (seen - 1 + PRIOR)  # of the others
-            if share < self._common:
-                yield {**row, "certainty": round(row["certainty"] * (1 - share / self._common), 4)}
-
-
-def _seen_as_two(pieces: tuple[str, float] | None, better: float) -> tuple[str, float] | None:
-    """As `_pieces`, with what a model says of it."""
-    certainty = min(1.0, better + (pieces[1] / 2 if pieces else 0.0))
-    if certainty <= LEAST_BETTER:
-        return None
-    seen = f"the model's answers are two objects rather than one ({better:+.2f})"
-    return f"{pieces[0]}; {seen}" if pieces else seen, round(certainty, 4)
+            if share < COMMON:
+                yield {**row, "certainty": round(row["certainty"] * (1 - share / COMMON), 4)}
 
 
 def _pieces(mask: Mask) -> tuple[str, float] | None:

@@ -1,8 +1,7 @@
 """What a model finds of planted faults: python -m tests.recipe.with_model FOLDER [--skip 9]
 
 Photographs with accurate masks (part `val`, as `make recipe` takes them): some masks are left out, others get another
-class, and some of one class are joined in one mask. Dropped objects are counted in images that are annotated all over;
-elsewhere nobody knows what a proposal is of.
+class. Dropped objects are counted in images that are annotated all over; elsewhere nobody knows what a proposal is of.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import shutil
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import typer
@@ -29,44 +28,25 @@ from tests.recipe.figures import MATCH, average_precision
 from tests.results import mask_row, write_result
 
 SWAPPED = 0.08  # of the masks, where their class has FEWEST or more
-JOINED = 0.05  # of the masks that have another one of their class beside them
 DENSE = 0.9  # of an image's pixels, under accurate masks
 FIRST = (10, 20, 50)
 
 Row = dict[str, Any]
 
 
-class Planted(NamedTuple):
-    """rows: of a result; dropped: masks that were left out of densely annotated images, by image; swapped, joined: ids
-    of masks that got another class, and that are of two objects.
-    """
-
-    rows: list[Row]
-    dropped: dict[str, list[Any]]
-    swapped: set[str]
-    joined: set[str]
-
-
-def plant(chosen: list[pair.Photo], folder: Path, seed: int) -> Planted:
-    """Faults of three kinds, none of them twice in a mask."""
+def plant(chosen: list[pair.Photo], folder: Path, seed: int) -> tuple[list[Row], dict[str, list[Any]], set[str]]:
+    """-> rows of a result, masks that were left out of densely annotated images by image, ids of masks swapped."""
     rng = np.random.default_rng(seed)
     counts = Counter(one.name for photo in chosen for one in photo.instances)
     common = sorted(name for name, count in counts.items() if count >= FEWEST)
     rows: list[Row] = []
     dropped: dict[str, list[Any]] = {}
-    swapped, joined = set[str](), set[str]()
+    swapped: set[str] = set()
     for photo in chosen:
         image = f"{photo.source}_{photo.path.name}"
         shutil.copyfile(photo.path, folder / "images" / image)
         left = []
-        merged = _pairs(photo, np.random.default_rng([seed, len(rows)]))
         for one in photo.instances:
-            if one.truth_id in merged:
-                if (other := merged[one.truth_id]) is not None:
-                    mask = pair.rough(photo.pixels(), one.mask | other.mask, rng)
-                    rows.append(mask_row(image, one.truth_id, mask, mask, category=one.name))
-                    joined.add(rows[-1]["mask_id"])
-                continue
             if rng.random() < pair.DROPPED:
                 left.append(binary.encode(one.mask))
                 continue
@@ -78,18 +58,7 @@ def plant(chosen: list[pair.Photo], folder: Path, seed: int) -> Planted:
             swapped |= {rows[-1]["mask_id"]} if name != one.name else set()
         if np.mean(np.any([one.mask for one in photo.instances], axis=0)) >= DENSE:
             dropped[image] = left
-    return Planted(rows, dropped, swapped, joined)
-
-
-def _pairs(photo: pair.Photo, rng: np.random.Generator) -> dict[Any, pair.Instance | None]:
-    """What is joined, by the id of an object: another one of its class, or None for that one itself."""
-    found: dict[Any, pair.Instance | None] = {}
-    for number, one in enumerate(photo.instances):
-        others = [two for two in photo.instances[number + 1 :] if two.name == one.name and two.truth_id not in found]
-        if one.truth_id not in found and others and rng.random() < JOINED:
-            other = others[rng.integers(len(others))]
-            found |= {one.truth_id: other, other.truth_id: None}
-    return found
+    return rows, dropped, swapped
 
 
 def of_dropped(found: list[Row], dropped: dict[str, list[Any]]) -> list[bool]:
@@ -111,24 +80,16 @@ def figures(right: list[bool], faults: int) -> Row:
     return {"planted": faults, "found": len(right), "average precision": average_precision(right, faults), **first}
 
 
-def main(
-    folder: Path,
-    per_source: int = pair.PER_SOURCE,
-    skip: int = 0,
-    seed: int = 0,
-    model: str = "lite",
-    part: str = "val",
-) -> None:
+def main(folder: Path, per_source: int = pair.PER_SOURCE, skip: int = 0, seed: int = 0, model: str = "lite") -> None:
     """Plant, look, tell."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "images").mkdir(parents=True)
-    chosen = list(pair.photos([DATA / "train", DATA / "train2"], per_source, skip, part))
-    rows, dropped, swapped, joined = plant(chosen, folder, seed)
+    chosen = list(pair.photos([DATA / "train", DATA / "train2"], per_source, skip))
+    rows, dropped, swapped = plant(chosen, folder, seed)
     write_result(folder / "result", [rows], str(folder / "images"))
     start = time.process_time()
     loaded = model_for(model, None, Access(), "auto", 1)
-    asked = Asked(("uncovered", "class", "several"), model=loaded)
-    looked = find(str(folder / "result"), asked, Access()).table.to_pylist()
+    looked = find(str(folder / "result"), Asked(("uncovered", "class"), model=loaded), Access()).table.to_pylist()
     told = {"images": len(chosen), "masks": len(rows), "cpu_s": time.process_time() - start}
     uncovered = [row for row in looked if row["kind"] == "uncovered" and row["image_id"] in dropped]
     counts = Counter(row["category"] for row in rows)
@@ -137,9 +98,6 @@ def main(
     told["uncovered"] = figures(of_dropped(uncovered, dropped), sum(map(len, dropped.values())))
     told["uncovered"]["images"] = len(dropped)
     told["class"] = figures(misfit, len(faults))
-    shapes = find(str(folder / "result"), Asked(("several",)), Access()).table.to_pylist()
-    for name, found in (("several", looked), ("several, by shapes alone", shapes)):
-        told[name] = figures([row["mask_id"] in joined for row in found if row["kind"] == "several"], len(joined))
     typer.echo(json.dumps(told, indent=1))
 
 

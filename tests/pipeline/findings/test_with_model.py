@@ -15,11 +15,11 @@ from jobs.cli import app
 from pipeline.dataset import open_result
 from pipeline.dataset.samples import Photos
 from pipeline.errors import RefusedError
-from pipeline.findings import by_model, proposals, two_objects
+from pipeline.findings import by_model, proposals
 from pipeline.findings.classes import FEWEST, misfits
 from pipeline.findings.find import Asked, find
 from pipeline.masks import binary
-from pipeline.models import MaskModel, input_for
+from pipeline.models import MaskModel
 from pipeline.report.page import report
 from pipeline.storage import Access
 from tests.results import ellipse, mask_row, write_photo, write_result
@@ -64,54 +64,6 @@ def test_nothing_is_proposed_where_everything_is_covered(lite: MaskModel) -> Non
     pixels = np.zeros((*SIZE_HW, 3), np.uint8)
     embedding = lite.encode([pixels])
     assert proposals.proposals(lite, embedding, SIZE_HW, [np.ones(SIZE_HW, np.uint8)]) == []
-
-
-NEAR = ellipse((40, 60), 24, 0, SIZE_HW), ellipse((90, 60), 26, 0, SIZE_HW)
-"""They touch."""
-
-
-def test_two_objects_that_touch_in_one_mask(tmp_path: Path, lite: MaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a drawing the model is sure of anything: what it says of both masks is compared."""
-    monkeypatch.setattr("pipeline.findings.shapes.LEAST_BETTER", -0.08)
-    monkeypatch.setattr("pipeline.findings.shapes.COMMON_SEEN", 1.0)  # of three masks one is many
-    write_photo(tmp_path / "photos" / "0.png", list(NEAR), 0)
-    joined = NEAR[0] | NEAR[1]
-    rows = [
-        both("0.png", 0, joined),
-        *(both("0.png", number, one, category="other") for number, one in enumerate(NEAR, 1)),
-    ]
-    write_result(tmp_path / "out", [rows], str(tmp_path / "photos"))
-    alone = find(str(tmp_path / "out"), Asked(("several",)), Access()).table.to_pylist()
-    assert joined.any()
-    assert [row for row in alone if row["mask_id"] == rows[0]["mask_id"] and row["action"] == "split"] == []
-    [found] = find(str(tmp_path / "out"), Asked(("several",), model=lite), Access()).table.to_pylist()
-    assert (found["mask_id"], found["action"]) == (rows[0]["mask_id"], "split")
-    assert "two objects rather than one (-0.0" in found["detail"]
-
-
-def test_two_answers_fit_two_objects_better_and_one_fits_one(lite: MaskModel, tmp_path: Path) -> None:
-    write_photo(tmp_path / "0.png", list(NEAR), 0)
-    pixels = np.asarray(cv2.imread(str(tmp_path / "0.png"))[..., ::-1])
-    embedding = lite.encode([input_for(lite, pixels)])
-    speck = ellipse((20, 20), 5, 0, SIZE_HW)
-    [two, one, small] = two_objects.splits(lite, embedding, SIZE_HW, [NEAR[0] | NEAR[1], NEAR[1], speck])
-    assert small is None
-    assert two is not None
-    assert one is not None
-    assert two > one + 0.05
-    assert two_objects.splits(lite, embedding, SIZE_HW, []) == []
-
-
-@pytest.mark.parametrize("gap", [0, 30])
-def test_halves_are_the_pieces_or_what_lies_around_two_centres(gap: int) -> None:
-    mask = np.zeros((60, 200), np.uint8)
-    mask[10:50, 5:45] = mask[10:50, 45 + gap : 85 + gap] = 1
-    halves = two_objects.halves(mask)
-    assert halves is not None
-    assert np.array_equal(halves[0] + halves[1], mask)
-    for half, left in zip(sorted(halves, key=lambda half: int(half.argmax(axis=1).max())), (5, 45 + gap), strict=True):
-        assert binary.iou(half, np.pad(np.ones((40, 40), np.uint8), ((10, 10), (left, 160 - left)))) > 0.9
-    assert two_objects.halves(mask[:12, :12]) is None, "too small"
 
 
 def test_windows_are_where_masks_are_not() -> None:
@@ -166,7 +118,7 @@ def test_masks_are_read_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_class_that_is_found_wrong(output: Path, lite: MaskModel, tmp_path: Path) -> None:
     """Embeddings of the model's own: dark and bright squares, one of them under the other's name."""
     photos = Photos.of(open_result(str(output)), str(tmp_path))
-    view = by_model.ModelView(lite, photos, tmp_path, lambda kind: kind == "class")
+    view = by_model.ModelView(lite, photos, tmp_path, uncovered=False, classes=True)
     square = np.zeros(SIZE_HW, np.uint8)
     square[40:80, 60:100] = 1
     for number in range(16):
