@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.decoding.raster import NOT_DECODED
 from pipeline.errors import RefusedError
 from pipeline.planning.rows import as_text
-from pipeline.sources import SOURCES
+from pipeline.sources import SOURCES, box_forms
 from pipeline.sources.coverage import IGNORED, IMAGES, MASKS, READ, UNREAD, Coverage, kind_of
 from pipeline.sources.path_set import PathSet
 from pipeline.sources.types import IMAGE_SUFFIXES, PlannedImage, SourceInput
@@ -52,6 +52,7 @@ def noted(images: Iterable[PlannedImage], coverage: Coverage) -> Iterator[Planne
 def account(given: SourceInput, *, max_unread: int, prune: bool) -> None:
     """Once all images are noted. Raises RefusedError for what cannot be meant."""
     check(given, sum(given.coverage.categories.values()))
+    box_forms.compare(given.coverage)
     if prune:
         check_prune(given.coverage, max_unread)
 

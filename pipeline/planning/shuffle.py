@@ -25,7 +25,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import decoding, sources
+import schemas
 from pipeline.errors import JobError
 from pipeline.planning.flow import Flow
 from pipeline.planning.sheets import Sheet, Sheets, SheetWriter, sheet_of
@@ -196,8 +196,8 @@ class Gathered:
 
 @cache
 def _code() -> str:
-    """Stands for the code that reads sources: what another one has read may be other rows."""
-    folders = [Path(__file__).parent, *(Path(str(package.__file__)).parent for package in (sources, decoding))]
+    """Stands for the code that reads sources, and all that it calls: what another one has read may be other rows."""
+    folders = Path(__file__).parents[1], Path(str(schemas.__file__)).parent
     files = sorted(path for folder in folders for path in folder.rglob("*.py"))
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 

@@ -154,7 +154,7 @@ def find_parts(run: Store, plan: Plan, spread: Spread | None = None) -> Parts:
     """
     parts = Parts(plan.chunks)
     if spread and len(plan.chunks) >= SPREAD_CHUNKS and is_divisible(run, layout.PARTS):
-        bounds = ["", *_bounds(plan, SPREAD_STRETCHES), ""]
+        bounds = ["", *sorted(_bounds(plan, SPREAD_STRETCHES)), ""]  # of names, which 10,000 increments outgrow
         for found in spread(partial(_listed, run), list(pairwise(bounds))):
             for values in found:
                 parts.take(StoredFile(*values))

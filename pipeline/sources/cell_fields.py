@@ -28,6 +28,7 @@ USED = frozenset((*GEOMETRIES, *FILES, *BOXES, *CATEGORY_IDS, *CATEGORIES, *IDS,
 OF_A_CATEGORY = frozenset((*CATEGORY_IDS, *CATEGORIES))
 SHARED = OF_A_CATEGORY | {"iscrowd"}
 """What may be said once of several masks."""
+SAID_ONCE = ("iscrowd", "score", "bbox_mode")  # in a struct of lists
 SINGULAR = {
     "categories": "category",
     "labels": "label",

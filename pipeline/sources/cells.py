@@ -30,6 +30,7 @@ from pipeline.sources.cell_fields import (
     MAX_DEPTH,
     NOTHING,
     OF_A_CATEGORY,
+    SAID_ONCE,
     SINGULAR,
     USED,
     Beside,
@@ -286,7 +287,7 @@ class Cells:
 
 def _shared(record: Mapping[str, Any], place: int, masks: int) -> dict[str, Any]:
     """What a record says once of all its masks; of an id of its own each has a part."""
-    said = {name: record[name] for name in ("iscrowd", "score") if isinstance(record.get(name), int | float | str)}
+    said = {name: record[name] for name in SAID_ONCE if isinstance(record.get(name), int | float | str)}
     name = next((name for name in IDS if isinstance(record.get(name), int | float | str)), None)
     if name is None or parsed(record[name]) is not None or any(_is_list(record, one) for one in (*IDS, "ids")):
         return said

@@ -138,7 +138,8 @@ def _json(uri: str, access: Access) -> str:
         if not key and entry is not json_stream.LIST:
             if isinstance(entry, dict) and label_studio.fits(entry):
                 return "label-studio"
-            return _unless_foreign("coco-results", {key: entry}, uri)
+            is_result = isinstance(entry, dict) and entry.keys() >= {"image_id", "category_id"}
+            return "coco-results" if is_result else _unless_foreign("coco-results", {key: entry}, uri)
         _keep(keys, key, entry)
         if isinstance(entry, dict) and (found := _of_coco(entry)):
             return found

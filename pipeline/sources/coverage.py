@@ -78,6 +78,7 @@ class Coverage:
         self.categories: dict[tuple[int, str], int] = {}
         self.pinned: dict[str, Any] = dict(pinned or {})
         self.dataset: dict[str, list[Any] | dict[str, Any]] = {}
+        self.forms: dict[str, list[str]] = {}  # of boxes: the files that have them (see `box_forms.py`)
         self.ignored = tuple(ignore)
         self._most = most
         self._left = _table(())
@@ -100,7 +101,7 @@ class Coverage:
         return {
             "tallies": [[*key, tally.count, tally.names] for key, tally in self.tallies.items()],
             "categories": [[*key, masks] for key, masks in self.categories.items()],
-            **{name: getattr(self, name) for name in ("pinned", "dataset", "ignored")},
+            **{name: getattr(self, name) for name in ("pinned", "dataset", "forms", "ignored")},
             "left": left,
         }
 
@@ -110,7 +111,7 @@ class Coverage:
         made = cls(told["ignored"], told["pinned"], sys.maxsize)
         made.tallies = {tuple(key): Tally(count, names) for *key, count, names in told["tallies"]}
         made.categories = {(number, name): masks for number, name, masks in told["categories"]}
-        made.dataset = told["dataset"]
+        made.dataset, made.forms = told["dataset"], told["forms"]
         rows = [(*row[:2], row[2].encode("utf-8", "surrogatepass"), *row[3:]) for row in told["left"]]
         made._left.executemany(_KEEP, rows)
         return made
@@ -161,6 +162,10 @@ class Coverage:
             key = -1, OTHERS
         self.categories[key] = self.categories.get(key, 0) + masks
 
+    def boxes(self, name: str, form: str) -> None:
+        """The boxes without masks in a file have that form."""
+        self.forms.setdefault(form, []).append(name)
+
     def describe(self, name: str, entry: Any) -> None:
         """What a source says of the dataset as a whole: `info`, or one more of `categories` or `licenses`."""
         if isinstance(entry, dict) and name == "info":
@@ -194,6 +199,8 @@ class Coverage:
             self.category(number, name, masks)
         self.pinned = {**other.pinned, **self.pinned}
         self.dataset = {**other.dataset, **self.dataset}
+        for form, names in other.forms.items():
+            self.forms.setdefault(form, []).extend(names)
         self._left.executemany(_KEEP, other._left.execute("SELECT * FROM left"))
 
     def left(self) -> Iterator[Left]:

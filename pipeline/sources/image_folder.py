@@ -44,7 +44,8 @@ def scan(given: SourceInput) -> Iterator[PlannedImage]:
         folder = path.rpartition("/")[0]
         folder = f"{folder}/" if folder else ""
         left = LeftFields(given.coverage, path)
-        form_of = cache(partial(_form_of, store, path, folder, below, given))
+        records = partial(_records, store, path, folder, below, given)
+        form_of = box_forms.of_file(records, path, given.options, given.coverage)
         for number, row in _rows(store, path, given):
             yield _planned(row, f"{path}, line {number}", folder, below, given, store, left, form_of)
         left.tell()
@@ -106,11 +107,12 @@ def _csv_rows(lines: Iterator[str], path: str, given: SourceInput) -> Iterator[t
         given.coverage.leave(f"{path}, from line {number + 1} on", "damaged", str(error), kind="line")
 
 
-def _form_of(store: Store, path: str, folder: str, below: str, given: SourceInput) -> str:
-    """The form of a file's boxes. What is wrong with its lines is told by those who read them."""
-    unheard = replace(given, coverage=Coverage())
-    rows = (row for _, row in _rows(store, path, unheard))
-    return box_forms.form_of((row, _size_of(row, _path(row, folder, below), given)) for row in rows)
+def _records(
+    store: Store, path: str, folder: str, below: str, given: SourceInput
+) -> Iterator[tuple[Mapping[str, Any], SizeOf]]:
+    """The rows, and who knows the (H, W) of their images. What is wrong with lines is told by those who read them."""
+    for _, row in _rows(store, path, replace(given, coverage=Coverage())):
+        yield row, _size_of(row, _path(row, folder, below), given)
 
 
 def _path(row: Mapping[str, Any], folder: str, below: str) -> str:
@@ -143,7 +145,8 @@ def _planned(
     files = MaskFiles(store, folder)
     tell = partial(given.coverage.remark, where)
     cells = Cells({}, files, tell, _size_of(row, path, given), left, where, form_of)
-    masks = with_segments(_masks(row, name or where, cells), row.get(segments.FIELD), {}, tell)
+    ids = None if _are_in_list(row) else row.get(segments.FIELD)
+    masks = with_segments(_masks(row, name or where, cells), ids, {}, tell)
     given.coverage.take(where, "line")
     if not masks:
         tell("a line without a mask")
@@ -160,9 +163,14 @@ def _planned(
     )
 
 
-def _masks(row: Mapping[str, Any], name: str, cells: Cells) -> list[PlannedMask]:
+def _are_in_list(row: Mapping[str, Any]) -> bool:
+    """Whether the row has annotations, or a list of masks."""
     best, _ = chosen(row, MASKS)
-    in_list = best in LISTS or (best is None and any(row.get(key) is not None for key in LISTS))
+    return best in LISTS or (best is None and any(row.get(key) is not None for key in LISTS))
+
+
+def _masks(row: Mapping[str, Any], name: str, cells: Cells) -> list[PlannedMask]:
+    in_list = _are_in_list(row)
     if not in_list and not any(row.get(key) is not None for key in (*GEOMETRIES, *FILES, *BOXES)):
         return []
     found = cells.masks_in(row, name)

@@ -9,9 +9,9 @@
     category   beside a column that is one mask: `category_id`, `category`, `label`; beside a list, a value each, in
                columns of these names or `labels`, `categories`, ...
     segments   beside an image of segment ids: `segments_info`, as panoptic datasets have it
-Options, where the columns have other names: `parquet:image=photo,masks=labels`. Names of class labels come from the
-features that Hugging Face writes into the schema. `--masks` is a file or a folder; `--images` the same folder where the
-images are inside.
+Options, where the columns have other names: `parquet:image=photo,masks=labels`; `boxes=corners` or `boxes=sides`.
+Names of class labels come from the features that Hugging Face writes into the schema. `--masks` is a file or a folder;
+`--images` the same folder where the images are inside.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from pipeline.sources.cell_fields import (
     chosen,
     is_empty,
     lists_of,
+    may_be_masks,
     of_all,
 )
 from pipeline.sources.cell_geometries import image_in_text, is_png
@@ -88,8 +89,11 @@ def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
 
 def parse(options: Mapping[str, str]) -> None:
     """Raises RefusedError for options that are none."""
-    if not options.keys() <= {"image", "masks"}:
-        raise RefusedError(f"source parquet takes image=COLUMN and masks=COLUMN, not {dict(options)}")
+    if not options.keys() <= {"image", "masks", box_forms.OPTION}:
+        raise RefusedError(
+            f"source parquet takes image=COLUMN, masks=COLUMN and boxes=corners|sides, not {dict(options)}"
+        )
+    box_forms.parse(options)
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,9 @@ def _scan_file(
     files = MaskFiles(Store(files_root(given.masks_uri), given.access))
     left, sizes = LeftFields(given.coverage, container), ImageSizes(parquet, columns.own)
     number = -1
-    form_of = cache(lambda: box_forms.form_of(_rows(parquet, columns, sizes, given)))
-    for number, (row, size_of) in enumerate(_rows(parquet, columns, sizes, given)):
+    rows = partial(_rows, parquet, columns, sizes, given)
+    form_of = box_forms.of_file(rows, container, given.options, given.coverage)
+    for number, (row, size_of) in enumerate(rows()):
         where = f"{container}, row {number}"
         tell = partial(given.coverage.remark, where)
         cells = Cells(files=files, tell=tell, size_of=size_of, left=left, where=where, form_of=form_of)
@@ -166,6 +171,7 @@ def _columns(schema: pa.Schema, container: str, options: Mapping[str, str]) -> _
         )
     beside = [name for name in dict.fromkeys((*ID_COLUMNS, *OF_ROWS, *SIDES, *OF_A_MASK)) if name in schema.names]
     lists = [name for name in beside if name in (*ID_COLUMNS, *OF_ROWS, *SIDES) or _may_be_list(schema, name)]
+    lists += ["bbox_mode"] if "bbox_mode" in schema.names and masks[0] in BOXES else []
     lists += [segments.FIELD] if segments.FIELD in schema.names else []
     names = {name: _class_names(schema, name, masks) for name in (*masks, segments.FIELD)}
     return _Columns(own, uri, masks, [name for name in lists if name not in (own, uri, *masks)], names)
@@ -226,6 +232,8 @@ def _planned(
 
 def _masks(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells) -> list[PlannedMask]:
     found = _in_row(row, columns, image_id, cells)
+    if any(may_be_masks(name, row.get(name)) for name in columns.masks if name in LISTS):
+        return found  # segments are of an image of ids
     return with_segments(found, row.get(segments.FIELD), columns.names.get(segments.FIELD, {}), cells.tell)
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.decoding import raster
+from pipeline.decoding import label_image, raster
+from pipeline.errors import MaskError
 
 BATCH_ROWS = 64
 _OF_MASKS = re.compile(r"mask|seg|label|annot|instance|semantic|panoptic|trimap|truth|(^|_)gt($|_)", re.IGNORECASE)
+_OF_SURFACES = re.compile(r"depth|disparity|normal", re.IGNORECASE)
 
 
 def all_null(parquet: pq.ParquetFile, path: str) -> bool:
@@ -57,9 +59,31 @@ def _size_in(cell: Any) -> tuple[int, int] | None:
 
 
 def images_beside(parquet: pq.ParquetFile, known: Collection[str]) -> list[str]:
-    """Columns that are not known, hold images, and may be masks by their names."""
-    found = [field for field in parquet.schema_arrow if field.name not in known and _OF_MASKS.search(field.name)]
-    return [field.name for field in found if (path := _images_in(field)) and not all_null(parquet, path)]
+    """Columns that are not known, hold images, and may be masks by their names and by their first image."""
+    named = [one for one in parquet.schema_arrow if _OF_MASKS.search(one.name) and not _OF_SURFACES.search(one.name)]
+    named = [field for field in named if field.name not in known]
+    found = [field.name for field in named if (path := _images_in(field)) and not all_null(parquet, path)]
+    return [name for name in found if _may_be_mask(_first_in(parquet, name))]
+
+
+def _first_in(parquet: pq.ParquetFile, column: str) -> bytes | None:
+    for batch in parquet.iter_batches(BATCH_ROWS, columns=[column]):
+        for cell in batch.column(0).to_pylist():
+            for one in cell if isinstance(cell, list) else [cell]:
+                if data := one.get("bytes") if isinstance(one, Mapping) else one:
+                    return bytes(data)
+    return None
+
+
+def _may_be_mask(data: bytes | None) -> bool:
+    """Whether an image is no photograph, as many a `masked_image` is; a damaged one may be a mask."""
+    if data is None:
+        return False
+    try:
+        label_image.read(data, greys=True)
+    except MaskError:
+        return raster.size_hw(data) is None
+    return True
 
 
 def _images_in(field: pa.Field) -> str:

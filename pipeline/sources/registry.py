@@ -21,6 +21,7 @@ from pipeline.errors import RefusedError
 from pipeline.registry import look_up
 from pipeline.sources import (
     ade20k,
+    box_forms,
     cam,
     cityscapes_polygons,
     class_maps,
@@ -131,8 +132,17 @@ SOURCES: dict[str, Source] = {
         images_root=_beside_the_masks,
         parse=parquet.parse,
     ),
-    "webdataset": Source(ByFile(TAR, webdataset.BESIDE, webdataset.scan_piece), images_root=_beside_the_masks),
-    "image-folder": Source(image_folder.scan, files_root=image_folder.root, images_root=_beside_the_masks),
+    "webdataset": Source(
+        ByFile(TAR, webdataset.BESIDE, webdataset.scan_piece),
+        images_root=_beside_the_masks,
+        parse=box_forms.parse_alone,
+    ),
+    "image-folder": Source(
+        image_folder.scan,
+        files_root=image_folder.root,
+        images_root=_beside_the_masks,
+        parse=box_forms.parse_alone,
+    ),
     "result": Source(result.scan, images_root=_of_the_result),
 }
 

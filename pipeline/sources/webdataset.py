@@ -57,7 +57,7 @@ def scan_piece(given: SourceInput, piece: Piece) -> Iterator[PlannedImage]:
     with store.open(piece.path) as file:
         members, left = _members(file, store.uri, piece.path, given), LeftFields(given.coverage, piece.path)
         samples = _samples(members, piece.path, given)
-        form_of = cache(lambda: box_forms.form_of(_records(samples, file)))
+        form_of = box_forms.of_file(partial(_records, samples, file), piece.path, given.options, given.coverage)
         for sample in samples:
             yield _planned(sample, piece.path, file, piece.problem, given, left, form_of)
         left.tell()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import RefusedError
 from pipeline.masks import binary
 from pipeline.sources import box_forms
 from tests.field.test_cells import folder_of, parquet, sample
@@ -100,3 +101,67 @@ def test_boxes_that_are_not_read_fail(tmp_path: Path, make: Any, row: dict[str, 
     found = run(None, make(tmp_path / "data", row), tmp_path / "out").only()
     assert found["reason"] == "mask_unreadable"
     assert found["detail"].startswith(said)
+
+
+ONE_BOX: dict[str, dict[str, Any]] = {
+    "no box at all": {"bbox": [[0.0, 0, 0, 0]]},
+    "one pixel": {"bbox": [[0.0, 0, 1, 1]]},
+    "a mode in words": {"bbox": [SIDES[0]], "bbox_mode": ["BoxMode.XYWH_ABS"]},
+}
+
+
+@pytest.mark.parametrize("name", ONE_BOX)
+def test_boxes_of_pixels_are_no_shares_and_no_unknown_mode(tmp_path: Path, name: str) -> None:
+    row = {"objects": {**ONE_BOX[name], "category": [1]}}
+    detail = run(None, parquet(tmp_path / "p", row), tmp_path / "out").only()["detail"]
+    assert "shares" not in detail
+    assert "bbox_mode" not in detail.partition("annotation has")[0]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_one_mode_of_all_boxes(tmp_path: Path, make: Any) -> None:
+    boxes = [[24.0, 16, 72, 48]]
+    row = {"objects": {"bbox": boxes, "category": [1], "bbox_mode": 0}}
+    assert (drawn(run(None, make(tmp_path / "data", row), tmp_path / "out"))[0] == square()).all()
+    assert (drawn(run(None, make(tmp_path / "top", {"bboxes": boxes, "bbox_mode": 0}), tmp_path / "o2"))[0]).sum() == (
+        square().sum()
+    )
+
+
+def test_areas_of_masks_are_no_areas_of_boxes() -> None:
+    """One of them is that of the box between the numbers by chance."""
+    boxes = [[4.0, 4, 20, 20], [4.0, 4, 30, 30], [5.0, 5, 20, 20]]
+    row = {"objects": {"bbox": boxes, "area": [256.0, 500, 200]}}
+    assert box_forms.form_of([(row, lambda: (64, 96))]) == box_forms.BY_NAME
+
+
+@pytest.mark.parametrize("name", ["bbox", "boxes"])
+def test_files_that_do_not_tell_beside_one_of_corners(tmp_path: Path, name: str) -> None:
+    """They are read as at any time, and named: most likely they have corners, too."""
+    root = parquet(tmp_path / "p", {"objects": {name: CORNERS, "category": [1, 2]}})
+    (root / "t.parquet").rename(root / "a.parquet")
+    parquet(root, {"objects": {name: [[4.0, 4, 30, 20]], "category": [3]}})
+    outcome = run(None, root, tmp_path / "out")
+    assert outcome.said("unread") == {box_forms.ELSEWHERE: ["t.parquet, boxes"]}
+    for form, pixels in (("corners", 26 * 16), ("sides", 30 * 20)):
+        settled = run(None, root, tmp_path / form, f"parquet:boxes={form}")
+        assert settled.scan["unread"] == 0
+        assert drawn(settled)[-1].sum() == pixels
+    ignored = run(None, root, tmp_path / "ignored", ignore=("t.parquet, boxes",))
+    assert ignored.scan["unread"] == 0
+
+
+def test_files_of_both_forms(tmp_path: Path) -> None:
+    root = parquet(tmp_path / "p", {"objects": {"bbox": CORNERS, "category": [1, 2]}})
+    (root / "t.parquet").rename(root / "a.parquet")
+    parquet(root, {"objects": {"bbox": SIDES, "category": [1, 2]}})
+    outcome = run(None, root, tmp_path / "out")
+    assert outcome.scan["unread"] == 0
+    assert outcome.said("odd")[box_forms.MIXED] == ["a.parquet"]
+
+
+@pytest.mark.parametrize("source", ["parquet", "webdataset", "image-folder"])
+def test_forms_that_are_none(tmp_path: Path, source: str) -> None:
+    for options in ("boxes=xyxy", "box=corners"):
+        with pytest.raises(RefusedError, match="corners"):
+            run(None, parquet(tmp_path / "p", {"boxes": CORNERS}), tmp_path / "out", f"{source}:{options}")

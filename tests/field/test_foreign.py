@@ -188,3 +188,9 @@ def test_boxes_of_coco_that_leave_their_images_are_told(tmp_path: Path, box: lis
     file = put(tmp_path / "a.json", coco({"file_name": "a.jpg"}, annotations=[annotation]))
     outcome = run(tmp_path / "images", file, tmp_path / "out")
     assert (LEAVING in outcome.said("odd")) == told
+
+
+def test_results_with_fields_of_other_tools_are_results(tmp_path: Path) -> None:
+    one = {"image_id": "a", "category_id": 1, "bbox": [24, 16, 48, 32], "name": "cat", "labels": "x"}
+    put_images(tmp_path / "images", "a.jpg")
+    assert run(tmp_path / "images", put(tmp_path / "r.json", [one]), tmp_path / "out").source == "coco-results"

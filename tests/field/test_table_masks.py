@@ -126,3 +126,20 @@ def test_captions_beside_mask_images_in_tars(tmp_path: Path) -> None:
         ("b.mask", False),
     ]
     assert outcome.said("odd")["JSON without masks, beside images of masks"] == ["s.tar#a.json"]
+
+
+@pytest.mark.parametrize("name", ["masked_image", "annotated_image", "instance_images", "gt_depth"])
+def test_photographs_and_depths_are_no_masks_by_their_names(tmp_path: Path, name: str) -> None:
+    image = encoded(np.arange(64 * 96, dtype=np.uint16).reshape(64, 96) * 7) if "depth" in name else PHOTO
+    row = {"mask": {"bytes": MASK, "path": None}, name: {"bytes": image, "path": None}}
+    assert run(None, parquet(tmp_path / "p", row), tmp_path / "out").scan["unread"] == 0
+
+
+@pytest.mark.parametrize("make", [parquet, folder_of])
+def test_segments_are_of_an_image_not_of_a_list_of_masks(tmp_path: Path, make: Any) -> None:
+    polygon = [24.0, 16, 72, 16, 72, 48, 24, 48]
+    objects = {"segmentation": [[polygon], [polygon]], "category": [5, 1]}
+    row = {"objects": objects, "segments_info": [{"id": 1, "category_id": 4}]}
+    outcome = run(None, make(tmp_path / "data", row), tmp_path / "out")
+    assert sorted(mask["category_id"] for mask in outcome.masks) == [1, 5]
+    assert not any("segments" in (mask["detail"] or "") for mask in outcome.masks)
