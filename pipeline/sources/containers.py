@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.errors import RefusedError
@@ -26,11 +27,23 @@ class Piece(NamedTuple):
 
 
 def pieces(given: SourceInput, suffix: str, beside: Collection[str] = ()) -> list[Piece]:
-    """The containers, in order; see `find`. Each has a problem where the image root can be listed and lacks it."""
-    _, found = find(given, suffix, beside)
+    """The containers, in order; see `find`. Each has a problem where the image root can be listed and lacks it.
+
+    None has a tag where images lie beside them: rows may name these as their masks, and then say what was in them.
+    """
+    has_images = False
+
+    def noted(files: Iterable[StoredFile]) -> Iterator[StoredFile]:
+        nonlocal has_images
+        for file in files:
+            has_images = has_images or walks.has_suffix(file.path, IMAGE_SUFFIXES)
+            yield file
+
+    _, found = find(replace(given, within=lambda files: noted(given.within(files))), suffix, beside)
     there = look_up(given.images, [file.path for file in found]) if given.images else None
     problems = [None if there is None or file.path in there else "image_missing" for file in found]
-    return [Piece(file.path, file.size, problem, _tag(file)) for file, problem in zip(found, problems, strict=True)]
+    tags = [None if has_images else _tag(file) for file in found]
+    return [Piece(file.path, file.size, why, tag) for file, why, tag in zip(found, problems, tags, strict=True)]
 
 
 def _tag(file: StoredFile) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -46,10 +46,18 @@ def make_source(folder: Path, files: Iterable[int] = range(6)) -> Path:
     return folder
 
 
-def plan_source(folder: Path, output: Path, flow: Flow | None = None) -> dict[str, bytes]:
+def plan_source(
+    folder: Path,
+    output: Path,
+    flow: Flow | None = None,
+    *,
+    images: str = "images",
+    source: str = "parquet",
+    ignore: Sequence[str] = (),
+) -> dict[str, bytes]:
     """Plan it in many small pieces, ranges and increments; returns the `files_of` it.
 
-    flow: by which it is shuffled; None: as a whole, in this process.
+    flow: by which it is shuffled; None: as a whole, in this process. images: the image root's name in the folder.
     """
     together = 1 if flow else 1 << 30
     with (
@@ -59,7 +67,8 @@ def plan_source(folder: Path, output: Path, flow: Flow | None = None) -> dict[st
         mock.patch.object(increment, "INCREMENT_ROWS", 50),
     ):
         store = Store(str(output))
-        _plan(folder, store, Shuffle(store, flow) if flow else None)
+        uris = str(folder / images), str(folder / "masks")
+        _plan(uris, store, Shuffle(store, flow) if flow else None, source, ignore)
     return files_of(output)
 
 
@@ -71,13 +80,13 @@ def files_of(output: Path) -> dict[str, bytes]:
     return {ATTEMPT.sub("", name): found[name].read_bytes() for name in fixed}
 
 
-def _plan(folder: Path, output: Store, shuffle: Shuffle | None) -> None:
-    images_uri, masks_uri = str(folder / "images"), str(folder / "masks")
-    covered = coverage_for(output, images_uri, masks_uri, "parquet", ())
+def _plan(uris: tuple[str, str], output: Store, shuffle: Shuffle | None, source: str, ignore: Sequence[str]) -> None:
+    images_uri, masks_uri = uris
+    covered = coverage_for(output, images_uri, masks_uri, source, ignore)
     with listing(Store(images_uri).walk()) as listed:
         given = SourceInput(masks_uri, Access(), listed, 2, coverage=covered, images_uri=images_uri)
-        found = pieces("parquet", given)
+        found = pieces(source, given)
         assert found is not None
         rows = read_pieces(found, given, shuffle, max_unread=0, prune=False)
         plan_rows(output, rows, listed, ChunkLimits(16, 1 << 28), coverage=covered, shuffle=shuffle)
-        record(output, given, "parquet", unguarded)
+        record(output, given, source, unguarded)

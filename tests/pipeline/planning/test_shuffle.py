@@ -8,7 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pipeline.errors import JobError
 from pipeline.output.garbage import find_garbage
@@ -242,3 +246,93 @@ def test_a_range_of_too_many_rows_is_divided_where_it_is_compared(
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     assert content(coverages[0], "") == content(coverages[1], "")
     assert list(coverages[0].left()) == list(coverages[1].left())
+
+
+def dies_once_all_is_read() -> Callable[..., Iterator[Any]]:
+    """The command does, before it compares anything."""
+    calls = 0
+
+    def flow(function: Callable[[Any], Iterable[Any]], items: Iterable[Any]) -> Iterator[Any]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        yield from elsewhere(function, items)
+
+    return flow
+
+
+def test_masks_in_files_that_rows_name_are_read_again(tmp_path: Path) -> None:
+    """A mask file that was mended while nobody planned: the Parquet files are the same, and their rows are not."""
+    source = make_source(tmp_path / "in", range(3))
+    names = [f"{number:05d}.jpg" for number in range(20)]
+    table = pa.table({"image_uri": names, "mask_path": [f"masks/{name}.png" for name in names]})
+    pq.write_table(table, source / "masks" / "09.parquet")
+    for name in names:
+        write_mask(source / "masks" / "masks" / f"{name}.png", 1)
+    with pytest.raises(KeyboardInterrupt):
+        plan_source(source, tmp_path / "out", dies_once_all_is_read())
+    for name in names:
+        write_mask(source / "masks" / "masks" / f"{name}.png", 3)
+    assert plan_source(source, tmp_path / "out", elsewhere) == plan_source(source, tmp_path / "whole")
+
+
+def write_mask(path: Path, value: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.arange(200, dtype=np.uint8).reshape(10, 20) // 100 * value).save(path)
+
+
+def test_two_steps_at_once_plan_everything_once(tmp_path: Path) -> None:
+    """The second begins, and ends, at every answer that the first one gets."""
+    source = make_source(tmp_path / "in", range(2))
+    wanted = plan_source(source, tmp_path / "whole")
+    for place in range(0, 40, 3):
+        output, left = tmp_path / f"out-{place}", place
+
+        def flow(function: Callable[[Any], Iterable[Any]], items: Iterable[Any]) -> Iterator[Any]:
+            nonlocal left
+            for answer in elsewhere(function, items):
+                left -= 1
+                if left == 0:
+                    plan_source(source, output, elsewhere)  # noqa: B023
+                yield answer
+
+        with suppress(JobError):  # another one has committed meanwhile: no lease here keeps it out
+            plan_source(source, output, flow)
+        plan_source(source, output, elsewhere)
+        assert sorted(planned_ids(Store(str(output)))) == sorted(planned_ids(Store(str(tmp_path / "whole"))))
+        assert shuffled(output) == []
+    assert wanted
+
+
+@pytest.mark.parametrize("change", ["ignore", "images", "options", "files gone", "all unread"])
+def test_what_is_changed_between_kill_and_resume_counts(change: str, tmp_path: Path) -> None:
+    """The plan is that of a step that was never killed."""
+    source = make_source(tmp_path / "in", range(3))
+    with pytest.raises(KeyboardInterrupt):
+        plan_source(source, tmp_path / "out", dies_once_all_is_read())
+    how: dict[str, Any] = {}
+    if change == "ignore":
+        how = {"ignore": ("03x.parquet", "notes.txt")}
+    elif change == "images":
+        (source / "images").rename(source / "other")
+        how = {"images": "other"}
+    elif change == "options":
+        how = {"source": "parquet:image=image_uri"}
+    elif change == "files gone":
+        (source / "masks" / "01.parquet").unlink()
+        (source / "images" / "00003.jpg").unlink()
+    else:
+        (source / "masks" / "02.parquet").write_bytes(b"PAR1, and no more")
+    resumed = plan_source(source, tmp_path / "out", elsewhere, **how)
+    assert resumed == plan_source(source, tmp_path / "whole", **how)
+    assert len(planned_ids(Store(str(tmp_path / "out")))) == len(set(planned_ids(Store(str(tmp_path / "out")))))
+
+
+def test_names_that_are_no_utf8_survive(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "in", range(2))
+    (source / "masks" / "01.parquet").rename(source / "masks" / os.fsdecode(b"01\xff.parquet"))
+    (source / "images" / os.fsdecode(b"\xfe.jpg")).touch()
+    with pytest.raises(KeyboardInterrupt):
+        plan_source(source, tmp_path / "out", dies_once_all_is_read())
+    assert plan_source(source, tmp_path / "out", elsewhere) == plan_source(source, tmp_path / "whole")
