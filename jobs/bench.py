@@ -134,9 +134,10 @@ def _show(result: dict[str, Any]) -> None:
     console.out.show(table)
     console.out.tell(
         f"whole: {result['images_per_s']:.2f} images/s, {result['masks_per_s']:.2f} masks/s, one image at a time; "
-        f"most of the time in {result['bound_by']}\nencoder: {result['encoder_tflops']:.3f} TFLOP/s, "
-        f"{result['encoder_share']:.0%} of the {result['ceiling_tflops']:.3f} of this device's matrix products\n"
-        f"peak memory: {result['peak_memory_mb']:.0f} MB"
+        f"most of the time in {result['bound_by']}",
+        f"encoder: {result['encoder_tflops']:.3f} TFLOP/s, "
+        f"{result['encoder_share']:.0%} of the {result['ceiling_tflops']:.3f} of this device's matrix products",
+        f"peak memory: {result['peak_memory_mb']:.0f} MB",
     )
     if guess := result.get("estimate"):
         images, devices = plural(guess["images"], "image"), plural(guess["devices"], "device")

@@ -122,7 +122,8 @@ def _say_wrong_use(error: Any) -> int:
 
 
 def _say(error: Exception, code: int) -> int:
-    console.err.tell(f"relabel: {secrets.redacted(str(error))}")
+    text = f"relabel: {secrets.redacted(str(error))}"
+    console.err.tell(*(text.split("\n") if isinstance(error, ConfigError) else [text]))
     return code
 
 

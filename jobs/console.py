@@ -15,6 +15,8 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.words import one_line
+
 STEERING = {
     code: repr(chr(code))[1:-1]
     for code in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -38,9 +40,11 @@ class Screen(Console):
         """As rich has it, of a cell of a table, too."""
         return super().render_str(harmless(text), **options)
 
-    def tell(self, text: str) -> None:
-        """Print lines; on a terminal they break between words. Elsewhere a line stays one, for what reads it."""
-        self.print(Text(self.fitted(harmless(text))))
+    def tell(self, *lines: str) -> None:
+        """Print lines; on a terminal they break between words. Elsewhere a line stays one, for what reads it, whatever
+        the names in it hold.
+        """
+        self.print(Text("\n".join(self.fitted(harmless(one_line(line))) for line in lines)))
 
     def fitted(self, text: str, hang: int = 0) -> str:
         """Text as a terminal shows it best; as it is elsewhere. hang: what further lines are set in by, if more."""

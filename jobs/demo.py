@@ -45,7 +45,8 @@ def _show(result: Path, pictures: Path) -> None:
         _picture(pictures / f"{Path(image_uri).stem}.png", DATA / "images" / image_uri, rows)
     console.out.show(_table(masks))
     console.out.tell(
-        f"pictures: {pictures}/*.png (image, coarse, refined)\ndataset:  {result}/{layout.every_shard('masks')}"
+        f"pictures: {pictures}/*.png (image, coarse, refined)",
+        f"dataset:  {result}/{layout.every_shard('masks')}",
     )
     console.out.tell(f"read it:  pipeline.open('{result}').masks(), or any Parquet reader (REFERENCE.md)")
 

@@ -162,7 +162,7 @@ def _write(figures: str, shown: list[Any], json_out: str | None, access: Access)
         return
     for each in shown:
         if isinstance(each, str):
-            console.out.tell(each)
+            console.out.tell(*each.split("\n"))
         else:
             console.out.show(each)
     if json_out is not None:

@@ -62,7 +62,7 @@ class Watch:
         else:
             self.draw.end()
             console.out.tell(
-                f"{left.line()}\nwhoever ends last seals; a run without --part does what is left, and seals"
+                f"{left.line()}", "whoever ends last seals; a run without --part does what is left, and seals"
             )
         if self.metrics:
             self.metrics.linger(self.operation.metrics_linger_s)

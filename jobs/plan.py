@@ -215,11 +215,11 @@ def _show(result: dict[str, Any]) -> None:
     devices = plural(guess["devices"], "GPU" if gpu else "machine") + " like this one" + ("" if gpu else f" ({cores})")
     each = ", ".join(f"{name} {1000 * took[f'{name}_s_per_image']:.0f} ms" for name in ("fetch", "decode", "refine"))
     console.out.tell(
-        f"measured: {_counted(took)} of {plural(took['groups'], 'chunk')}; an image takes: {each}\n"
+        f"measured: {_counted(took)} of {plural(took['groups'], 'chunk')}; an image takes: {each}",
         f"pending: {_counted(guess)} on {devices}: "
         f"{guess['images_per_s']:.2f} images/s, {_time(guess['hours'])} "
-        f"({_time(guess['hours_low'])} to {_time(guess['hours_high'])})\n"
-        f"cost: {_amount(guess['device_hours'])} {'GPU' if gpu else 'machine'}-hours{_price(guess)}"
+        f"({_time(guess['hours_low'])} to {_time(guess['hours_high'])})",
+        f"cost: {_amount(guess['device_hours'])} {'GPU' if gpu else 'machine'}-hours{_price(guess)}",
     )
     if gpu:
         console.out.tell(f"each GPU needs {guess['cores_per_gpu']:.1f} CPU cores that decode for it")

@@ -232,8 +232,8 @@ def _quality(outcome: Outcome) -> str:
 def _print_scores(outcome: Outcome, output: Path) -> None:
     scores = outcome.scores
     console.out.tell(
-        f"{outcome.decision.decision} ({outcome.decision.reason}): {output}\n"
+        f"{outcome.decision.decision} ({outcome.decision.reason}): {output}",
         f"IoU of refined and coarse {scores['coarse_iou']:.3f}, area {scores['area_ratio']:.2f} times, "
         f"predicted IoU {scores['predicted_iou']:.3f}, stability {scores['stability']:.3f}, "
-        f"{_quality(outcome)} (calibration {outcome.calibration_id})"
+        f"{_quality(outcome)} (calibration {outcome.calibration_id})",
     )

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipeline.comparison.compare import Difference, Example
 from pipeline.comparison.measure import BINS, SAME, STATES, Tally
-from pipeline.words import plural
+from pipeline.words import one_line, plural
 
 MOST_CATEGORIES = 20
 MOST_EXAMPLES = 5
@@ -125,7 +125,7 @@ def _table(title: str, groups: list[tuple[str, Tally]], kind: str) -> Table:
     for head in HEADS:
         table.add_column(head, justify="right")
     for name, tally in groups[:MOST_CATEGORIES]:
-        table.add_row(name, *cells(tally))
+        table.add_row(one_line(name), *cells(tally))
     return table
 
 
@@ -134,4 +134,4 @@ def _example_lines(found: Difference) -> Iterator[str]:
         for one in some[:MOST_EXAMPLES]:
             said = _example(one)
             iou = "" if one.change.iou is None else f", IoU {one.change.iou:.2f}"
-            yield f"{state}: {said['image_uri']}, {said['category']} {said['source_mask_id']}{iou}"
+            yield one_line(f"{state}: {said['image_uri']}, {said['category']} {said['source_mask_id']}{iou}")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.inspection.views import FAILED_RGB, Picture, View, drawn
-from pipeline.words import plural
+from pipeline.words import one_line, plural
 
 TILE_PX = 300
 CAPTION_PX = 46
@@ -82,7 +82,7 @@ def _legend_lines(views: Sequence[View], width: int) -> list[Legend]:
     """The categories on the sheet, as far as a few lines hold them."""
     masks = [mask for image in views for mask in image.masks]
     known = {(mask.category_id, mask.category): mask.colour_rgb for mask in masks if not mask.problem}
-    entries = [(name or f"category {number}", colour) for (number, name), colour in sorted(known.items())]
+    entries = [(one_line(name) or f"category {number}", colour) for (number, name), colour in sorted(known.items())]
     entries += [("would fail", FAILED_RGB)] if any(mask.problem for mask in masks) else []
     lines: list[Legend] = [[]]
     left = GAP_PX
@@ -104,6 +104,7 @@ def _draw_legend(pen: ImageDraw.ImageDraw, line: Legend, top: int) -> None:
 
 def _fitting(pen: ImageDraw.ImageDraw, text: str, width: int) -> str:
     """The text, cut in its middle where it is too long: both ends of a path tell something."""
+    text = one_line(text)
     if pen.textlength(text, font=_font()) <= width:
         return text
     kept = len(text)

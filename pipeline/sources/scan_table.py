@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.sources.coverage import IGNORED, IMAGES, MASKS, ODD, READ, UNNAMED, UNREAD
 from pipeline.sources.names import AS_THEY_ARE, NameRule
 from pipeline.sources.pairing import RULES
-from pipeline.words import plural
+from pipeline.words import one_line, plural
 
 FEW = 0.5
 """A share of matched names below it is said loudly."""
@@ -38,7 +38,7 @@ def lines(scan: Mapping[str, Any]) -> list[str]:
     if len(shown) > MAX_SHOWN:
         found.append(f"  and {plural(len(shown) - MAX_SHOWN, 'more kind')}")
     found += [f"  masks: {_categories(scan['categories'])}"] if scan["categories"] else []
-    return found
+    return [one_line(line) for line in found]
 
 
 def _sum(scan: Mapping[str, Any], root: str) -> str:

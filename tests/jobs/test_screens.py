@@ -38,7 +38,7 @@ def shown(screen: Screen) -> str:
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_terminal_breaks_lines_between_words_and_sets_the_rest_in(width: int) -> None:
     screen = terminal(width)
-    screen.tell(f"  {PROSE} {PROSE}\nend")
+    screen.tell(f"  {PROSE} {PROSE}", "end")
     *lines, last = shown(screen).splitlines()
     assert max(map(len, lines)) <= width
     assert " ".join(line.strip() for line in lines) == f"{PROSE} {PROSE}"
