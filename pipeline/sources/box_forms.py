@@ -184,7 +184,7 @@ def _boxes_in(record: Any, depth: int = 0) -> Iterator[_Box]:
     if depth > MAX_DEPTH:
         return
     if isinstance(record, list):
-        for entry in record:
+        for entry in [] if record and isinstance(record[0], int | float) else record:  # of pixels there are many
             yield from _boxes_in(entry, depth + 1)
     elif isinstance(record, Mapping):
         for name in BOXES:

@@ -288,3 +288,13 @@ def test_what_an_export_keeps_beside_the_masks_is_no_mask(tmp_path: Path) -> Non
         "of an export by relabel": [".relabel-export/done/000000.json", ".relabel-export/job.json", "export.json"]
     }
     assert [name for names in outcome.said("unread").values() for name in names] == ["other/export.json"]
+
+
+def test_names_with_ends_of_lines_break_no_line_of_the_table(tmp_path: Path) -> None:
+    content = coco({"file_name": "a.jpg"})
+    content["categories"] = [{"id": 1, "name": "cat\nno: more"}]
+    put_images(tmp_path / "images", "a.jpg", "b\nc.jpg")
+    outcome = run(tmp_path / "images", put(tmp_path / "x.json", content), tmp_path / "out")
+    said = lines(outcome.scan)
+    assert not any("\n" in line for line in said)
+    assert any(r"cat\nno: more" in line for line in said)

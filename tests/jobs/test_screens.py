@@ -95,6 +95,13 @@ def test_text_from_the_data_does_not_steer_the_terminal() -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_name_begins_no_line(is_terminal: bool) -> None:
+    screen = Screen(file=io.StringIO(), force_terminal=is_terminal, color_system=None, width=80)
+    screen.tell("failed: a\nok: all is well.jpg", "the end")
+    assert shown(screen) == "failed: a\\nok: all is well.jpg\nthe end\n"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_name_that_a_table_has_no_room_for_is_on_several_lines(is_terminal: bool) -> None:
     screen = Screen(file=io.StringIO(), force_terminal=is_terminal, color_system=None, width=30)
     name, table = "a-name-without-a-blank" * 3, Table("class", "masks")

@@ -79,6 +79,12 @@ def test_the_sheet_is_a_png_of_all_of_them(tmp_path: Path) -> None:
     assert FAILED_RGB in {colour for _, colour in sheet.getcolors(1 << 24)}
 
 
+def test_an_end_of_a_line_in_a_name(tmp_path: Path) -> None:
+    shown = views(found_in(tmp_path, "thing\nof two lines").seen)
+    gone = View("a\nb.jpg", None, None, failed=True, notes=["image_missing: not there"])
+    assert Image.open(io.BytesIO(contact_sheet("a\ntitle", [*shown, gone]))).width >= 2 * TILE_PX
+
+
 @pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
 def test_the_page_draws_itself_and_runs_nothing_of_the_data(tmp_path: Path) -> None:
     found = found_in(tmp_path, HOSTILE[0])

@@ -18,9 +18,11 @@ from schemas import layout
 from schemas.records import CHUNKS
 
 
-def planned(counts: list[int]) -> Plan:
+def planned(counts: list[int], increments: dict[int, int] | None = None) -> Plan:
+    """increments: of some of the chunks, by their number; else they are of the first."""
+    of = increments or {}
     rows = [
-        vars(Chunk(layout.chunk_id(0, number, f"{number:012x}"), "plan/0/bucket", 0, images, 2))
+        vars(Chunk(layout.chunk_id(of.get(number, 0), number, f"{number:012x}"), "plan/0/bucket", 0, images, 2))
         for number, images in enumerate(counts)
     ]
     table = pa.Table.from_pylist(rows, CHUNKS)
@@ -78,6 +80,22 @@ def test_a_long_listing_is_read_in_stretches(
     assert list(find_parts(run, plan, elsewhere)) == whole
     assert len(asked) <= 1 + 33 / 3 + 2 * min(stretches, 20)
     assert find_parts(Store(f"s3://{bucket}/none", run.access), plan, elsewhere).done.tolist() == [0] * 20
+
+
+def test_stretches_are_in_the_order_of_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Increment 10,000 comes after 9,999, and its name before: every part is found once."""
+    plan, run = planned([4] * 8, {number: 9_996 + number for number in range(8)}), Store(str(tmp_path))
+    paths = sorted(layout.part(chunk.chunk_id, None, round_) for chunk in plan.chunks for round_ in (None, 1))
+    for path in paths:
+        run.put(path, b"x")
+
+    def listed(_store: Store, _folder: str, after: str, before: str) -> Iterator[Any]:
+        return (file for file in run.walk(layout.PARTS) if after < file.path and (not before or file.path < before))
+
+    monkeypatch.setattr(parts_module, "SPREAD_CHUNKS", 1)
+    monkeypatch.setattr(parts_module, "is_divisible", lambda *_: True)
+    monkeypatch.setattr(parts_module, "between", listed)
+    assert list(find_parts(run, plan, map)) == list(find_parts(run, plan))
 
 
 def test_a_stretch_travels_as_its_parts(tmp_path: Path) -> None:
