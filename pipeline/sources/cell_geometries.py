@@ -57,15 +57,34 @@ def of_list(cell: list[Any], size_of: SizeOf, tell: Tell) -> Iterator[Geometry]:
         yield Geometry(json.dumps(cell, separators=(",", ":"), default=str))
 
 
-def as_rings(cell: Any) -> Any:
-    """Points {x, y}, or lists of them {x: [...], y: [...]}, as the polygon that they are; anything else as it is."""
-    if isinstance(cell, Mapping) and cell.keys() == {"x", "y"} and all(isinstance(one, list) for one in cell.values()):
-        points = list(zip(cell["x"], cell["y"], strict=False)) if len(cell["x"]) == len(cell["y"]) else []
-    elif isinstance(cell, list) and all(isinstance(one, Mapping) and one.keys() == {"x", "y"} for one in cell):
-        points = [(one["x"], one["y"]) for one in cell]
-    else:
+def as_rings(cell: Any, are_parts: bool = False) -> Any:
+    """Points {x, y}, or the lists of them {x: [...], y: [...]}, as the polygon that they are; anything else as it is.
+
+    are_parts: whether several {x: [...], y: [...]} are the polygons of one mask; else they are a mask each.
+    """
+    if isinstance(cell, Mapping) and _is_ring_of_lists(cell):
+        return [_ring(cell["x"], cell["y"])]
+    if not isinstance(cell, list) or not cell:
         return cell
-    return [[value for point in points for value in point]] if points else cell
+    if are_parts and all(isinstance(one, Mapping) and _is_ring_of_lists(one) for one in cell):
+        return [_ring(one["x"], one["y"]) for one in cell]
+    if all(isinstance(one, Mapping) and one.keys() == {"x", "y"} and not _has_lists(one) for one in cell):
+        return [_ring([one["x"] for one in cell], [one["y"] for one in cell])]
+    return cell
+
+
+def _is_ring_of_lists(cell: Mapping[str, Any]) -> bool:
+    if cell.keys() != {"x", "y"} or not all(isinstance(one, list) for one in cell.values()):
+        return False
+    return len(cell["x"]) == len(cell["y"]) > 0
+
+
+def _has_lists(cell: Mapping[str, Any]) -> bool:
+    return any(isinstance(one, list) for one in cell.values())
+
+
+def _ring(xs: list[Any], ys: list[Any]) -> list[Any]:
+    return [value for point in zip(xs, ys, strict=True) for value in point]
 
 
 def image_in_text(text: str) -> bytes | None:

@@ -139,7 +139,7 @@ class Cells:
 
     def _record(self, cell: Mapping[str, Any], prefix: str, beside: Beside, depth: int) -> list[PlannedMask]:
         """The masks of a struct or JSON object: one annotation, or one that has them in a list or in columns."""
-        cell = {key: as_rings(value) if key in GEOMETRIES else value for key, value in cell.items()}
+        cell = {key: as_rings(value, True) if key in GEOMETRIES else value for key, value in cell.items()}
         name, unused = chosen(cell, MASKS)
         self.unused(apart_from(name, unused), name)
         if name is None:

@@ -47,7 +47,7 @@ from pipeline.sources.cell_fields import (
     may_be_masks,
     of_all,
 )
-from pipeline.sources.cell_geometries import image_in_text, is_png
+from pipeline.sources.cell_geometries import as_rings, image_in_text, is_png
 from pipeline.sources.cells import Cells
 from pipeline.sources.containers import Piece
 from pipeline.sources.fields import as_id, as_name, as_size
@@ -244,7 +244,7 @@ def _in_row(row: dict[str, Any], columns: _Columns, image_id: str, cells: Cells)
     others = (name for name in unused if name not in FILES or column not in GEOMETRIES)
     cells.unused(others, column, "--source parquet:masks=")
     cells = replace(cells, names=columns.names[column])
-    cell, has_labels = row[column], _has_labels(row[column])
+    cell, has_labels = as_rings(row[column], column in GEOMETRIES), _has_labels(row[column])
     beside = {name: row[name] for name in columns.beside if row[name] is not None}
     if column in BOXES:
         return cells.masks_in({**beside, column: cell}, image_id)

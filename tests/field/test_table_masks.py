@@ -143,3 +143,23 @@ def test_segments_are_of_an_image_not_of_a_list_of_masks(tmp_path: Path, make: A
     outcome = run(None, make(tmp_path / "data", row), tmp_path / "out")
     assert sorted(mask["category_id"] for mask in outcome.masks) == [1, 5]
     assert not any("segments" in (mask["detail"] or "") for mask in outcome.masks)
+
+
+XS = {"x": [24.0, 72.0, 72.0, 24.0], "y": [16.0, 16.0, 48.0, 48.0]}
+OTHER_XS = {"x": [4.0, 20.0, 20.0, 4.0], "y": [50.0, 50.0, 60.0, 60.0]}
+
+
+@pytest.mark.parametrize(
+    ("row", "areas"),
+    [
+        ({"masks": [XS, OTHER_XS]}, [48 * 32, 160]),
+        ({"objects": {"polygon": [XS, OTHER_XS], "category": [1, 2]}}, [48 * 32, 160]),
+        ({"objects": [{"polygon": XS, "category": 1}, {"polygon": OTHER_XS, "category": 2}]}, [48 * 32, 160]),
+        ({"segmentation": [XS, OTHER_XS]}, [48 * 32 + 160]),
+        ({"segmentation": [XS, OTHER_XS], "label": "cat"}, [48 * 32 + 160]),
+    ],
+)
+@pytest.mark.parametrize("make", [parquet, folder_of, sample])
+def test_several_lists_of_points(tmp_path: Path, make: Any, row: dict[str, Any], areas: list[int]) -> None:
+    """Points of two polygons are not those of one."""
+    assert [mask["area"] for mask in run(None, make(tmp_path / "data", row), tmp_path / "out").masks] == areas
