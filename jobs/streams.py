@@ -53,7 +53,7 @@ class _Watched(io.FileIO):
     def _give_up(self, error: OSError, size: int) -> int:
         """Nothing goes there from now on. error: why not."""
         number = self.fileno()
-        _codes.append(NO_READER if error.errno == errno.EPIPE else FAILED)
+        _codes.append(NO_READER if error.errno == errno.EPIPE and number == 1 else FAILED)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, number)
         os.close(nowhere)

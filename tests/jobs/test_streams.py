@@ -73,6 +73,17 @@ def test_the_work_goes_on_without_standard_error_and_says_so_by_its_exit_code(
     assert relabel("status", tmp_path / "nothing", stderr=full).returncode == 2  # its own code, where it has one
 
 
+def test_a_reader_of_standard_error_that_has_gone_is_no_reader_of_results(output: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = relabel("diff", output, "--html", tmp_path / "page.html", stderr=writing)
+    finally:
+        os.close(writing)
+    assert done.returncode == 1
+    assert b"1 same" in done.stdout
+
+
 @pytest.mark.parametrize("closed", [0, 1, 2])
 def test_closed_streams_swallow_what_they_are_given(closed: int, output: Path) -> None:
     done = relabel("diff", output, preexec_fn=lambda: os.close(closed))
