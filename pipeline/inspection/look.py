@@ -110,7 +110,8 @@ def _identify(asked: Asked, found: Found) -> None:
         found.why = f"detected by content: {holds(there) if there else masks_name}"
     found.source = asked.source or sources.detect(asked.masks, asked.access, asked.images)
     name = sources.parse(found.source)[0]
-    found.format = _first_words(inspect.getmodule(sources.SOURCES[name].scan))
+    scan = sources.SOURCES[name].scan
+    found.format = _first_words(inspect.getmodule(getattr(scan, "scan", scan)))  # of what is read file by file
     if name in IMAGE_FORMATS and not asked.source:
         others = " or ".join(other for other in IMAGE_FORMATS if other != name)
         found.why += f" (images of {others} look alike: --source says so where these are)"

@@ -16,6 +16,7 @@ from pipeline.inspection.oddities import oddities
 from pipeline.inspection.sample import VIEW_PX
 from pipeline.inspection.words import as_dict, lines
 from pipeline.storage import Access
+from tests.field.test_cells import parquet
 from tests.field.world import RING, SIZE_HW, coco, encoded, photograph, put, put_images, run, square
 
 MASK = square() * 255
@@ -159,3 +160,8 @@ def test_a_bucket_is_listed_within_bounds(bucket: str, s3_endpoint: str) -> None
     assert (some.images, some.masks, len(some.seen)) == (3, 3, 2)
     whole = look(Asked(**asked, sample=2, listed=3))  # type: ignore[arg-type]
     assert (whole.cut, whole.masks) == ([], 6)
+
+
+def test_a_format_that_is_read_file_by_file_is_named(tmp_path: Path) -> None:
+    found = look(Asked(images=None, masks=str(parquet(tmp_path / "p", {"boxes": [[4.0, 4, 20, 20]]}))))
+    assert found.format == "Parquet files, as Hugging Face datasets write them"
