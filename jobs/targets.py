@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import RefusedError
 from pipeline.storage import Access, Store, split_uri
+from pipeline.storage.atomic import is_special
 from pipeline.storage.paths import absolute
 from pipeline.storage.preflight import check_writable
 
@@ -25,8 +26,19 @@ def target_file(option: str, uri: str, access: Access, taken: Iterable[str | Non
     for other in taken:
         if other and (same(uri, other) or inside(uri, other)):
             raise RefusedError(f"{option} {uri} would be written over an input or into one, {other}: name another file")
-    check_writable(store)
+    if probed := _folder_of(store, name):
+        check_writable(probed)
     return store, name
+
+
+def _folder_of(store: Store, name: str) -> Store | None:
+    """Where a file is made: what a link leads to is written. None: a device or a pipe, in whose folder nothing is."""
+    if not store.is_local:
+        return store
+    path = Path(store.full(name))
+    if is_special(path):
+        return None
+    return Store(str(path.resolve().parent), store.access) if path.is_symlink() else store
 
 
 def same(one: str, other: str) -> bool:

@@ -69,7 +69,7 @@ def local_writer(path: Path, settle: Callable[[Path, Path], object] = Path.repla
     pipe is written as it is.
     """
     if settle is Path.replace:
-        if _is_special(path):
+        if is_special(path):
             with path.open("wb") as file:
                 yield file
             return
@@ -91,7 +91,7 @@ def local_writer(path: Path, settle: Callable[[Path, Path], object] = Path.repla
         os.close(folder)
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Whether there is something of that name that cannot be replaced by a file; /dev/stdout may lead to one."""
     try:
         mode = path.stat().st_mode

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.targets import target_file
 from pipeline.dataset import open_result
 from pipeline.errors import RefusedError
-from pipeline.storage import Store
+from pipeline.storage import Access, Store
 from tests.conftest import DEMO, Cli
 from tests.results import SIZE_HW, mask_row, write_result
 
@@ -145,3 +146,19 @@ def test_categories_of_the_method_that_no_mask_has_are_told(tmp_path: Path, rela
     done = relabel("plan", *given, "--config", tmp_path / "c.yaml")
     assert done.returncode == 0, done.stderr
     assert "method.per_category: no mask has the category 'dinning table'" in done.stderr
+
+
+def test_nothing_is_tried_beside_a_device_a_pipe_or_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few may write into /dev, and a link may lie where nobody may."""
+    tried: list[str] = []
+    monkeypatch.setattr("jobs.targets.check_writable", lambda store: tried.append(store.uri))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link.html").symlink_to(tmp_path / "elsewhere" / "page.html")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for target in ("/dev/null", "/dev/stdout", str(tmp_path / "pipe"), str(tmp_path / "null")):
+        target_file("--to", target, Access())
+    assert tried == []
+    for target in ("link.html", "page.html"):
+        target_file("--to", str(tmp_path / target), Access())
+    assert tried == [str(tmp_path / "elsewhere"), str(tmp_path)]
