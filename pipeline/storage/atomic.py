@@ -11,7 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -81,6 +81,8 @@ def local_writer(path: Path, settle: Callable[[Path, Path], object] = Path.repla
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if settle is Path.replace:
+            _keep_mode(path, temporary)
         settle(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -89,6 +91,12 @@ def local_writer(path: Path, settle: Callable[[Path, Path], object] = Path.repla
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _keep_mode(path: Path, temporary: Path) -> None:
+    """Let a file that takes another one's place be read by no more people than that one."""
+    with suppress(OSError):  # there is none, or the file system has no modes
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode))
 
 
 def is_special(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,11 @@ def test_a_source_names_it_and_goes_on(odd: Path, source: str) -> None:
     names = {left.name: left.detail for left in coverage.left()}
     assert {"pipe.png", "socket.png", "device.png", "to-pipe.png", "loop"} <= names.keys()
     assert "pipe" in names["to-pipe.png"]
+
+
+def test_a_file_that_is_replaced_is_not_opened_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "private.png"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    Store(str(tmp_path)).put(path.name, b"new")
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o600)
