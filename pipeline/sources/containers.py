@@ -42,12 +42,8 @@ def pieces(given: SourceInput, suffix: str, beside: Collection[str] = ()) -> lis
     _, found = find(replace(given, within=lambda files: noted(given.within(files))), suffix, beside)
     there = look_up(given.images, [file.path for file in found]) if given.images else None
     problems = [None if there is None or file.path in there else "image_missing" for file in found]
-    tags = [None if has_images else _tag(file) for file in found]
+    tags = [None if has_images else file.tag for file in found]
     return [Piece(file.path, file.size, why, tag) for file, why, tag in zip(found, problems, tags, strict=True)]
-
-
-def _tag(file: StoredFile) -> str | None:
-    return file.etag or (None if file.mtime_ns is None else str(file.mtime_ns))
 
 
 def root(given: SourceInput, suffix: str) -> Store:

@@ -117,7 +117,7 @@ def open_inventory(uri: str, access: Access, images_uri: str) -> Inventory:
         return _from_manifest(uri, access, images_uri)
     store, name = split_uri(uri, access) if uri.endswith(PARQUET) else (Store(uri, access), "")
     listed = [file for file in store.list() if file.path.endswith(PARQUET)] if not name else []
-    files = [DataFile(store, file.path, file.size, tag=_tag(file)) for file in listed]
+    files = [DataFile(store, file.path, file.size, tag=file.tag) for file in listed]
     files = files or ([DataFile(store, name, 0)] if name else [])
     if not files:
         raise RefusedError(f"the inventory {uri} is no {MANIFEST}, and has no file *{PARQUET}")
@@ -144,10 +144,6 @@ def _from_manifest(uri: str, access: Access, images_uri: str) -> Inventory:
 
 def _last(key: str) -> str:
     return key.rpartition("/")[2]
-
-
-def _tag(file: StoredFile) -> str | None:
-    return file.etag or (None if file.mtime_ns is None else str(file.mtime_ns))
 
 
 def _columns(inventory: Inventory, data: DataFile) -> Iterator[Columns]:

@@ -33,6 +33,11 @@ class StoredFile(NamedTuple):
     mtime_ns: int | None = None
     sha256: str | None = None
 
+    @property
+    def tag(self) -> str | None:
+        """What tells it from another one of its name and size, without its content; None for nothing."""
+        return self.etag or (None if self.mtime_ns is None else str(self.mtime_ns))
+
 
 @dataclass(frozen=True)
 class Access:
